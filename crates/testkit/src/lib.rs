@@ -1,0 +1,41 @@
+//! What tests lean on: real trees, an independent comparison of trees, streams and networks that
+//! misbehave on command, file systems to fill, processes that do not outlive their test.
+//!
+//! * [`TempTree`], [`Content`], [`Rng`]: build a tree entry by entry, or a random one from a seed.
+//! * [`Snapshot`], [`Aspects`], [`assert_same`]: what a tree is, and every way in which two differ. This
+//!   is the reference for the `volume` crate's own comparison and shares no code with it.
+//! * [`FaultyStream`], [`Faults`], [`Relay`]: cut, flip, stall and crumble bytes in flight.
+//! * [`Mount`]: a small file system of a given kind, gone when dropped.
+//! * [`Process`], [`Finished`]: a child process, killed when dropped.
+//! * [`pki`], [`net`]: throw-away certificates and free ports.
+//! * [`skip`]: says loudly that a test cannot run here.
+//!
+//! A failed set-up is a failed test, so everything here panics where a library would return an error.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "used by tests only; a set-up that fails must fail the test"
+)]
+
+mod compare;
+mod content;
+mod fault;
+mod mount;
+pub mod net;
+pub mod pki;
+mod process;
+mod random;
+mod relay;
+pub mod skip;
+mod snapshot;
+mod tree;
+
+pub use compare::{Aspects, assert_same, differences};
+pub use content::{Content, Rng};
+pub use fault::{Faults, FaultyStream};
+pub use mount::Mount;
+pub use process::{Finished, Process};
+pub use relay::Relay;
+pub use snapshot::{Kind, Node, Snapshot};
+pub use tree::TempTree;

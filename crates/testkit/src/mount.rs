@@ -1,0 +1,177 @@
+//! A small file system of a given kind, mounted for one test.
+
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use tempfile::TempDir;
+
+use crate::skip;
+
+/// A mounted file system; unmounted, with its loop device, when dropped.
+#[derive(Debug)]
+pub struct Mount {
+    point: PathBuf,
+    /// Holds the image and the mount point; dropped after the file system is unmounted.
+    _dir: TempDir,
+}
+
+impl Mount {
+    /// An ext4 of `mebibytes`.
+    #[must_use]
+    pub fn ext4(mebibytes: u64) -> Option<Self> {
+        Self::image(mebibytes, &["mkfs.ext4", "-q", "-F"])
+    }
+
+    /// An ext2 of `mebibytes` with blocks of 1 KiB, where no file is larger than 16 GiB.
+    #[must_use]
+    pub fn ext2(mebibytes: u64) -> Option<Self> {
+        Self::image(mebibytes, &["mkfs.ext2", "-q", "-F", "-b", "1024"])
+    }
+
+    /// An ext4 of `mebibytes`, whose directories can be told to ignore case (`chattr +F`).
+    #[must_use]
+    pub fn ext4_casefold(mebibytes: u64) -> Option<Self> {
+        if !Path::new("/sys/fs/ext4/features/casefold").exists() {
+            skip::unsupported("this kernel's ext4 folds no case");
+            return None;
+        }
+        Self::image(mebibytes, &["mkfs.ext4", "-q", "-F", "-O", "casefold"])
+    }
+
+    /// An XFS with reflinks; no less than 300 MiB.
+    #[must_use]
+    pub fn xfs(mebibytes: u64) -> Option<Self> {
+        Self::image(mebibytes, &["mkfs.xfs", "-q", "-f"])
+    }
+
+    /// A btrfs; no less than 110 MiB.
+    #[must_use]
+    pub fn btrfs(mebibytes: u64) -> Option<Self> {
+        Self::image(mebibytes, &["mkfs.btrfs", "-q", "-f"])
+    }
+
+    /// A tmpfs with these options, such as `size=1m,nr_inodes=100`.
+    #[must_use]
+    pub fn tmpfs(options: &str) -> Option<Self> {
+        Self::attach(tempfile::tempdir().unwrap(), &["-t", "tmpfs", "-o", options, "tmpfs"])
+    }
+
+    /// An overlay over an empty lower directory, all of it on a tmpfs.
+    #[must_use]
+    pub fn overlay() -> Option<Overlay> {
+        let base = Self::tmpfs("size=256m")?;
+        for name in ["lower", "upper", "work"] {
+            std::fs::create_dir(base.path().join(name)).unwrap();
+        }
+        let at = |name: &str| base.path().join(name).to_str().unwrap().to_owned();
+        let options =
+            format!("lowerdir={},upperdir={},workdir={}", at("lower"), at("upper"), at("work"));
+        let dir = tempfile::tempdir().unwrap();
+        let mount = Self::attach(dir, &["-t", "overlay", "-o", &options, "overlay"])?;
+        Some(Overlay { mount, _base: base })
+    }
+
+    /// The root of the file system.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.point
+    }
+
+    /// Makes it read-only.
+    pub fn read_only(&self) {
+        let status = Command::new("mount").args(["-o", "remount,ro"]).arg(&self.point).status();
+        assert!(status.unwrap().success(), "cannot remount {}", self.point.display());
+    }
+
+    fn image(mebibytes: u64, make: &[&str]) -> Option<Self> {
+        if !skip::commands(&make[..1]) {
+            return None;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let image = dir.path().join("image");
+        File::create(&image).unwrap().set_len(mebibytes << 20).unwrap();
+        let made = Command::new(make[0]).args(&make[1..]).arg(&image).output().unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        Self::attach(dir, &["-o", "loop", image.to_str().unwrap()])
+    }
+
+    /// Mounts by the arguments, to which the mount point in `dir` is added.
+    fn attach(dir: TempDir, arguments: &[&str]) -> Option<Self> {
+        if !skip::root() {
+            return None;
+        }
+        let point = dir.path().join("root");
+        std::fs::create_dir(&point).unwrap();
+        let output = Command::new("mount").args(arguments).arg(&point).output().unwrap();
+        if !output.status.success() {
+            let why = String::from_utf8_lossy(&output.stderr);
+            skip::skip(&format!("mount {}: {}", arguments.join(" "), why.trim()));
+            return None;
+        }
+        Some(Self { point, _dir: dir })
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        // A process of a failed test may still be in there; then it goes when that process does.
+        for arguments in [&[][..], &["--lazy"]] {
+            let mut umount = Command::new("umount");
+            umount.args(arguments).arg(&self.point).stderr(Stdio::null());
+            if umount.status().is_ok_and(|status| status.success()) {
+                return;
+            }
+        }
+    }
+}
+
+/// A mounted overlay, with the file system that its layers are on.
+#[derive(Debug)]
+pub struct Overlay {
+    mount: Mount,
+    _base: Mount,
+}
+
+impl Overlay {
+    /// The root of the merged tree.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.mount.path()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mounted(path: &Path) -> bool {
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+        mounts.lines().any(|line| line.split(' ').nth(1) == path.to_str())
+    }
+
+    #[test]
+    fn comes_and_goes() {
+        for mount in [Mount::tmpfs("size=1m"), Mount::ext4(16), Mount::xfs(300), Mount::btrfs(128)]
+        {
+            let Some(mount) = mount else { return };
+            let path = mount.path().to_owned();
+            assert!(mounted(&path));
+            std::fs::write(path.join("file"), "text").unwrap();
+            drop(mount);
+            assert!(!mounted(&path));
+            assert!(!path.exists());
+        }
+    }
+
+    #[test]
+    fn overlay() {
+        let Some(overlay) = Mount::overlay() else { return };
+        std::fs::write(overlay.path().join("file"), "text").unwrap();
+        let path = overlay.path().to_owned();
+        drop(overlay);
+        assert!(!mounted(&path));
+    }
+}
