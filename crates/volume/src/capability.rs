@@ -1,0 +1,117 @@
+//! What this process may not keep of a volume, known before it starts.
+//!
+//! Some metadata takes a capability to be set. What is missing is not an error as long as nothing in
+//! the volume needs it; where something does, [`metadata`](crate::metadata) reports it entry by entry.
+//! The preflight says it once and in advance.
+
+use std::fmt;
+
+use rustix::thread::{self, CapabilitySet};
+
+use crate::{Error, Result};
+
+/// Something that is not kept, and the capability that it takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Loss {
+    /// What is lost, as a sentence without its end.
+    pub consequence: &'static str,
+    /// What is missing: `CAP_CHOWN`.
+    pub missing: &'static str,
+}
+
+impl fmt::Display for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} is missing", self.consequence, self.missing)
+    }
+}
+
+/// Each capability that matters, and what does not work without it.
+const NEEDS: &[(CapabilitySet, Loss)] = &[
+    need(CapabilitySet::CHOWN, "CAP_CHOWN", "owners are not kept"),
+    need(
+        CapabilitySet::DAC_OVERRIDE,
+        "CAP_DAC_OVERRIDE",
+        "entries that other users closed to this one are neither read nor changed",
+    ),
+    need(
+        CapabilitySet::FOWNER,
+        "CAP_FOWNER",
+        "modes, times and ACLs of entries that belong to other users are not set",
+    ),
+    need(CapabilitySet::FSETID, "CAP_FSETID", "setgid bits of foreign groups are not kept"),
+    need(CapabilitySet::SETFCAP, "CAP_SETFCAP", "file capabilities are not kept"),
+    need(CapabilitySet::MKNOD, "CAP_MKNOD", "device nodes are not kept"),
+    need(CapabilitySet::SYS_ADMIN, "CAP_SYS_ADMIN", "trusted.* attributes are not kept"),
+    need(
+        CapabilitySet::LINUX_IMMUTABLE,
+        "CAP_LINUX_IMMUTABLE",
+        "immutable and append-only flags are not kept",
+    ),
+];
+
+const fn need(
+    capability: CapabilitySet,
+    missing: &'static str,
+    consequence: &'static str,
+) -> (CapabilitySet, Loss) {
+    (capability, Loss { consequence, missing })
+}
+
+/// Capabilities that count only outside of user namespaces.
+const INITIAL_ONLY: CapabilitySet =
+    CapabilitySet::MKNOD.union(CapabilitySet::SYS_ADMIN).union(CapabilitySet::LINUX_IMMUTABLE);
+
+/// The rights of a process, as far as they concern volumes.
+#[derive(Debug, Clone, Copy)]
+pub struct Preflight {
+    effective: CapabilitySet,
+}
+
+impl Preflight {
+    /// The rights of the calling thread.
+    ///
+    /// # Errors
+    /// Where the kernel does not tell them.
+    pub fn current() -> Result<Self> {
+        let sets = thread::capabilities(None)
+            .map_err(|e| Error::new("read capabilities", "this process", e))?;
+        let mut effective = sets.effective;
+        if in_user_namespace() {
+            effective.remove(INITIAL_ONLY);
+        }
+        Ok(Self { effective })
+    }
+
+    /// Everything that is not kept, the weightiest first; empty where all is.
+    #[must_use]
+    pub fn check(self) -> Vec<Loss> {
+        let missing = NEEDS.iter().filter(|(needed, _)| !self.effective.contains(*needed));
+        missing.map(|(_, loss)| *loss).collect()
+    }
+}
+
+/// True where user ids mean something else here than on the node. Where `/proc` does not say, they
+/// are taken to be the same.
+fn in_user_namespace() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let mut fields = map.split_ascii_whitespace();
+    let whole = [Some("0"), Some("0"), Some("4294967295")];
+    !map.is_empty() && whole.iter().any(|&field| fields.next() != field)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_missing_capability_is_one_loss_and_says_so() {
+        let check = |effective| Preflight { effective }.check();
+        assert_eq!(check(CapabilitySet::all()), []);
+        assert_eq!(check(CapabilitySet::empty()).len(), NEEDS.len());
+        let lost = check(CapabilitySet::all().difference(CapabilitySet::CHOWN));
+        assert_eq!(
+            lost.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["owners are not kept: CAP_CHOWN is missing"]
+        );
+    }
+}

@@ -1,0 +1,38 @@
+//! The one error of this crate: an operation, the entry it was about, and what the kernel said.
+
+use rustix::io::Errno;
+
+/// Result of an operation on a volume.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// A failed operation on one entry of a volume.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{name}: {operation}: {errno}")]
+pub struct Error {
+    /// What was tried, in the words of the system call: `open`, `rename`, `set owner`.
+    pub operation: &'static str,
+    /// The entry, relative to the root of the volume and escaped for display; `.` is the root.
+    pub name: String,
+    /// What the kernel answered.
+    pub errno: Errno,
+}
+
+impl Error {
+    /// An error of `operation` on the entry displayed as `name`.
+    pub fn new(operation: &'static str, name: impl Into<String>, errno: Errno) -> Self {
+        Self { operation, name: name.into(), errno }
+    }
+
+    /// True where the entry is no longer there: it vanished while the run was reading it.
+    #[must_use]
+    pub fn is_vanished(&self) -> bool {
+        matches!(self.errno, Errno::NOENT | Errno::NOTDIR | Errno::STALE)
+    }
+
+    /// True where the volume itself can take no more: full, over quota, read-only or broken. To go
+    /// on with other entries is of no use then.
+    #[must_use]
+    pub fn is_volume_failure(&self) -> bool {
+        matches!(self.errno, Errno::NOSPC | Errno::DQUOT | Errno::ROFS | Errno::IO | Errno::NODEV)
+    }
+}

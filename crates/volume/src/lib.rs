@@ -1,0 +1,36 @@
+//! A directory tree (or block device) held by descriptor.
+//!
+//! Nothing in this crate resolves a path of more than one component below the root: every call is
+//! relative to the descriptor of a directory that was itself opened without following links, so an
+//! entry that is swapped for a symbolic link while a transfer runs leads nowhere else.
+//!
+//! Everything here blocks; callers run it on threads of their own.
+
+pub mod capability;
+pub mod compare;
+pub mod create;
+pub mod device;
+pub mod digest;
+pub mod dir;
+mod error;
+pub mod filter;
+pub mod flush;
+mod glob;
+mod held;
+pub mod list;
+pub mod lock;
+pub mod metadata;
+pub mod remove;
+pub mod small;
+pub mod source;
+pub mod stat;
+pub mod target_device;
+pub mod temp;
+pub mod unlock;
+mod walk;
+pub mod writer;
+pub mod xattr;
+
+pub use dir::Dir;
+pub use error::{Error, Result};
+pub use walk::is_lost_and_found;

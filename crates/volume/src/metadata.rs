@@ -1,0 +1,353 @@
+//! Giving an inode the metadata that it has at the source, and reading back what it really got.
+//!
+//! [`apply_fd`], [`apply_at`] and [`apply_dir`] compare what is wanted with what is there and change
+//! only what differs: on an entry that is already right they write nothing. Not everything can be
+//! set everywhere, and some of it fails without an error (ext4 cuts off years beyond 2446, a file
+//! system may round times), so the inode is read back afterwards. [`Applied`] holds what it *is*, and
+//! a [`MetadataProblem`] for everything that is not as wanted. Nothing is lost silently.
+//!
+//! # Order
+//! Flags that forbid changes are lifted first. Then: owner, extended attributes and ACLs, mode, times,
+//! inode flags.
+//! * Setting the owner clears setuid, setgid and `security.capability`: everything else comes later.
+//! * Setting an ACL rewrites permission bits and may clear setgid: the mode comes after it. The mode
+//!   in turn rewrites the mask of an ACL, to what the wanted ACL holds already.
+//! * Nothing that is done here moves the modification time, but writing does: times come late.
+//! * Inode flags forbid everything else, renaming included: they come last, and for an entry that
+//!   is still to be renamed after that.
+//!
+//! setuid is left out where the wanted owner could not be set, setgid of a file likewise: the bits
+//! would lend the rights of somebody else.
+
+use std::os::fd::{AsFd as _, BorrowedFd};
+
+use rustix::{fs::IFlags, io::Errno};
+use wire::{Attributes, FileKind, Metadata, Name};
+
+use crate::{
+    Dir, Error, Result,
+    held::{Held, OWNER_FILE},
+    xattr,
+};
+
+const SETUID: u16 = 0o4000;
+const SETGID: u16 = 0o2000;
+
+/// What to set besides the usual.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ApplyOptions {
+    /// Set and remove `security.selinux` too; it says more about the host than about the data.
+    pub selinux: bool,
+}
+
+/// Which parts of metadata differ. Size and kind are not among them: they are matters of content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MetadataDiff {
+    /// Owner or group.
+    pub owner: bool,
+    /// Permission bits, setuid, setgid, sticky.
+    pub mode: bool,
+    /// Extended attributes and ACLs.
+    pub xattrs: bool,
+    /// Modification time.
+    pub mtime: bool,
+    /// Immutable and append-only flags.
+    pub attributes: bool,
+}
+
+impl MetadataDiff {
+    /// What of `have` is not as in `want`. The mode of a symbolic link means nothing and never
+    /// differs.
+    #[must_use]
+    pub fn between(want: &Metadata, have: &Metadata) -> Self {
+        Self {
+            owner: (want.uid, want.gid) != (have.uid, have.gid),
+            mode: want.kind != FileKind::Symlink && want.mode != have.mode,
+            xattrs: want.xattrs != have.xattrs,
+            mtime: want.mtime != have.mtime,
+            attributes: want.attributes != have.attributes,
+        }
+    }
+
+    /// True where nothing differs.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self == Self::default()
+    }
+}
+
+/// A part of the metadata that is not as wanted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what}: {errno}")]
+pub struct MetadataProblem {
+    /// What was to be set: `set owner 5:5`, `set user.note`. Escaped for display.
+    pub what: String,
+    /// What the kernel answered. `ERANGE` where it answered nothing and the value is another one
+    /// all the same.
+    pub errno: Errno,
+}
+
+/// What became of an entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Applied {
+    /// What the inode is now, read back.
+    pub actual: Metadata,
+    /// Everything that is not as wanted; empty where all is.
+    pub problems: Vec<MetadataProblem>,
+    /// False where all was right before and nothing was written.
+    pub changed: bool,
+}
+
+/// Whether the entry is still to be renamed, which inode flags would forbid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// All but the inode flags, which are cleared.
+    BeforeRename,
+    /// Everything.
+    Final,
+}
+
+/// Applies `want` to the open file `fd`, which is the entry `name` of `dir`.
+///
+/// # Errors
+/// Where the inode cannot be read. What cannot be set is a [`MetadataProblem`] instead.
+pub fn apply_fd(
+    dir: &Dir,
+    name: &Name,
+    fd: BorrowedFd<'_>,
+    want: &Metadata,
+    options: ApplyOptions,
+) -> Result<Applied> {
+    apply_staged(dir, name, fd, want, options, Stage::Final)
+}
+
+pub(crate) fn apply_staged(
+    dir: &Dir,
+    name: &Name,
+    fd: BorrowedFd<'_>,
+    want: &Metadata,
+    options: ApplyOptions,
+    stage: Stage,
+) -> Result<Applied> {
+    Run::start(Held::Open(dir, fd), want, options, stage)
+        .and_then(Run::apply)
+        .map_err(|e| dir.error("read metadata", name, e))
+}
+
+/// Applies `want` to the entry `name` of `dir`, of any kind, without opening it: a FIFO or a device
+/// is not woken and a link is not followed. An entry that is of another kind is left alone.
+///
+/// # Errors
+/// Where the entry cannot be read, `ESTALE` where it is not of the wanted kind.
+pub fn apply_at(dir: &Dir, name: &Name, want: &Metadata, options: ApplyOptions) -> Result<Applied> {
+    apply_at_staged(dir, name, want, options, Stage::Final)
+}
+
+pub(crate) fn apply_at_staged(
+    dir: &Dir,
+    name: &Name,
+    want: &Metadata,
+    options: ApplyOptions,
+    stage: Stage,
+) -> Result<Applied> {
+    Run::start(Held::entry(dir, name)?, want, options, stage)
+        .and_then(Run::apply)
+        .map_err(|e| dir.error("read metadata", name, e))
+}
+
+/// Applies `want` to the directory `dir` itself. Comes after everything in it is done, since every
+/// change in a directory moves its modification time.
+///
+/// # Errors
+/// Where the directory cannot be read.
+pub fn apply_dir(dir: &Dir, want: &Metadata, options: ApplyOptions) -> Result<Applied> {
+    let fd = dir.descriptor()?;
+    Run::start(Held::Open(dir, fd.as_fd()), want, options, Stage::Final)
+        .and_then(Run::apply)
+        .map_err(|e| Error::new("read metadata", dir.display(), e))
+}
+
+/// One inode on its way from what it is to what is wanted.
+struct Run<'a> {
+    held: Held<'a>,
+    want: &'a Metadata,
+    have: Metadata,
+    options: ApplyOptions,
+    stage: Stage,
+    problems: Vec<MetadataProblem>,
+    /// Parts with a problem that was already named.
+    named: MetadataDiff,
+    changed: bool,
+}
+
+impl<'a> Run<'a> {
+    fn start(
+        held: Held<'a>,
+        want: &'a Metadata,
+        options: ApplyOptions,
+        stage: Stage,
+    ) -> Result<Self, Errno> {
+        let have = held.read(options.selinux)?;
+        if have.kind != want.kind {
+            return Err(Errno::STALE);
+        }
+        let (problems, named) = (Vec::new(), MetadataDiff::default());
+        Ok(Self { held, want, have, options, stage, problems, named, changed: false })
+    }
+
+    fn apply(mut self) -> Result<Applied, Errno> {
+        let diff = self.difference();
+        if !diff.is_empty() {
+            self.lift_flags();
+            if diff.owner {
+                self.set_owner()?;
+            }
+            if self.want.xattrs != self.have.xattrs {
+                self.set_xattrs()?;
+            }
+            self.set_mode();
+            if diff.mtime {
+                let done = self.held.set_mtime(self.want.mtime);
+                self.named.mtime = self.done(done, || "set modification time".to_owned());
+            }
+            self.set_flags();
+            self.have = self.held.read(self.options.selinux)?;
+            self.name_the_rest();
+        }
+        Ok(Applied { actual: self.have, problems: self.problems, changed: self.changed })
+    }
+
+    fn difference(&self) -> MetadataDiff {
+        let mut diff = MetadataDiff::between(self.want, &self.have);
+        if self.stage == Stage::BeforeRename {
+            diff.attributes = self.have.attributes != Attributes::default();
+        }
+        diff
+    }
+
+    fn lift_flags(&mut self) {
+        if self.have.attributes == Attributes::default() {
+            return;
+        }
+        let done = self.held.set_flags(IFlags::empty());
+        if done.is_ok() {
+            self.have.attributes = Attributes::default();
+        }
+        self.named.attributes = self.done(done, || "clear inode flags".to_owned());
+    }
+
+    fn set_owner(&mut self) -> Result<(), Errno> {
+        let Metadata { uid, gid, .. } = *self.want;
+        let done = self.held.set_owner(Some(uid), Some(gid));
+        if done.is_err() && uid != self.have.uid && gid != self.have.gid {
+            // An ordinary user may still give a file to a group of its own.
+            self.changed |= self.held.set_owner(None, Some(gid)).is_ok();
+        }
+        self.named.owner = self.done(done, || format!("set owner {uid}:{gid}"));
+        // The kernel has cleared setuid, setgid and capabilities.
+        self.have = self.held.read(self.options.selinux)?;
+        Ok(())
+    }
+
+    fn set_xattrs(&mut self) -> Result<(), Errno> {
+        let want = self.want;
+        let have = std::mem::take(&mut self.have.xattrs);
+        for old in have.iter().filter(|old| want.xattrs.iter().all(|new| new.name != old.name)) {
+            let done = self.permitted(|held| held.remove_xattr(&old.name));
+            self.named.xattrs |= self.done(done, || attribute("remove", &old.name));
+        }
+        for new in want.xattrs.iter().filter(|new| !have.contains(new)) {
+            let done = if xattr::is_carried(&new.name, self.options.selinux) {
+                self.permitted(|held| held.set_xattr(&new.name, &new.value))
+            } else {
+                Err(Errno::OPNOTSUPP)
+            };
+            self.named.xattrs |= self.done(done, || attribute("set", &new.name));
+        }
+        // An ACL changes permission bits, and so does widening.
+        self.have = self.held.read_inode()?.0;
+        Ok(())
+    }
+
+    /// Changes one attribute, which takes the permission to write the file, even for its owner.
+    fn permitted(&self, change: impl Fn(&Held<'a>) -> Result<(), Errno>) -> Result<(), Errno> {
+        match change(&self.held) {
+            Err(Errno::ACCESS) if self.want.kind != FileKind::Symlink => {
+                self.held.widen(OWNER_FILE)?;
+                change(&self.held)
+            }
+            other => other,
+        }
+    }
+
+    fn set_mode(&mut self) {
+        let want = self.want;
+        if want.kind == FileKind::Symlink {
+            return;
+        }
+        let mut mode = want.mode & 0o7777;
+        if want.uid != self.have.uid {
+            mode &= !SETUID;
+        }
+        if want.gid != self.have.gid && want.kind != FileKind::Directory {
+            mode &= !SETGID;
+        }
+        if mode != self.have.mode {
+            let done = self.held.set_mode(mode);
+            self.named.mode = self.done(done, || format!("set mode {mode:04o}"));
+        }
+        if mode != want.mode {
+            let what = || format!("set mode {:04o} for another owner", want.mode);
+            self.named.mode |= self.done::<()>(Err(Errno::PERM), what);
+        }
+    }
+
+    fn set_flags(&mut self) {
+        let (want, have) = (self.want.attributes, self.have.attributes);
+        if self.stage == Stage::BeforeRename || self.named.attributes || want == have {
+            return;
+        }
+        let mut flags = IFlags::empty();
+        flags.set(IFlags::IMMUTABLE, want.immutable);
+        flags.set(IFlags::APPEND, want.append_only);
+        let done = self.held.set_flags(flags);
+        self.named.attributes = self.done(done, || "set inode flags".to_owned());
+    }
+
+    /// Names what was accepted without an error and is different all the same.
+    fn name_the_rest(&mut self) {
+        let (diff, named) = (self.difference(), self.named);
+        let Metadata { uid, gid, mode, mtime, .. } = self.have;
+        let mut silent = Vec::new();
+        if diff.owner && !named.owner {
+            silent.push(format!("owner is {uid}:{gid}"));
+        }
+        if diff.mode && !named.mode {
+            silent.push(format!("mode is {mode:04o}"));
+        }
+        if diff.xattrs && !named.xattrs {
+            silent.push("extended attributes differ".to_owned());
+        }
+        if diff.mtime && !named.mtime {
+            silent.push(format!("modification time is {}.{:09}", mtime.secs, mtime.nanos));
+        }
+        if diff.attributes && !named.attributes {
+            silent.push("inode flags differ".to_owned());
+        }
+        let problems = silent.into_iter().map(|what| MetadataProblem { what, errno: Errno::RANGE });
+        self.problems.extend(problems);
+    }
+
+    /// Notes how a change went; true where it failed.
+    fn done<T>(&mut self, result: Result<T, Errno>, what: impl Fn() -> String) -> bool {
+        match result {
+            Ok(_) => self.changed = true,
+            Err(errno) => self.problems.push(MetadataProblem { what: what(), errno }),
+        }
+        result.is_err()
+    }
+}
+
+fn attribute(verb: &str, name: &[u8]) -> String {
+    format!("{verb} {}", wire::name::escape(name))
+}

@@ -1,0 +1,242 @@
+//! A regular file that is read for a transfer.
+//!
+//! Opening is the dangerous part: the name may by now be a FIFO that blocks, a device that acts, or
+//! a link to elsewhere. [`SourceFile::open`] never follows, never blocks, and hands out regular
+//! files only. Reading is by offset and never through a mapping, which would turn a file that is
+//! truncated meanwhile into a signal.
+//!
+//! A live file may change while it is read. [`SourceFile::stamp`] before and
+//! [`SourceFile::changed_since`] after tell; what was read in between is then no version of the file
+//! and must not be published.
+
+use std::{
+    ops::Range,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::atomic::Ordering,
+};
+
+use rustix::{
+    fs::{self, Advice, AtFlags, FileType, Mode, OFlags, SeekFrom, Statx, StatxFlags},
+    io::Errno,
+};
+use wire::{Metadata, Name, Timestamp};
+
+use crate::{
+    Dir, Error, Result,
+    stat::{self, ReadOptions},
+    xattr::XattrTarget,
+};
+
+/// An open regular file.
+pub struct SourceFile {
+    fd: OwnedFd,
+    dir: Dir,
+    name: Name,
+}
+
+/// What changes whenever the content of a file does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    /// Bytes.
+    pub size: u64,
+    /// Last modification of the content.
+    pub mtime: Timestamp,
+    /// Last change of content or metadata, which nobody can set back.
+    pub ctime: Timestamp,
+    /// Number of the inode on its device.
+    pub ino: u64,
+}
+
+impl SourceFile {
+    /// Opens the regular file `name` of `dir` for reading.
+    ///
+    /// # Errors
+    /// `ELOOP` for a symbolic link, `EISDIR` for a directory, `EINVAL` with the operation
+    /// `open as a regular file` for every other kind, and whatever `openat2(2)` answers.
+    pub fn open(dir: &Dir, name: &Name) -> Result<Self> {
+        let fd = open_quietly(dir, name)?;
+        let stat = fs::fstat(&fd).map_err(|e| dir.error("stat", name, e))?;
+        let errno = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => {
+                return Ok(Self { fd, dir: dir.clone(), name: name.clone() });
+            }
+            FileType::Directory => Errno::ISDIR,
+            _ => Errno::INVAL,
+        };
+        Err(dir.error("open as a regular file", name, errno))
+    }
+
+    /// The name within its directory.
+    #[must_use]
+    pub fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// What to compare with later.
+    ///
+    /// # Errors
+    /// Whatever `statx(2)` answers.
+    pub fn stamp(&self) -> Result<Stamp> {
+        let stat = self.statx()?;
+        Ok(Stamp {
+            size: stat.stx_size,
+            mtime: stat::timestamp(stat.stx_mtime),
+            ctime: stat::timestamp(stat.stx_ctime),
+            ino: stat.stx_ino,
+        })
+    }
+
+    /// True where the file is not, or may not be, what it was when `stamp` was taken.
+    ///
+    /// # Errors
+    /// Whatever `statx(2)` answers.
+    pub fn changed_since(&self, stamp: &Stamp) -> Result<bool> {
+        Ok(self.stamp()? != *stamp)
+    }
+
+    /// The metadata as it is now.
+    ///
+    /// # Errors
+    /// Whatever `statx(2)` and the calls for extended attributes answer.
+    pub fn metadata(&self, options: &ReadOptions) -> Result<Metadata> {
+        let stat = self.statx()?;
+        let mut meta = stat::metadata(&stat).map_err(|e| self.error("stat", e))?;
+        if options.xattrs {
+            let device = stat::inode(&stat, self.dir.root_device()).dev;
+            let target = XattrTarget::Fd(self.fd.as_fd());
+            meta.xattrs = stat::read_xattrs(&self.dir, target, device, meta.kind, options)
+                .map_err(|e| self.error("read extended attributes", e))?;
+        }
+        Ok(meta)
+    }
+
+    /// Fills `buffer` from `offset` and returns how many bytes there were: fewer than asked for only
+    /// at the end of the file.
+    ///
+    /// # Errors
+    /// Whatever `pread(2)` answers.
+    pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize> {
+        read_full(&self.fd, offset, buffer).map_err(|e| self.error("read", e))
+    }
+
+    /// The parts of `range` that hold data, in order; what lies between them reads as zeros. Ends at
+    /// the end of the file. One part where the file system does not tell.
+    pub fn extents(&self, range: Range<u64>) -> Extents<'_> {
+        Extents { file: self, at: range.start, end: range.end }
+    }
+
+    /// True where all of `range` is a hole, or lies behind the end of the file. Asks for the next data
+    /// alone: some file systems look at every page to find the hole behind it.
+    #[must_use]
+    pub fn is_hole(&self, range: Range<u64>) -> bool {
+        match fs::seek(&self.fd, SeekFrom::Data(range.start)) {
+            Ok(data) => data >= range.end,
+            Err(errno) => errno == Errno::NXIO,
+        }
+    }
+
+    /// Tells the kernel that the file will be read from its start to its end.
+    pub fn advise_sequential(&self) {
+        // Only a hint: a file system that does not take it loses nothing.
+        let _ = fs::fadvise(&self.fd, 0, None, Advice::Sequential);
+    }
+
+    fn statx(&self) -> Result<Statx> {
+        fs::statx(&self.fd, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)
+            .map_err(|e| self.error("stat", e))
+    }
+
+    fn error(&self, operation: &'static str, errno: Errno) -> Error {
+        self.dir.error(operation, &self.name, errno)
+    }
+}
+
+impl AsFd for SourceFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// Opens for reading, without a new access time where that is permitted.
+fn open_quietly(dir: &Dir, name: &Name) -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK;
+    let refused = &dir.hints().no_noatime;
+    if !refused.load(Ordering::Relaxed) {
+        match dir.open_at(name, flags | OFlags::NOATIME, Mode::empty()) {
+            Err(e) if e.errno == Errno::PERM => refused.store(true, Ordering::Relaxed),
+            other => return other,
+        }
+    }
+    dir.open_at(name, flags, Mode::empty())
+}
+
+/// Reads until `buffer` is full or the end is reached.
+pub(crate) fn read_full(fd: impl AsFd, offset: u64, buffer: &mut [u8]) -> Result<usize, Errno> {
+    let mut done = 0;
+    while done < buffer.len() {
+        match rustix::io::pread(&fd, &mut buffer[done..], offset.saturating_add(done as u64)) {
+            Ok(0) => break,
+            Ok(n) => done += n,
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(done)
+}
+
+/// Iterator over the data of a file: see [`SourceFile::extents`].
+///
+/// Seeking moves the position of the open file, which nothing else here looks at.
+pub struct Extents<'a> {
+    file: &'a SourceFile,
+    at: u64,
+    end: u64,
+}
+
+impl Extents<'_> {
+    fn advance(&mut self) -> Result<Option<Range<u64>>, Errno> {
+        if self.at >= self.end {
+            return Ok(None);
+        }
+        let start = match fs::seek(&self.file.fd, SeekFrom::Data(self.at)) {
+            Ok(start) => start.max(self.at),
+            // At or behind the end of the file, or in the hole that ends it.
+            Err(Errno::NXIO) => return Ok(None),
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => return self.rest(),
+            Err(errno) => return Err(errno),
+        };
+        if start >= self.end {
+            return Ok(None);
+        }
+        let end = match fs::seek(&self.file.fd, SeekFrom::Hole(start)) {
+            Ok(end) if end > start => end.min(self.end),
+            // Truncated since.
+            Err(Errno::NXIO) => return Ok(None),
+            // An answer that leads nowhere must not be asked for ever.
+            Ok(_) | Err(Errno::INVAL | Errno::OPNOTSUPP) => return self.rest(),
+            Err(errno) => return Err(errno),
+        };
+        self.at = end;
+        Ok(Some(start..end))
+    }
+
+    /// All that is left, up to the end of the file, as data.
+    fn rest(&mut self) -> Result<Option<Range<u64>>, Errno> {
+        let size = u64::try_from(fs::fstat(&self.file.fd)?.st_size).unwrap_or(0);
+        let (start, end) = (self.at, self.end.min(size));
+        self.at = self.end;
+        Ok((start < end).then_some(start..end))
+    }
+}
+
+impl Iterator for Extents<'_> {
+    type Item = Result<Range<u64>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let step = self.advance();
+        if !matches!(step, Ok(Some(_))) {
+            self.at = self.end;
+        }
+        step.map_err(|e| self.file.error("seek data", e)).transpose()
+    }
+}

@@ -1,0 +1,191 @@
+//! What one directory entry is: a listing line, and the inode behind it.
+//!
+//! One `statx` and, where they are wanted, one call for the names of extended attributes; entries
+//! are never opened. [`Inode`] is what a walk needs to know and what never travels: hard links,
+//! mount points and change detection go by it.
+
+use std::{mem::MaybeUninit, os::fd::AsFd, sync::atomic::Ordering};
+
+use rustix::{
+    fs::{self, AtFlags, FileType, Statx, StatxAttributes, StatxFlags, StatxTimestamp},
+    io::Errno,
+};
+use wire::{Attributes, Entry, FileKind, Metadata, Name, Timestamp, Xattrs};
+
+use crate::{
+    Dir, Error, Result,
+    xattr::{self, XattrTarget},
+};
+
+/// What to read of an entry besides the inode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadOptions {
+    /// Read extended attributes and ACLs.
+    pub xattrs: bool,
+    /// Read `security.selinux` too; it says more about the host than about the data.
+    pub selinux: bool,
+}
+
+impl Default for ReadOptions {
+    fn default() -> Self {
+        Self { xattrs: true, selinux: false }
+    }
+}
+
+/// The inode of an entry, as this machine sees it. Nothing of it is the same elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Inode {
+    /// Device that the inode lies on.
+    pub dev: u64,
+    /// Number of the inode on its device.
+    pub ino: u64,
+    /// Number of names that the inode has, in this tree or outside.
+    pub nlink: u32,
+    /// Bytes of the content, or whatever the kind calls its size.
+    pub size: u64,
+    /// Allocated units of 512 bytes.
+    pub blocks: u64,
+    /// Last change of content or metadata.
+    pub ctime: Timestamp,
+    /// The entry is the root of another mount, or a directory on another device than the root of
+    /// the volume.
+    pub mount_root: bool,
+}
+
+/// How often an entry that changes its kind between two calls is read afresh.
+const ATTEMPTS: usize = 4;
+
+/// Reads the entry `name` of `dir`, without following it where it is a link.
+///
+/// # Errors
+/// Whatever `statx(2)`, `readlink(2)` and the calls for extended attributes answer.
+pub fn read_entry(dir: &Dir, name: &Name, options: &ReadOptions) -> Result<(Entry, Inode)> {
+    let fd = dir.descriptor()?;
+    let mut attempt = 1;
+    loop {
+        let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+        let stat = fs::statx(&fd, name.as_bytes(), flags, StatxFlags::BASIC_STATS)
+            .map_err(|e| dir.error("stat", name, e))?;
+        let mut meta = metadata(&stat).map_err(|e| dir.error("stat", name, e))?;
+        let inode = inode(&stat, dir.root_device());
+        let target = match read_target(&fd, name, meta.kind) {
+            // No longer the link that it was a moment ago.
+            Err(Errno::INVAL) if attempt < ATTEMPTS => {
+                attempt += 1;
+                continue;
+            }
+            other => other.map_err(|e| dir.error("read link", name, e))?,
+        };
+        if options.xattrs {
+            meta.xattrs =
+                read_xattrs(dir, XattrTarget::At(dir, name), inode.dev, meta.kind, options)
+                    .map_err(|e| dir.error("read extended attributes", name, e))?;
+        }
+        return Ok((Entry { name: name.clone(), meta, target }, inode));
+    }
+}
+
+/// Reads `dir` itself, by its descriptor. For the root of a volume, which has no entry.
+///
+/// # Errors
+/// Whatever `statx(2)` and the calls for extended attributes answer.
+pub fn root_entry(dir: &Dir, options: &ReadOptions) -> Result<Metadata> {
+    let fd = dir.descriptor()?;
+    let fail = |operation| move |errno| Error::new(operation, dir.display(), errno);
+    let stat =
+        fs::statx(&fd, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS).map_err(fail("stat"))?;
+    let mut meta = metadata(&stat).map_err(fail("stat"))?;
+    if options.xattrs {
+        let dev = fs::makedev(stat.stx_dev_major, stat.stx_dev_minor);
+        meta.xattrs = read_xattrs(dir, XattrTarget::Fd(fd.as_fd()), dev, meta.kind, options)
+            .map_err(fail("read extended attributes"))?;
+    }
+    Ok(meta)
+}
+
+/// Reads the extended attributes, unless the device is known to have none.
+pub(crate) fn read_xattrs(
+    dir: &Dir,
+    target: XattrTarget<'_>,
+    device: u64,
+    kind: FileKind,
+    options: &ReadOptions,
+) -> Result<Xattrs, Errno> {
+    let known = &dir.hints().no_xattrs;
+    let on_root_device = device == dir.root_device();
+    if on_root_device && known.load(Ordering::Relaxed) {
+        return Ok(Xattrs::new());
+    }
+    match xattr::read(target, options.selinux) {
+        Err(Errno::OPNOTSUPP) => {
+            // Some file systems keep them for files and directories only, so nothing but one of
+            // these may speak for the device.
+            if on_root_device && matches!(kind, FileKind::File | FileKind::Directory) {
+                known.store(true, Ordering::Relaxed);
+            }
+            Ok(Xattrs::new())
+        }
+        other => other,
+    }
+}
+
+/// The metadata in `stat`, with extended attributes left empty. `EOPNOTSUPP` for a kind of inode
+/// that Linux does not have.
+pub(crate) fn metadata(stat: &Statx) -> Result<Metadata, Errno> {
+    let kind = match FileType::from_raw_mode(stat.stx_mode.into()) {
+        FileType::RegularFile => FileKind::File,
+        FileType::Directory => FileKind::Directory,
+        FileType::Symlink => FileKind::Symlink,
+        FileType::Fifo => FileKind::Fifo,
+        FileType::Socket => FileKind::Socket,
+        FileType::CharacterDevice => FileKind::CharDevice,
+        FileType::BlockDevice => FileKind::BlockDevice,
+        FileType::Unknown => return Err(Errno::OPNOTSUPP),
+    };
+    let is_device = matches!(kind, FileKind::CharDevice | FileKind::BlockDevice);
+    Ok(Metadata {
+        kind,
+        mode: stat.stx_mode & 0o7777,
+        uid: stat.stx_uid,
+        gid: stat.stx_gid,
+        size: if kind == FileKind::File { stat.stx_size } else { 0 },
+        mtime: timestamp(stat.stx_mtime),
+        rdev: if is_device { (stat.stx_rdev_major, stat.stx_rdev_minor) } else { (0, 0) },
+        attributes: Attributes {
+            immutable: stat.stx_attributes.contains(StatxAttributes::IMMUTABLE),
+            append_only: stat.stx_attributes.contains(StatxAttributes::APPEND),
+        },
+        xattrs: Xattrs::new(),
+    })
+}
+
+/// The inode in `stat`, seen from a volume whose root lies on `root_device`.
+pub(crate) fn inode(stat: &Statx, root_device: u64) -> Inode {
+    let dev = fs::makedev(stat.stx_dev_major, stat.stx_dev_minor);
+    // On overlay, files may report the device of a layer: only for a directory does the device tell.
+    let is_directory = FileType::from_raw_mode(stat.stx_mode.into()) == FileType::Directory;
+    Inode {
+        dev,
+        ino: stat.stx_ino,
+        nlink: stat.stx_nlink,
+        size: stat.stx_size,
+        blocks: stat.stx_blocks,
+        ctime: timestamp(stat.stx_ctime),
+        mount_root: stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)
+            || (is_directory && dev != root_device),
+    }
+}
+
+pub(crate) fn timestamp(time: StatxTimestamp) -> Timestamp {
+    Timestamp { secs: time.tv_sec, nanos: time.tv_nsec }
+}
+
+fn read_target(fd: impl AsFd, name: &Name, kind: FileKind) -> Result<Box<[u8]>, Errno> {
+    if kind != FileKind::Symlink {
+        return Ok(Box::default());
+    }
+    let mut buffer = [MaybeUninit::uninit(); 4096];
+    let (target, rest) = fs::readlinkat_raw(fd, name.as_bytes(), &mut buffer)?;
+    // A full buffer may be a part of something longer, which Linux itself never has.
+    if rest.is_empty() { Err(Errno::NAMETOOLONG) } else { Ok((&*target).into()) }
+}

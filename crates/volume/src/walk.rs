@@ -1,0 +1,52 @@
+//! The stack of directories that a depth-first walk is in.
+//!
+//! No recursion: a tree may be deeper than any thread's stack.
+
+use wire::Name;
+
+use crate::{Dir, Error, Result, list::NameList};
+
+/// One directory of a walk, and how far the walk has come in it.
+pub(crate) struct Level {
+    pub(crate) dir: Dir,
+    names: Option<NameList>,
+    next: usize,
+}
+
+impl Level {
+    /// Lists `dir`.
+    pub(crate) fn read(dir: Dir) -> Result<Self> {
+        let names = Some(NameList::read(&dir)?);
+        Ok(Self { dir, names, next: 0 })
+    }
+
+    /// A directory that is not looked into, such as a mount point. It is not even opened, so `dir`
+    /// is the one above.
+    pub(crate) fn closed(dir: Dir) -> Self {
+        Self { dir, names: None, next: 0 }
+    }
+
+    /// The bytes of the next name.
+    pub(crate) fn peek(&self) -> Option<&[u8]> {
+        self.names.as_ref()?.get(self.next)
+    }
+
+    /// Goes on to the next name.
+    pub(crate) fn pop(&mut self) -> Option<Name> {
+        let name = self.names.as_ref()?.name(self.next);
+        self.next += 1;
+        name
+    }
+
+    /// Why the names are not all.
+    pub(crate) fn failure(&self) -> Option<&Error> {
+        self.names.as_ref()?.failure()
+    }
+}
+
+/// True for `lost+found` at the root of a volume. Where it is a directory, `mkfs` made it: a part of
+/// the file system and not of the data, which nothing enters, copies or removes.
+#[must_use]
+pub fn is_lost_and_found(dir: &Dir, name: &Name) -> bool {
+    dir.parent().is_none() && **name == *b"lost+found"
+}

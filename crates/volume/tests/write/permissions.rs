@@ -1,0 +1,169 @@
+//! Entries that forbid to be changed: to their owner by the mode, to everybody by inode flags.
+
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, chown},
+    path::Path,
+};
+
+use rustix::{io::Errno, thread::CapabilitySet};
+use volume::{
+    create::{ParentHints, directory, link, node},
+    metadata::{ApplyOptions, apply_at, apply_dir},
+    small, unlock,
+    writer::FileWriter,
+};
+use wire::{FileKind, Metadata};
+
+use super::support::*;
+
+fn mode(path: &Path) -> u32 {
+    fs::symlink_metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+fn close(path: &Path, mode: u32) {
+    chown(path, Some(USER), Some(USER)).unwrap();
+    fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+}
+
+/// Metadata as the ordinary user can set it.
+fn own(meta: Metadata) -> Metadata {
+    Metadata { uid: USER, gid: USER, ..meta }
+}
+
+#[test]
+fn a_directory_without_write_permission_is_written_by_its_owner_and_closed_again() {
+    let scratch = Scratch::disk().of_user();
+    fs::create_dir(scratch.at("d")).unwrap();
+    fs::write(scratch.at("d/leader"), b"").unwrap();
+    chown(scratch.at("d/leader"), Some(USER), Some(USER)).unwrap();
+    let options = ApplyOptions::default();
+    type Change<'a> = &'a (dyn Fn(&volume::Dir) -> volume::Result<()> + Sync);
+    let ways: [(&str, Change<'_>); 6] = [
+        ("dir", &|d| directory(d, &name("dir"), ParentHints::of(d)?).map(|_| ())),
+        ("small", &|d| {
+            let hints = ParentHints::of(d)?;
+            small::write_over(d, &name("small"), &own(file(0o400, 1)), b"x", hints, options)
+                .map(|_| ())
+        }),
+        ("file", &|d| {
+            FileWriter::beside(d, &name("file"))?.finish(&own(file(0o400, 0)), options).map(|_| ())
+        }),
+        ("fifo", &|d| {
+            node(d, &entry("fifo", own(meta(FileKind::Fifo, 0o200)), b""), options).map(|_| ())
+        }),
+        ("symlink", &|d| {
+            node(d, &entry("symlink", own(meta(FileKind::Symlink, 0o777)), b"x"), options)
+                .map(|_| ())
+        }),
+        ("link", &|d| link(d, &name("leader"), d, &name("link"))),
+    ];
+    for (at, change) in ways {
+        close(&scratch.at("d"), 0o550);
+        let want = own(meta(FileKind::Directory, 0o550));
+        let applied = as_user(|| {
+            let dir = scratch.dir.open_child(&name("d")).unwrap();
+            change(&dir).unwrap();
+            apply_dir(&dir, &want, options).unwrap()
+        });
+        assert!(fs::symlink_metadata(scratch.at("d").join(at)).is_ok(), "{at}");
+        assert_exact(&scratch, "d", &want, &applied);
+    }
+}
+
+#[test]
+fn a_directory_that_its_owner_cannot_open_is_opened_by_him() {
+    let scratch = Scratch::disk().of_user();
+    fs::create_dir(scratch.at("d")).unwrap();
+    close(&scratch.at("d"), 0o000);
+    as_user(|| {
+        assert_eq!(scratch.dir.open_child(&name("d")).err().unwrap().errno, Errno::ACCESS);
+        unlock::open_dir(&scratch.dir, &name("d")).unwrap();
+    });
+    assert_eq!(mode(&scratch.at("d")), 0o700);
+    // Somebody else's stays closed.
+    chown(scratch.at("d"), Some(0), Some(0)).unwrap();
+    fs::set_permissions(scratch.at("d"), PermissionsExt::from_mode(0o700)).unwrap();
+    as_user(|| {
+        let error = unlock::open_dir(&scratch.dir, &name("d")).err().unwrap();
+        assert_eq!((error.name.as_str(), error.errno), ("d", Errno::ACCESS));
+    });
+}
+
+#[test]
+fn a_read_only_file_is_patched_by_its_owner_and_never_opened_to_others() {
+    let scratch = Scratch::disk().of_user();
+    fs::write(scratch.at("f"), b"old").unwrap();
+    close(&scratch.at("f"), 0o404);
+    as_user(|| {
+        let place = identity(&scratch.at("f"));
+        let writer = FileWriter::in_place(&scratch.dir, &name("f"), place).unwrap();
+        writer.write_at(0, b"new").unwrap();
+        assert_eq!(mode(&scratch.at("f")), 0o604);
+        drop(writer);
+        assert_eq!(mode(&scratch.at("f")), 0o404);
+        let writer = FileWriter::in_place(&scratch.dir, &name("f"), place).unwrap();
+        writer.write_at(0, b"NEW").unwrap();
+        let want = own(file(0o404, 3));
+        let applied = writer.finish(&want, ApplyOptions::default()).unwrap();
+        assert_exact(&scratch, "f", &want, &applied);
+    });
+    assert_eq!(fs::read(scratch.at("f")).unwrap(), b"NEW");
+}
+
+#[test]
+fn attributes_of_a_closed_file_are_set_by_its_owner() {
+    let scratch = Scratch::disk().of_user();
+    for (at, closed) in [("none", 0o000), ("read", 0o400), ("write", 0o200)] {
+        fs::write(scratch.at(at), b"").unwrap();
+        set_xattr(&scratch.at(at), "user.old", b"old");
+        close(&scratch.at(at), closed);
+        let mut want = own(file(closed as u16, 0));
+        want.xattrs = vec![xattr("user.new", b"new")];
+        let applied =
+            as_user(|| apply_at(&scratch.dir, &name(at), &want, ApplyOptions::default()).unwrap());
+        assert_exact(&scratch, at, &want, &applied);
+        let again =
+            as_user(|| apply_at(&scratch.dir, &name(at), &want, ApplyOptions::default()).unwrap());
+        assert!(!again.changed);
+        assert_eq!(mode(&scratch.at(at)), closed);
+    }
+}
+
+#[test]
+fn flags_of_a_directory_and_of_a_file_are_cleared_for_a_change() {
+    let scratch = Scratch::disk();
+    let hints = ParentHints::of(&scratch.dir).unwrap();
+    let sub = directory(&scratch.dir, &name("d"), hints).unwrap();
+    for flag in ["+i", "+a"] {
+        fs::write(scratch.at("d/f"), b"old").unwrap();
+        let paths = [scratch.at("d/f"), scratch.at("d")];
+        if !paths.iter().all(|path| run(&["chattr", flag, path.to_str().unwrap()])) {
+            return skip("no inode flags on /tmp");
+        }
+        let options = ApplyOptions::default();
+        let place = identity(&paths[0]);
+        let patch = || FileWriter::in_place(&sub, &name("f"), place);
+        let replace = || {
+            small::write_over(&sub, &name("f"), &file(0o600, 1), b"x", hints, options).map(|_| ())
+        };
+        let error = without(CapabilitySet::LINUX_IMMUTABLE, replace).unwrap_err();
+        assert_eq!((error.name.as_str(), error.errno), ("d/f", Errno::PERM));
+        let error = without(CapabilitySet::LINUX_IMMUTABLE, || patch().err().unwrap());
+        assert_eq!((error.name.as_str(), error.errno), ("d/f", Errno::PERM));
+        assert_eq!(fs::read(&paths[0]).unwrap(), b"old");
+        patch().unwrap().write_at(0, b"OLD").unwrap();
+        assert!(run(&["chattr", flag, paths[0].to_str().unwrap()]));
+        replace().unwrap();
+        assert_eq!(fs::read(&paths[0]).unwrap(), b"x");
+        assert_eq!(names(&paths[1]), ["f"]);
+        // Whoever changed something in a directory applies its metadata in the end.
+        let mut want = meta(FileKind::Directory, 0o755);
+        want.attributes.immutable = flag == "+i";
+        want.attributes.append_only = flag == "+a";
+        let applied = apply_dir(&sub, &want, options).unwrap();
+        assert_exact(&scratch, "d", &want, &applied);
+        assert!(unlock::clear_blocking_flags(&scratch.dir, &name("d")).unwrap());
+        assert!(!unlock::clear_blocking_flags(&scratch.dir, &name("d")).unwrap());
+    }
+}
