@@ -1,0 +1,91 @@
+//! What can end a session.
+
+use wire::{DecodeError, Refusal};
+
+/// Result of a session.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a session ended without a commit.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The volume here can take or give no more.
+    #[error("{0}")]
+    Volume(#[from] volume::Error),
+    /// The stream broke.
+    #[error("connection lost: {0}")]
+    Stream(#[from] std::io::Error),
+    /// The peer closed a stream before the session was over.
+    #[error("connection closed by the peer before the transfer was complete")]
+    Eof,
+    /// The peer sent what is no message.
+    #[error("the peer does not speak this protocol: {0}")]
+    Decode(#[from] DecodeError),
+    /// The peer sent a message that has no place here.
+    #[error("the peer broke the protocol: {0}")]
+    Protocol(&'static str),
+    /// The peer refused the session.
+    #[error("refused by the server: {1}")]
+    Refused(Refusal, String),
+    /// The peer gave up, and says why.
+    #[error("the other end gave up: {1}")]
+    Aborted(u8, String),
+    /// The peer fell silent.
+    #[error("nothing heard from the peer for {0} seconds")]
+    Timeout(u32),
+    /// The source has no entry at all, which is more often a wrong mount than a wish.
+    #[error("the source is empty: pass --allow-empty-source if that is meant")]
+    EmptySource,
+    /// Ended from outside.
+    #[error("ended by a signal")]
+    Cancelled,
+    /// A hash of the peer's makes no sense of the data.
+    #[error("delta: {0}")]
+    Delta(#[from] delta::Error),
+    /// A thread could not be started.
+    #[error("cannot start a thread: {0}")]
+    Thread(std::io::Error),
+}
+
+impl Error {
+    /// The exit code, with rsync's meaning where it has one.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Volume(_) => 11,
+            Self::Stream(_) | Self::Eof => 12,
+            Self::Decode(_) | Self::Protocol(_) | Self::Delta(_) => 2,
+            Self::Refused(Refusal::Unfit, _) => 3,
+            Self::Refused(Refusal::Protocol | Refusal::Version, _) => 2,
+            Self::Refused(..) | Self::Thread(_) => 5,
+            Self::Aborted(code, _) => *code,
+            Self::Timeout(_) => 30,
+            Self::EmptySource => 3,
+            Self::Cancelled => 20,
+        }
+    }
+
+    /// True where the same run may succeed when it is tried again.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            // A run that was stopped can be taken up where it was left.
+            Self::Stream(_) | Self::Eof | Self::Timeout(_) | Self::Thread(_) | Self::Cancelled => {
+                true
+            }
+            Self::Refused(refusal, _) => {
+                matches!(refusal, Refusal::Busy | Refusal::Unavailable | Refusal::UnknownSession)
+            }
+            Self::Aborted(code, _) => matches!(code, 10 | 12 | 20 | 30),
+            _ => false,
+        }
+    }
+
+    /// What the peer is told when this ends the session here.
+    pub(crate) fn abort_text(&self) -> Option<(u8, String)> {
+        match self {
+            Self::Stream(_) | Self::Eof | Self::Aborted(..) | Self::Refused(..) => None,
+            other => Some((other.exit_code(), other.to_string())),
+        }
+    }
+}

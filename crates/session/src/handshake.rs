@@ -1,0 +1,153 @@
+//! The first exchange on a stream, and what both ends agree on by it.
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use wire::{
+    Frame, Hello, Join, Opening, OutFrame, Reply, VERSION, Welcome, frame::HEADER_LEN,
+    limits::MAX_HELLO,
+};
+
+use crate::{Error, Result};
+
+/// What a handshake settles for the rest of a session.
+#[derive(Clone)]
+pub struct Agreed {
+    pub(crate) key: [u8; 32],
+    pub(crate) hello: Hello,
+    pub(crate) welcome: Welcome,
+}
+
+impl Agreed {
+    /// Derives the session key from all that both ends said, their nonces among it: ends that did not
+    /// hear the same cannot come to the same manifest.
+    #[must_use]
+    pub fn new(hello: Hello, welcome: Welcome) -> Self {
+        let said = [
+            Opening::Hello(Box::new(hello.clone())).encode().head,
+            Reply::Welcome(Box::new(welcome.clone())).encode().head,
+        ];
+        let key = blake3::derive_key("pvferry 2026 session", &said.concat());
+        Self { key, hello, welcome }
+    }
+
+    /// The id that further streams present.
+    #[must_use]
+    pub fn session(&self) -> [u8; 16] {
+        self.welcome.session
+    }
+
+    /// Streams of the session.
+    #[must_use]
+    pub fn streams(&self) -> u32 {
+        self.welcome.streams
+    }
+
+    /// What the receiver cannot keep, one sentence each.
+    #[must_use]
+    pub fn losses(&self) -> &[String] {
+        &self.welcome.losses
+    }
+}
+
+/// Fresh random bytes.
+///
+/// # Errors
+/// Where the kernel gives none.
+pub fn random<const N: usize>() -> Result<[u8; N]> {
+    let mut bytes = [0; N];
+    let mut filled = 0;
+    while filled < N {
+        let flags = rustix::rand::GetRandomFlags::empty();
+        filled += rustix::rand::getrandom(&mut bytes[filled..], flags)
+            .map_err(|e| Error::Stream(e.into()))?;
+    }
+    Ok(bytes)
+}
+
+/// Opens a session as its sender, on the first stream.
+///
+/// # Errors
+/// [`Error::Refused`] with the receiver's reason; [`Error::Decode`] where the other side is no
+/// receiver; [`Error::Stream`] and [`Error::Eof`] where the stream breaks.
+pub async fn open<S>(stream: &mut S, hello: Hello) -> Result<Agreed>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    write_frame(stream, Opening::Hello(Box::new(hello.clone())).encode()).await?;
+    match Reply::decode(read_frame(stream).await?)? {
+        Reply::Welcome(welcome)
+            if (hello.versions.0..=hello.versions.1).contains(&welcome.version) =>
+        {
+            Ok(Agreed::new(hello, *welcome))
+        }
+        Reply::Welcome(_) => Err(Error::Protocol("welcome with a version that was not offered")),
+        Reply::Refused(refusal, why) => Err(Error::Refused(refusal, why)),
+    }
+}
+
+/// Adds a stream to the session `session`.
+///
+/// # Errors
+/// As [`open`]. The receiver says nothing where it agrees.
+pub async fn join<S>(stream: &mut S, session: [u8; 16]) -> Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    write_frame(stream, Opening::Join(Join { session }).encode()).await
+}
+
+/// Reads the first message of a stream, as a receiver.
+///
+/// # Errors
+/// [`Error::Decode`] where it is no opening; [`Error::Stream`] and [`Error::Eof`].
+pub async fn read_opening<S>(stream: &mut S) -> Result<Opening>
+where
+    S: AsyncRead + Unpin,
+{
+    Ok(Opening::decode(read_frame(stream).await?)?)
+}
+
+/// Answers an opening.
+///
+/// # Errors
+/// [`Error::Stream`].
+pub async fn reply<S>(stream: &mut S, reply: &Reply) -> Result<()>
+where
+    S: AsyncWrite + Unpin,
+{
+    write_frame(stream, reply.encode()).await
+}
+
+/// The newest version that both `hello` and this code speak.
+#[must_use]
+pub fn common_version(hello: &Hello) -> Option<u32> {
+    (hello.versions.0..=hello.versions.1).contains(&VERSION).then_some(VERSION)
+}
+
+async fn write_frame<S: AsyncWrite + Unpin>(stream: &mut S, frame: OutFrame) -> Result<()> {
+    stream.write_all(&frame.head).await?;
+    stream.flush().await?;
+    Ok(())
+}
+
+/// Reads exactly one frame and not a byte more.
+async fn read_frame<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Frame> {
+    let mut bytes = vec![0; HEADER_LEN];
+    read_exact(stream, &mut bytes).await?;
+    let header = bytes.first_chunk::<4>().copied().unwrap_or_default();
+    let len = u32::from_le_bytes(header) as usize;
+    if len > MAX_HELLO {
+        return Err(wire::DecodeError::Limit("hello").into());
+    }
+    bytes.resize(HEADER_LEN + len, 0);
+    read_exact(stream, &mut bytes[HEADER_LEN..]).await?;
+    let mut buffer = bytes::BytesMut::from(&bytes[..]);
+    Frame::take(&mut buffer, MAX_HELLO)?.ok_or(Error::Protocol("short frame"))
+}
+
+async fn read_exact<S: AsyncRead + Unpin>(stream: &mut S, bytes: &mut [u8]) -> Result<()> {
+    match stream.read_exact(bytes).await {
+        Ok(_) => Ok(()),
+        Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => Err(Error::Eof),
+        Err(e) => Err(e.into()),
+    }
+}

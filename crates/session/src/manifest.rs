@@ -1,0 +1,100 @@
+//! The manifest: what one end holds, folded into a digest that does not depend on order.
+//!
+//! Each entry gives one record: where it lies, what its metadata are and, where content moved in this
+//! session, the digest of the content. The sender makes its records from what it read, the receiver
+//! from what it reads back after writing. A record is hashed under the session key and the hashes
+//! are added up, each of four 64-bit lanes by itself, so that workers fold in any order.
+
+use delta::HashKey;
+use parking_lot::Mutex;
+use wire::{ContentDigest, EntryId, FileKind, ManifestDigest, Metadata, Name};
+
+/// The digest of the entries folded so far.
+pub(crate) struct Manifest {
+    key: [u8; 32],
+    no_owner: bool,
+    sum: Mutex<Sum>,
+}
+
+#[derive(Default, Clone, Copy)]
+struct Sum {
+    lanes: [u64; 4],
+    entries: u64,
+}
+
+/// One entry as one end holds it.
+pub(crate) struct Record<'a> {
+    pub(crate) parent: EntryId,
+    pub(crate) id: EntryId,
+    /// `None` for the root.
+    pub(crate) name: Option<&'a Name>,
+    pub(crate) meta: &'a Metadata,
+    pub(crate) target: &'a [u8],
+    pub(crate) link: Option<EntryId>,
+    pub(crate) content: Option<&'a ContentDigest>,
+}
+
+impl Manifest {
+    pub(crate) fn new(session_key: &[u8; 32], no_owner: bool) -> Self {
+        let key = blake3::derive_key("pvferry 2026 manifest", session_key);
+        Self { key, no_owner, sum: Mutex::default() }
+    }
+
+    /// Folds one record in.
+    pub(crate) fn add(&self, record: &Record<'_>) {
+        let mut hasher = blake3::Hasher::new_keyed(&self.key);
+        let m = record.meta;
+        let mut fixed = Vec::with_capacity(160 + record.target.len());
+        for n in [record.parent.0, record.id.0, record.link.map_or(u64::MAX, |l| l.0)] {
+            fixed.extend_from_slice(&n.to_le_bytes());
+        }
+        let (uid, gid) = if self.no_owner { (0, 0) } else { (m.uid, m.gid) };
+        fixed.push(m.kind as u8);
+        fixed.extend_from_slice(&m.mode.to_le_bytes());
+        for n in [uid, gid, m.rdev.0, m.rdev.1, m.mtime.nanos] {
+            fixed.extend_from_slice(&n.to_le_bytes());
+        }
+        fixed.extend_from_slice(&m.mtime.secs.to_le_bytes());
+        let size = if m.kind == FileKind::File { m.size } else { 0 };
+        fixed.extend_from_slice(&size.to_le_bytes());
+        fixed.push(u8::from(m.attributes.immutable) | u8::from(m.attributes.append_only) << 1);
+        let mut put = |bytes: &[u8]| {
+            fixed.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
+            fixed.extend_from_slice(bytes);
+        };
+        put(record.name.map_or(&[], |name| name.as_bytes()));
+        put(record.target);
+        put(record.content.map_or(&[], |digest| &digest[..]));
+        hasher.update(&fixed);
+        for xattr in &m.xattrs {
+            hasher.update(&(xattr.name.len() as u64).to_le_bytes());
+            hasher.update(&xattr.name);
+            hasher.update(&(xattr.value.len() as u64).to_le_bytes());
+            hasher.update(&xattr.value);
+        }
+        let hash = hasher.finalize();
+        let mut sum = self.sum.lock();
+        for (lane, bytes) in sum.lanes.iter_mut().zip(hash.as_bytes().chunks_exact(8)) {
+            let mut word = [0; 8];
+            word.copy_from_slice(bytes);
+            *lane = lane.wrapping_add(u64::from_le_bytes(word));
+        }
+        sum.entries += 1;
+    }
+
+    /// The digest, and how many records it holds.
+    pub(crate) fn digest(&self) -> (ManifestDigest, u64) {
+        let sum = *self.sum.lock();
+        let mut hasher = blake3::Hasher::new_keyed(&self.key);
+        hasher.update(&sum.entries.to_le_bytes());
+        for lane in sum.lanes {
+            hasher.update(&lane.to_le_bytes());
+        }
+        (*hasher.finalize().as_bytes(), sum.entries)
+    }
+}
+
+/// The session's key for content hashes.
+pub(crate) fn content_key(session_key: &[u8; 32]) -> HashKey {
+    HashKey::new(blake3::derive_key("pvferry 2026 content", session_key))
+}

@@ -1,0 +1,92 @@
+//! What a session tells its watchers while it runs.
+//!
+//! [`Progress`] is a set of counters that anyone may poll; [`Monitor`] is called on rare events. No
+//! one here prints.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+        /// Counters of one session, shared by all its threads. All only grow.
+        #[derive(Debug, Default)]
+        pub struct Progress {
+            $($(#[$doc])* pub $name: AtomicU64,)*
+            /// The walk is complete: the totals no longer grow.
+            pub listing_complete: AtomicBool,
+        }
+
+        /// The counters at one moment.
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+        pub struct Snapshot {
+            $($(#[$doc])* pub $name: u64,)*
+            /// The walk is complete: the totals no longer grow.
+            pub listing_complete: bool,
+        }
+
+        impl Progress {
+            /// Reads all counters.
+            #[must_use]
+            pub fn snapshot(&self) -> Snapshot {
+                Snapshot {
+                    $($name: self.$name.load(Relaxed),)*
+                    listing_complete: self.listing_complete.load(Relaxed),
+                }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Entries settled: known to be equal at both ends.
+    entries,
+    /// Entries found by the walk so far.
+    entries_total,
+    /// Entries made or whose content was written.
+    files_written,
+    /// Entries removed.
+    files_deleted,
+    /// Logical bytes of regular files found so far.
+    bytes_total,
+    /// Of these, bytes settled.
+    bytes_done,
+    /// Bytes of content that travelled.
+    bytes_literal,
+    /// Bytes of content that the receiver had already.
+    bytes_matched,
+    /// Bytes that are holes.
+    bytes_hole,
+    /// Bytes sent, framing included.
+    wire_sent,
+    /// Bytes received, framing included.
+    wire_received,
+    /// Problems named.
+    errors,
+}
+
+/// The phases of a session, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Phase {
+    /// Reaching the peer.
+    Connect,
+    /// Listing, comparing and moving content.
+    Transfer,
+    /// Links, removals and the metadata of directories.
+    Finish,
+    /// Waiting for the disk.
+    Flush,
+    /// Reading both trees again.
+    Verify,
+}
+
+/// Watches a session. Names are escaped already.
+pub trait Monitor: Send + Sync {
+    /// A phase begins.
+    fn phase(&self, _phase: Phase) {}
+    /// Something went wrong with one entry.
+    fn error(&self, _name: &str, _what: &str) {}
+    /// Something was done, or would be: one line for people.
+    fn action(&self, _line: &str) {}
+}
+
+/// Watches nothing.
+impl Monitor for () {}

@@ -1,0 +1,255 @@
+//! Directories of the volume while a session works in them.
+//!
+//! A directory is finished, deepest first, when nothing in it is pending: its listing is merged, its
+//! files have come, its children are finished, and nothing waits for the end of the session. Only
+//! then it gets its name, where it was made under a temporary one, and its metadata.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+use parking_lot::Mutex;
+use volume::{
+    Dir, create,
+    create::ParentHints,
+    metadata::{self, MetadataDiff},
+    remove,
+};
+use wire::{EntryId, Metadata, Name};
+
+use super::state::Shared;
+use crate::{control::Stopped, manifest::Record};
+
+/// A directory that the session works in.
+pub(super) struct DirState {
+    pub(super) id: EntryId,
+    /// `None` for the root.
+    pub(super) parent: Option<Arc<DirState>>,
+    /// The final name; `None` for the root.
+    pub(super) name: Option<Name>,
+    /// `None` where it does not exist, in a dry run.
+    pub(super) dir: Option<Dir>,
+    /// Nobody knows it yet: it was made by this session and lies under a temporary name, or in such
+    /// a directory. What is in it needs no temporary name of its own.
+    pub(super) unpublished: bool,
+    /// It lies under a temporary name itself.
+    pub(super) publish: bool,
+    /// It was made by this session, so there is nothing in it.
+    pub(super) new: bool,
+    /// What it is to be; the root's comes with the end of the listing.
+    pub(super) want: Mutex<Option<Metadata>>,
+    /// What it was before.
+    pub(super) have: Option<Metadata>,
+    /// Something in it was made, renamed or removed, which moved its modification time.
+    pub(super) touched: AtomicBool,
+    /// Temporary names of an earlier run that were found in it.
+    pub(super) stale: Mutex<Vec<Name>>,
+    pending: AtomicU64,
+    hints: Mutex<Option<ParentHints>>,
+}
+
+impl DirState {
+    pub(super) fn root(dir: Option<Dir>, new: bool, have: Option<Metadata>) -> Self {
+        Self {
+            id: EntryId::ROOT,
+            parent: None,
+            name: None,
+            dir,
+            unpublished: false,
+            publish: false,
+            new,
+            want: Mutex::new(None),
+            have,
+            touched: AtomicBool::new(false),
+            stale: Mutex::default(),
+            // The listing, and the end of the session, which brings the root's metadata.
+            pending: AtomicU64::new(2),
+            hints: Mutex::default(),
+        }
+    }
+
+    /// A directory in `parent`, with its listing pending. `dir` lies under a temporary name where
+    /// `publish` says so.
+    pub(super) fn child(
+        parent: &Arc<Self>,
+        id: EntryId,
+        name: &Name,
+        dir: Option<Dir>,
+        publish: bool,
+        want: Metadata,
+        have: Option<Metadata>,
+    ) -> Self {
+        parent.hold();
+        Self {
+            id,
+            parent: Some(Arc::clone(parent)),
+            name: Some(name.clone()),
+            unpublished: publish || parent.unpublished,
+            publish,
+            new: have.is_none(),
+            dir,
+            want: Mutex::new(Some(want)),
+            have,
+            touched: AtomicBool::new(false),
+            stale: Mutex::default(),
+            pending: AtomicU64::new(1),
+            hints: Mutex::default(),
+        }
+    }
+
+    /// The directory on disk.
+    pub(super) fn dir(&self) -> volume::Result<&Dir> {
+        self.dir
+            .as_ref()
+            .ok_or_else(|| volume::Error::new("open", self.display(), rustix::io::Errno::NOENT))
+    }
+
+    /// What the directory gives to what is made in it.
+    pub(super) fn hints(&self) -> volume::Result<ParentHints> {
+        let mut hints = self.hints.lock();
+        match *hints {
+            Some(hints) => Ok(hints),
+            None => Ok(*hints.insert(ParentHints::of(self.dir()?)?)),
+        }
+    }
+
+    pub(super) fn touch(&self) {
+        self.touched.store(true, Ordering::Relaxed);
+    }
+
+    /// Keeps the directory open for something that is still to be done in it.
+    pub(super) fn hold(&self) {
+        self.pending.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Names from the root down to this directory.
+    pub(super) fn components(&self) -> Vec<Name> {
+        let mut names = Vec::new();
+        let mut at = Some(self);
+        while let Some(dir) = at {
+            names.extend(dir.name.clone());
+            at = dir.parent.as_deref();
+        }
+        names.reverse();
+        names
+    }
+
+    /// The path below the root, escaped for display; `.` for the root.
+    pub(super) fn display(&self) -> String {
+        let names: Vec<_> = self.components().iter().map(ToString::to_string).collect();
+        if names.is_empty() { ".".into() } else { names.join("/") }
+    }
+
+    /// The path of an entry below the root, escaped for display.
+    pub(super) fn display_entry(&self, name: &Name) -> String {
+        if self.parent.is_none() { name.to_string() } else { format!("{}/{name}", self.display()) }
+    }
+}
+
+impl Drop for DirState {
+    fn drop(&mut self) {
+        // A chain of a million parents must not be dropped by recursion.
+        let mut next = self.parent.take();
+        while let Some(dir) = next {
+            next = Arc::into_inner(dir).and_then(|mut dir| dir.parent.take());
+        }
+    }
+}
+
+/// Something in `dir` is done; where it was the last, the directory is finished, and then perhaps
+/// the one above.
+pub(super) fn release(shared: &Shared, dir: &Arc<DirState>) -> Result<(), Stopped> {
+    let mut at = Some(Arc::clone(dir));
+    while let Some(dir) = at {
+        if dir.pending.fetch_sub(1, Ordering::AcqRel) > 1 {
+            return Ok(());
+        }
+        finish(shared, &dir)?;
+        at = dir.parent.clone();
+    }
+    Ok(())
+}
+
+fn finish(shared: &Shared, dir: &DirState) -> Result<(), Stopped> {
+    let want = dir.want.lock().take();
+    let Some(want) = want else { return Ok(()) };
+    let actual = match apply(shared, dir, want.clone()) {
+        Ok(applied) => applied?,
+        Err(error) => {
+            shared.failed(&error)?;
+            want
+        }
+    };
+    shared.record(&Record {
+        parent: dir.parent.as_ref().map_or(EntryId::ROOT, |parent| parent.id),
+        id: dir.id,
+        name: dir.name.as_ref(),
+        meta: &actual,
+        target: &[],
+        link: None,
+        content: None,
+    });
+    Ok(())
+}
+
+fn apply(
+    shared: &Shared,
+    state: &DirState,
+    mut want: Metadata,
+) -> volume::Result<Result<Metadata, Stopped>> {
+    let touched = state.touched.load(Ordering::Relaxed);
+    let before = state.have.as_ref().filter(|_| !touched);
+    if shared.options().no_owner {
+        if let Some(have) = &state.have {
+            (want.uid, want.gid) = (have.uid, have.gid);
+        } else if let Some(parent) = &state.parent
+            && parent.dir.is_some()
+        {
+            let hints = parent.hints()?;
+            (want.uid, want.gid) = (hints.uid, hints.gid);
+        }
+    }
+    if before.is_some_and(|have| MetadataDiff::between(&want, have).is_empty()) {
+        return Ok(Ok(want));
+    }
+    let differs = before.is_some()
+        || state.have.as_ref().is_some_and(|have| {
+            // The time moved because of what was done in it; that alone is no change to speak of.
+            let diff = MetadataDiff { mtime: false, ..MetadataDiff::between(&want, have) };
+            !diff.is_empty()
+        });
+    if differs && let Err(stopped) = shared.action("metadata", &format!("{}/", state.display())) {
+        return Ok(Err(stopped));
+    }
+    let Some(dir) = state.dir.as_ref().filter(|_| !shared.dry_run()) else { return Ok(Ok(want)) };
+    sweep(shared, state, dir);
+    if let (true, Some(name)) = (state.publish, &state.name) {
+        create::publish_directory(dir, name)?;
+        if let Some(parent) = &state.parent {
+            parent.touch();
+        }
+    }
+    let applied = metadata::apply_dir(dir, &want, shared.apply_options)?;
+    // Everything in it is done, so its descriptor can go to those that are still worked in.
+    dir.release();
+    Ok(shared.report(&state.display(), &applied).map(|()| applied.actual))
+}
+
+/// Removes what an earlier run left under temporary names and this one had no use for.
+fn sweep(shared: &Shared, state: &DirState, dir: &Dir) {
+    for name in state.stale.lock().drain(..) {
+        let mut quiet = Quiet(shared);
+        let _ = remove::remove_tree(dir, &name, remove::Mode::Remove, &mut quiet);
+    }
+}
+
+/// Removes what is ours, without counting it as a deletion.
+struct Quiet<'a>(&'a Shared);
+
+impl remove::Removal for Quiet<'_> {
+    fn removed(&mut self, _dir: &Dir, _name: &Name, _is_dir: bool) {}
+    fn failed(&mut self, error: volume::Error) {
+        let _ = self.0.failed(&error);
+    }
+}

@@ -1,0 +1,488 @@
+//! One file while its content comes.
+//!
+//! ```text
+//!   Whole:  Data*  EndOfFile          written beside (or unseen, in a new directory), then renamed
+//!   Delta:  (Patch | Hole)*           onto the file itself, a clone of it, or a part of earlier
+//!           [Rebuild (Patch | Hole | Copy)*]   from here on into a new file
+//!           EndOfFile
+//! ```
+//!
+//! A file ends when as many frames came as the sender says it sent, whatever stream they took. It
+//! gets its name only when the digest of what was written equals the sender's.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+use parking_lot::Mutex;
+use volume::{small, stat, writer::FileWriter};
+use wire::{ContentDigest, Ended, Entry, EntryId, FileKind, Metadata, SmallFile, ToReceiver, Want};
+
+use super::{
+    basis::{Basis, Output},
+    dirs::{self, DirState},
+    merge::{self, Settled},
+    patch::{self, Delta},
+    state::{Shared, TargetKindRef},
+    whole::Whole,
+};
+use crate::{
+    MAX_FILE,
+    control::Stopped,
+    sender::{SMALL, whole_layout},
+};
+
+/// What bears the name of a file that is to be written.
+#[derive(Clone)]
+pub(super) struct Existing {
+    /// `(device, inode)`.
+    pub(super) identity: (u64, u64),
+    /// It has no further names.
+    pub(super) alone: bool,
+    /// It has further names that the source's has not, and must not keep them.
+    pub(super) detach: bool,
+    pub(super) meta: Metadata,
+}
+
+/// A file that content is expected for.
+pub(super) struct FileState {
+    pub(super) id: EntryId,
+    /// `None` for a device.
+    dir: Option<Arc<DirState>>,
+    entry: Entry,
+    link: Option<EntryId>,
+    existing: Option<Existing>,
+    frames: AtomicU64,
+    end: Mutex<Option<(u64, Ended)>>,
+    /// Something failed and was named: what still comes is passed over.
+    dead: AtomicBool,
+    body: Body,
+}
+
+enum Body {
+    Whole(Whole),
+    Delta(Box<Delta>),
+    /// The file cannot be made.
+    Lost,
+}
+
+impl FileState {
+    /// A file `entry` of `dir`, to be written over `existing`; `part` says that an earlier run may
+    /// have left a part of it.
+    pub(super) fn new(
+        shared: &Shared,
+        dir: &Arc<DirState>,
+        id: EntryId,
+        entry: &Entry,
+        link: Option<EntryId>,
+        existing: Option<Existing>,
+        part: bool,
+    ) -> volume::Result<Self> {
+        let body = choose(shared, dir, entry, existing.as_ref(), part)?;
+        Ok(Self {
+            id,
+            dir: Some(Arc::clone(dir)),
+            entry: entry.clone(),
+            link,
+            existing,
+            frames: AtomicU64::new(0),
+            end: Mutex::default(),
+            dead: AtomicBool::new(false),
+            body,
+        })
+    }
+
+    /// The block device that is written to.
+    pub(super) fn device(shared: &Shared, id: EntryId, entry: Entry) -> Option<Self> {
+        let TargetKindRef::Device(device) = shared.target_kind() else { return None };
+        let basis = Basis::Device(Arc::clone(device));
+        let output = Some(Output::Device(Arc::clone(device)));
+        let len = device.size().min(entry.meta.size);
+        Some(Self {
+            id,
+            dir: None,
+            entry,
+            link: None,
+            existing: None,
+            frames: AtomicU64::new(0),
+            end: Mutex::default(),
+            dead: AtomicBool::new(false),
+            body: Body::Delta(Box::new(Delta::new(basis, output, len, false))),
+        })
+    }
+
+    /// A file whose content is passed over.
+    pub(super) fn lost(id: EntryId) -> Arc<Self> {
+        let name = crate::sender::device_entry(0);
+        Arc::new(Self {
+            id,
+            dir: None,
+            entry: name,
+            link: None,
+            existing: None,
+            frames: AtomicU64::new(0),
+            end: Mutex::default(),
+            dead: AtomicBool::new(true),
+            body: Body::Lost,
+        })
+    }
+
+    /// What the listing said of it.
+    pub(super) fn listed(&self) -> &Metadata {
+        &self.entry.meta
+    }
+
+    pub(super) fn dir(&self) -> Option<&Arc<DirState>> {
+        self.dir.as_ref()
+    }
+
+    pub(super) fn entry(&self) -> &Entry {
+        &self.entry
+    }
+
+    pub(super) fn link(&self) -> Option<EntryId> {
+        self.link
+    }
+
+    /// How its content is wanted.
+    pub(super) fn want(&self) -> Want {
+        match &self.body {
+            Body::Delta(delta) => delta.want(),
+            Body::Whole(_) | Body::Lost => Want::Whole,
+        }
+    }
+
+    pub(super) fn delta(&self) -> Option<&Delta> {
+        match &self.body {
+            Body::Delta(delta) => Some(delta),
+            _ => None,
+        }
+    }
+
+    pub(super) fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn display(&self) -> String {
+        match &self.dir {
+            Some(dir) => dir.display_entry(&self.entry.name),
+            None => "block device".into(),
+        }
+    }
+
+    /// Takes in a message about the file. Messages of one stretch come in order.
+    pub(super) fn take(
+        self: &Arc<Self>,
+        shared: &Arc<Shared>,
+        message: ToReceiver,
+    ) -> Result<(), Stopped> {
+        match message {
+            ToReceiver::EndOfFile(_, frames, ended) => {
+                *self.end.lock() = Some((frames, ended));
+                return self.end_if_complete(shared);
+            }
+            ToReceiver::LeafRequest(_, segment) => {
+                return match &self.body {
+                    Body::Delta(delta) => delta.answer_leaves(shared, self.id, segment),
+                    _ => shared.broken("leaf request for a file without a signature"),
+                };
+            }
+            ToReceiver::BlockRequest(_, from, block_len) => {
+                return match &self.body {
+                    Body::Delta(delta) => delta.answer_blocks(shared, self.id, from, block_len),
+                    _ => shared.broken("block request for a file without a signature"),
+                };
+            }
+            content => {
+                if !self.is_dead() {
+                    self.apply(shared, content)?;
+                }
+                self.frames.fetch_add(1, Ordering::AcqRel);
+            }
+        }
+        self.end_if_complete(shared)
+    }
+
+    fn apply(self: &Arc<Self>, shared: &Arc<Shared>, content: ToReceiver) -> Result<(), Stopped> {
+        let applied = match (&self.body, content) {
+            (Body::Whole(whole), ToReceiver::Data(_, offset, data)) => {
+                shared
+                    .context
+                    .progress
+                    .bytes_literal
+                    .fetch_add(data.len() as u64, Ordering::Relaxed);
+                match whole.write(shared, self, offset, &data) {
+                    Ok(Some(())) => Ok(()),
+                    Ok(None) => return shared.broken("content out of order"),
+                    Err(error) => Err(error),
+                }
+            }
+            (Body::Delta(delta), message) => delta.apply(shared, self, message)?,
+            _ => return shared.broken("content of a kind that was not asked for"),
+        };
+        match applied {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                self.dead.store(true, Ordering::Relaxed);
+                shared.failed(&error)
+            }
+        }
+    }
+
+    fn end_if_complete(self: &Arc<Self>, shared: &Arc<Shared>) -> Result<(), Stopped> {
+        let mut end = self.end.lock();
+        let frames = self.frames.load(Ordering::Acquire);
+        let ended = match end.take() {
+            Some((expected, ended)) if expected == frames => ended,
+            Some((expected, _)) if expected < frames => {
+                return shared.broken("more content than was announced");
+            }
+            other => {
+                *end = other;
+                return Ok(());
+            }
+        };
+        drop(end);
+        match ended {
+            _ if self.is_dead() => self.give_up(shared),
+            Ended::Whole(meta, digest) => self.complete(shared, *meta, digest),
+            Ended::Changed => self.again(shared),
+            Ended::Failed => self.give_up(shared),
+        }
+    }
+
+    /// The file is not to be had: what stands under its name stays.
+    fn give_up(&self, shared: &Shared) -> Result<(), Stopped> {
+        self.abandon(false);
+        shared.forget_file(self.id);
+        match &self.dir {
+            Some(dir) => dirs::release(shared, dir),
+            None => Ok(()),
+        }
+    }
+
+    /// Lets go of what was written; `keep` leaves it for the next run.
+    pub(super) fn abandon(&self, keep: bool) {
+        let writer = match &self.body {
+            Body::Whole(whole) => whole.writer.lock().take(),
+            Body::Delta(delta) => delta.take_writer(),
+            Body::Lost => None,
+        };
+        if let Some(writer) = writer.and_then(Arc::into_inner)
+            && keep
+        {
+            writer.keep();
+        }
+    }
+
+    /// The source changed while it was read: what came is the basis of the next try.
+    fn again(self: &Arc<Self>, shared: &Arc<Shared>) -> Result<(), Stopped> {
+        self.abandon(true);
+        let Some(dir) = &self.dir else { return self.give_up(shared) };
+        // What stands there may have been patched, and be longer now.
+        let existing = self.existing.clone().and_then(|mut existing| {
+            let (entry, inode) =
+                stat::read_entry(dir.dir().ok()?, &self.entry.name, &shared.read_options).ok()?;
+            existing.meta = entry.meta;
+            ((inode.dev, inode.ino) == existing.identity).then_some(existing)
+        });
+        let next = Self::new(shared, dir, self.id, &self.entry, self.link, existing, true);
+        let next = match next {
+            Ok(next) => Arc::new(next),
+            Err(error) => {
+                shared.failed(&error)?;
+                return self.give_up(shared);
+            }
+        };
+        let want = next.want();
+        shared.files.lock().insert(self.id, Arc::clone(&next));
+        shared.ask(vec![(self.id, want)])?;
+        if matches!(want, Want::Delta { .. }) {
+            shared.queue_signature(&next);
+        }
+        Ok(())
+    }
+
+    /// All content is here.
+    fn complete(
+        &self,
+        shared: &Shared,
+        meta: Metadata,
+        digest: ContentDigest,
+    ) -> Result<(), Stopped> {
+        if meta.kind != FileKind::File || meta.size > MAX_FILE {
+            return shared.broken("file that ends as something else");
+        }
+        let mut entry = Entry { meta, ..self.entry.clone() };
+        if shared.options().no_owner {
+            (entry.meta.uid, entry.meta.gid) = (self.entry.meta.uid, self.entry.meta.gid);
+        }
+        let finished = match &self.body {
+            Body::Whole(whole) => whole.finish(shared, self, &entry.meta, &digest),
+            Body::Delta(delta) => delta.finish(shared, self, &entry.meta, &digest),
+            Body::Lost => return self.give_up(shared),
+        };
+        match finished {
+            Ok(Finished::Written(applied)) => {
+                shared.count_written();
+                let verb = if self.existing.is_some() { "update" } else { "create" };
+                shared.action(verb, &self.display())?;
+                shared.report(&self.display(), &applied)?;
+                self.count_matched(shared, entry.meta.size);
+                self.settle(shared, &entry, applied.actual, &digest)
+            }
+            Ok(Finished::Unchanged(applied)) => {
+                if applied.changed {
+                    shared.action("metadata", &self.display())?;
+                }
+                shared.report(&self.display(), &applied)?;
+                self.count_matched(shared, entry.meta.size);
+                self.settle(shared, &entry, applied.actual, &digest)
+            }
+            Ok(Finished::Differs) => {
+                let what = "the content here is not what was sent: it was not put in place";
+                shared.problem(&self.display(), what, 23)?;
+                self.give_up(shared)
+            }
+            Err(error) => {
+                shared.failed(&error)?;
+                self.give_up(shared)
+            }
+        }
+    }
+
+    /// What did not travel, and is no hole that did not have to, was here.
+    fn count_matched(&self, shared: &Shared, size: u64) {
+        if let Body::Delta(delta) = &self.body {
+            shared.count_matched(size.saturating_sub(delta.written()));
+        }
+    }
+
+    fn settle(
+        &self,
+        shared: &Shared,
+        entry: &Entry,
+        actual: Metadata,
+        digest: &ContentDigest,
+    ) -> Result<(), Stopped> {
+        let Some(dir) = &self.dir else {
+            // A device has no name: its content alone is the manifest.
+            shared.record(&crate::manifest::Record {
+                parent: EntryId::ROOT,
+                id: self.id,
+                name: Some(&entry.name),
+                meta: &entry.meta,
+                target: &[],
+                link: None,
+                content: Some(digest),
+            });
+            shared.forget_file(self.id);
+            return Ok(());
+        };
+        dir.touch();
+        let settled = Settled {
+            entry,
+            listed: self.entry.meta.size,
+            id: self.id,
+            link: self.link,
+            actual: &actual,
+            content: Some(digest),
+        };
+        merge::settle(shared, dir, &settled);
+        shared.forget_file(self.id);
+        dirs::release(shared, dir)
+    }
+
+    /// A small file came whole.
+    pub(super) fn take_whole(&self, shared: &Shared, small: SmallFile) -> Result<(), Stopped> {
+        let Some(dir) = &self.dir else { return shared.broken("content that nobody asked for") };
+        if !matches!(self.body, Body::Whole(_)) || small.meta.kind != FileKind::File {
+            return shared.broken("content of a kind that was not asked for");
+        }
+        let digest = delta::digest_of(&shared.key, whole_layout(), &small.content).0;
+        shared
+            .context
+            .progress
+            .bytes_literal
+            .fetch_add(small.content.len() as u64, Ordering::Relaxed);
+        let mut entry = Entry { meta: small.meta, ..self.entry.clone() };
+        if shared.options().no_owner {
+            (entry.meta.uid, entry.meta.gid) = (self.entry.meta.uid, self.entry.meta.gid);
+        }
+        let written = shared.before_content().and_then(|()| dir.dir()).and_then(|on_disk| {
+            let direct = dir.unpublished && self.existing.is_none();
+            let write = if direct { small::write_new } else { small::write_over };
+            write(
+                on_disk,
+                &entry.name,
+                &entry.meta,
+                &small.content,
+                dir.hints()?,
+                shared.apply_options,
+            )
+        });
+        match written {
+            Ok(applied) => {
+                shared.count_written();
+                let verb = if self.existing.is_some() { "update" } else { "create" };
+                shared.action(verb, &self.display())?;
+                shared.report(&self.display(), &applied)?;
+                self.settle(shared, &entry, applied.actual, &digest)
+            }
+            Err(error) => {
+                shared.failed(&error)?;
+                self.give_up(shared)
+            }
+        }
+    }
+
+    pub(super) fn existing(&self) -> Option<&Existing> {
+        self.existing.as_ref()
+    }
+}
+
+/// How a file ended.
+pub(super) enum Finished {
+    /// Its content was written.
+    Written(volume::metadata::Applied),
+    /// Its content was right already.
+    Unchanged(volume::metadata::Applied),
+    /// What was written is not what was sent.
+    Differs,
+}
+
+/// What the content is to be sent against: a part of an earlier run, the file that bears the name,
+/// or nothing.
+fn choose(
+    shared: &Shared,
+    dir: &Arc<DirState>,
+    entry: &Entry,
+    existing: Option<&Existing>,
+    part: bool,
+) -> volume::Result<Body> {
+    let size = entry.meta.size;
+    if part
+        && size > SMALL
+        && let Some((writer, len)) = FileWriter::open_part(dir.dir()?, &entry.name)?
+        && len > SMALL
+    {
+        shared.before_content()?;
+        dir.touch();
+        let basis = Basis::Part(patch::duplicate(&writer, dir, entry)?);
+        let output = Some(Output::File(Arc::new(writer)));
+        return Ok(Body::Delta(Box::new(Delta::new(basis, output, len, false))));
+    }
+    let Some(existing) = existing else { return Ok(Body::Whole(Whole::default())) };
+    let have = existing.meta.size;
+    // To compare content is to compare hashes, however small the file.
+    let compared = shared.by_content() && have == size;
+    if have <= MAX_FILE
+        && (compared || (have > SMALL && size > SMALL))
+        && let Ok(file) = volume::source::SourceFile::open(dir.dir()?, &entry.name)
+    {
+        let dry = shared.dry_run();
+        return Ok(Body::Delta(Box::new(Delta::new(Basis::File(file), None, have, dry))));
+    }
+    Ok(Body::Whole(Whole::default()))
+}

@@ -1,0 +1,255 @@
+//! One directory's listing against what is there.
+//!
+//! Both are sorted by name, so one pass over both finds what is missing, what differs and what is
+//! too much. Directories, links and special files are made at once; files are asked for, with what
+//! is here as the basis; what is too much waits for the end of the session.
+
+use std::{
+    collections::{HashSet, hash_map::Entry as Slot},
+    sync::Arc,
+    sync::atomic::Ordering::Relaxed,
+};
+
+use volume::{filter::Verdict, list::NameList, stat, temp};
+use wire::{Entry, EntryId, FileKind, Listing, Metadata, Name, Plan, ToSender};
+
+use super::{
+    dirs::{self, DirState},
+    file::FileState,
+    place::Placing,
+    state::{Deletion, Known, Shared},
+    work::Worker,
+};
+use crate::{control::Stopped, manifest::Record};
+
+/// A directory that is being merged.
+#[derive(Default)]
+pub(super) struct Merge {
+    local: Option<NameList>,
+    at: usize,
+    last_name: Option<Name>,
+    extraneous: Vec<Name>,
+    /// Temporary names of an earlier run that this one goes on with.
+    adopted: HashSet<Name>,
+    entries: u64,
+}
+
+/// A group of names that share an inode.
+#[derive(Default)]
+pub(super) struct LinkGroup {
+    /// The first name, once it is what it should be.
+    pub(super) leader: Option<(Arc<DirState>, Name, Metadata)>,
+    pub(super) followers: Vec<Follower>,
+}
+
+/// A further name of a group.
+pub(super) struct Follower {
+    pub(super) dir: Arc<DirState>,
+    pub(super) id: EntryId,
+    pub(super) entry: Entry,
+    pub(super) exists: bool,
+}
+
+impl Worker {
+    /// Merges one frame of the listing of `dir`.
+    pub(super) fn merge(
+        &mut self,
+        shared: &Arc<Shared>,
+        dir: &Arc<DirState>,
+        listing: Listing,
+    ) -> Result<(), Stopped> {
+        let merge = match self.merges.entry(dir.id) {
+            Slot::Occupied(slot) => slot.into_mut(),
+            Slot::Vacant(slot) => slot.insert(Merge::begin(shared, dir)?),
+        };
+        let mut placing = Placing {
+            shared,
+            dir,
+            unasked: listing.unasked,
+            plan: Plan { first: listing.first.0, ..Plan::default() },
+            wanted: Vec::new(),
+            signatures: Vec::new(),
+            entries: listing.entries.len(),
+        };
+        for (index, listed) in listing.entries.into_iter().enumerate() {
+            let id = EntryId(listing.first.0 + index as u64);
+            let exists = merge.advance(shared, &listed.entry.name)?;
+            placing.place(merge, listed, id, index as u32, exists)?;
+        }
+        placing.answer()?;
+        if listing.last {
+            if let Some(merge) = self.merges.remove(&dir.id) {
+                merge.end(shared, dir, listing.complete)?;
+            }
+            shared.forget_directory(dir.id);
+            dirs::release(shared, dir)?;
+        }
+        Ok(())
+    }
+}
+
+/// Takes in the listing of a directory that cannot be worked in.
+pub(super) fn pass_over(shared: &Arc<Shared>, listing: &Listing) -> Result<(), Stopped> {
+    for (index, listed) in listing.entries.iter().enumerate() {
+        let id = EntryId(listing.first.0 + index as u64);
+        let kind = listed.entry.meta.kind;
+        if kind == FileKind::Directory && !listed.mount {
+            shared.register_directory(id, Known::Lost);
+        }
+        let leads = listed.link.is_none_or(|link| link == id);
+        if kind == FileKind::File
+            && leads
+            && listed.content.is_none()
+            && comes_unasked(shared, listing)
+        {
+            shared.register_file(&FileState::lost(id), true);
+        }
+    }
+    if !listing.unasked && !listing.entries.is_empty() {
+        shared.send(&ToSender::Plan(Plan { first: listing.first.0, ..Plan::default() }))?;
+    }
+    if listing.last {
+        shared.forget_directory(listing.directory);
+    }
+    Ok(())
+}
+
+fn comes_unasked(shared: &Shared, listing: &Listing) -> bool {
+    listing.unasked && shared.target.fresh
+}
+
+impl Merge {
+    fn begin(shared: &Shared, dir: &DirState) -> Result<Self, Stopped> {
+        let local = match &dir.dir {
+            Some(on_disk) if !dir.new => NameList::read(on_disk),
+            _ => return Ok(Self::default()),
+        };
+        match local {
+            Ok(local) => {
+                if let Some(error) = local.failure() {
+                    shared.failed(error)?;
+                }
+                Ok(Self { local: Some(local), ..Self::default() })
+            }
+            Err(error) => {
+                shared.failed(&error)?;
+                Ok(Self::default())
+            }
+        }
+    }
+
+    /// Goes on to `name`; true where it exists here.
+    fn advance(&mut self, shared: &Shared, name: &Name) -> Result<bool, Stopped> {
+        if self.last_name.as_ref().is_some_and(|last| last >= name) {
+            return shared.broken("listing out of order");
+        }
+        self.last_name = Some(name.clone());
+        self.entries += 1;
+        let Some(local) = &self.local else { return Ok(false) };
+        while let Some(own) = local.name(self.at) {
+            if own < *name {
+                self.extraneous.push(own);
+            } else {
+                let same = own == *name;
+                self.at += usize::from(same);
+                return Ok(same);
+            }
+            self.at += 1;
+        }
+        Ok(false)
+    }
+
+    /// True where an earlier run left the temporary name `name`, which is now taken over.
+    pub(super) fn adopt(&mut self, name: Name) -> bool {
+        let Some(local) = &self.local else { return false };
+        let (mut low, mut high) = (0, local.len());
+        while low < high {
+            let middle = usize::midpoint(low, high);
+            match local.get(middle).map(|own| own.cmp(name.as_bytes())) {
+                Some(std::cmp::Ordering::Less) => low = middle + 1,
+                Some(std::cmp::Ordering::Equal) => {
+                    self.adopted.insert(name);
+                    return true;
+                }
+                _ => high = middle,
+            }
+        }
+        false
+    }
+
+    /// The listing is complete: what is left here is what the source does not have.
+    fn end(mut self, shared: &Shared, dir: &Arc<DirState>, complete: bool) -> Result<(), Stopped> {
+        let Some(local) = &self.local else { return Ok(()) };
+        self.extraneous.extend((self.at..local.len()).filter_map(|index| local.name(index)));
+        let adopted = &self.adopted;
+        let (ours, mut extraneous): (Vec<_>, Vec<_>) =
+            self.extraneous.into_iter().partition(|name| temp::is_ours(name));
+        if !shared.dry_run() {
+            let journal = |name: &Name| dir.parent.is_none() && shared.journal.is_named(name);
+            let stale: Vec<_> =
+                ours.into_iter().filter(|name| !adopted.contains(name) && !journal(name)).collect();
+            if !stale.is_empty() {
+                dir.touch();
+                *dir.stale.lock() = stale;
+            }
+        }
+        let options = shared.options();
+        // An empty source root is refused by its own end already; here it is refused once more.
+        let emptied = dir.parent.is_none() && self.entries == 0 && !options.allow_empty;
+        if !options.delete || !complete || emptied {
+            return Ok(());
+        }
+        let prefix = if shared.filter.is_empty() { Vec::new() } else { dir.components() };
+        extraneous.retain(|name| !is_protected(shared, dir, &prefix, name));
+        if !extraneous.is_empty() {
+            dir.hold();
+            let deletion = Deletion { dir: Arc::clone(dir), names: extraneous };
+            shared.deletions.lock().push(deletion);
+        }
+        Ok(())
+    }
+}
+
+/// What a filter leaves out is left alone here too, and so is `lost+found`.
+fn is_protected(shared: &Shared, dir: &DirState, prefix: &[Name], name: &Name) -> bool {
+    let Some(on_disk) = &dir.dir else { return false };
+    let reserved = volume::is_lost_and_found(on_disk, name);
+    if shared.filter.is_empty() && !reserved {
+        return false;
+    }
+    let plain = stat::ReadOptions { xattrs: false, selinux: false };
+    let is_dir = stat::read_entry(on_disk, name, &plain)
+        .is_ok_and(|(entry, _)| entry.meta.kind == FileKind::Directory);
+    (reserved && is_dir) || shared.filter.matches(prefix, name, is_dir) == Verdict::Excluded
+}
+
+/// An entry that is as it should be.
+pub(super) struct Settled<'a> {
+    pub(super) entry: &'a Entry,
+    /// Bytes that it was listed with.
+    pub(super) listed: u64,
+    pub(super) id: EntryId,
+    pub(super) link: Option<EntryId>,
+    pub(super) actual: &'a Metadata,
+    pub(super) content: Option<&'a [u8; 32]>,
+}
+
+/// Folds a finished entry into the manifest, and offers it to the further names of its inode.
+pub(super) fn settle(shared: &Shared, dir: &Arc<DirState>, settled: &Settled<'_>) {
+    shared.record(&Record {
+        parent: dir.id,
+        id: settled.id,
+        name: Some(&settled.entry.name),
+        meta: settled.actual,
+        target: &settled.entry.target,
+        link: settled.link,
+        content: settled.content,
+    });
+    if settled.entry.meta.kind == FileKind::File && settled.link.is_none_or(|l| l == settled.id) {
+        shared.context.progress.bytes_done.fetch_add(settled.listed, Relaxed);
+    }
+    if settled.link == Some(settled.id) {
+        let leader = (Arc::clone(dir), settled.entry.name.clone(), settled.actual.clone());
+        shared.links.lock().entry(settled.id).or_default().leader = Some(leader);
+    }
+}

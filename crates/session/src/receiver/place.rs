@@ -1,0 +1,356 @@
+//! One entry of a listing put in its place: what stands there makes way, directories, links and special
+//! files are made at once, and regular files go on to [`super::place_file`].
+
+use std::sync::{Arc, atomic::Ordering::Relaxed};
+
+use rustix::io::Errno;
+use volume::{
+    create,
+    list::NameList,
+    metadata::{self, MetadataDiff},
+    remove::{self, Outcome},
+    stat::{self, Inode},
+    temp, unlock,
+};
+use wire::{Entry, EntryId, FileKind, Listed, Metadata, Name, Plan, ToSender, Want};
+
+use super::{
+    dirs::{self, DirState},
+    file::FileState,
+    finish::Remover,
+    merge::{Follower, Merge, Settled, settle},
+    state::{Known, Shared},
+};
+use crate::{MAX_FILE, control::Stopped};
+
+/// Puts the entries of one frame in their places.
+pub(super) struct Placing<'a> {
+    pub(super) shared: &'a Arc<Shared>,
+    pub(super) dir: &'a Arc<DirState>,
+    pub(super) unasked: bool,
+    pub(super) plan: Plan,
+    /// What is asked for beside the plan, where the sender waits for none.
+    pub(super) wanted: Vec<(EntryId, Want)>,
+    pub(super) signatures: Vec<Arc<FileState>>,
+    pub(super) entries: usize,
+}
+
+/// What stands where an entry belongs.
+pub(super) type Standing = Option<(Entry, Inode)>;
+
+impl Placing<'_> {
+    /// Tells the sender what becomes of the frame. Signatures follow, never precede.
+    pub(super) fn answer(self) -> Result<(), Stopped> {
+        if self.unasked {
+            self.shared.ask(self.wanted)?;
+        } else if self.entries > 0 {
+            self.shared.send(&ToSender::Plan(self.plan))?;
+        }
+        for file in &self.signatures {
+            self.shared.queue_signature(file);
+        }
+        Ok(())
+    }
+
+    pub(super) fn place(
+        &mut self,
+        merge: &mut Merge,
+        listed: Listed,
+        id: EntryId,
+        index: u32,
+        exists: bool,
+    ) -> Result<(), Stopped> {
+        let shared = self.shared;
+        let progress = &shared.context.progress;
+        progress.entries_total.fetch_add(1, Relaxed);
+        if listed.entry.meta.size > MAX_FILE {
+            return shared.broken("file of an absurd size");
+        }
+        if self.dir.parent.is_none() && shared.journal.is_named(&listed.entry.name) {
+            let what = "this name is taken while a volume is written to";
+            shared.problem(&self.dir.display_entry(&listed.entry.name), what, 23)?;
+            self.lost(&listed, id);
+            return Ok(());
+        }
+        let follows = listed.link.filter(|&link| link != id);
+        if listed.entry.meta.kind == FileKind::File && follows.is_none() {
+            progress.bytes_total.fetch_add(listed.entry.meta.size, Relaxed);
+        }
+        let placed = self
+            .standing(&listed.entry.name, exists)
+            .and_then(|standing| self.make_way(&listed.entry, standing));
+        let placed = match placed {
+            Ok(Ok(Way::Free(standing))) if follows.is_some() => {
+                let leader = follows.unwrap_or(id);
+                return self.follow(leader, listed.entry, id, standing.is_some());
+            }
+            Ok(Ok(Way::Free(standing))) => match listed.entry.meta.kind {
+                FileKind::Directory => self.directory(merge, &listed, id, index, standing),
+                FileKind::File => return self.file(merge, listed, id, index, standing),
+                _ => self.node(&listed, id, standing),
+            },
+            Ok(Ok(Way::Blocked)) => {
+                self.lost(&listed, id);
+                return Ok(());
+            }
+            Ok(Err(stopped)) => return Err(stopped),
+            Err(error) => Err(error),
+        };
+        match placed {
+            Ok(done) => done,
+            Err(error) => {
+                shared.failed(&error)?;
+                self.lost(&listed, id);
+                Ok(())
+            }
+        }
+    }
+
+    /// The entry cannot be made: what the sender says of it later is passed over.
+    pub(super) fn lost(&self, listed: &Listed, id: EntryId) {
+        match listed.entry.meta.kind {
+            FileKind::Directory if !listed.mount => {
+                self.shared.register_directory(id, Known::Lost);
+            }
+            FileKind::File
+                if self.unasked && self.shared.target.fresh && listed.content.is_none() =>
+            {
+                self.shared.register_file(&FileState::lost(id), true);
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn standing(&self, name: &Name, exists: bool) -> volume::Result<Standing> {
+        if !exists {
+            return Ok(None);
+        }
+        match stat::read_entry(self.dir.dir()?, name, &self.shared.read_options) {
+            Ok(standing) => Ok(Some(standing)),
+            Err(error) if error.errno == Errno::NOENT => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Removes what is of another kind than the entry, where it would be in the way.
+    pub(super) fn make_way(
+        &self,
+        entry: &Entry,
+        standing: Standing,
+    ) -> volume::Result<Result<Way, Stopped>> {
+        let shared = self.shared;
+        let Some((have, inode)) = standing else { return Ok(Ok(Way::Free(None))) };
+        let shown = || self.dir.display_entry(&entry.name);
+        if inode.mount_root {
+            let what = "is a mount point here, which is not crossed";
+            return Ok(shared.problem(&shown(), what, 23).map(|()| Way::Blocked));
+        }
+        let in_the_way =
+            (have.meta.kind == FileKind::Directory) != (entry.meta.kind == FileKind::Directory);
+        if !in_the_way {
+            return Ok(Ok(Way::Free(Some((have, inode)))));
+        }
+        let dir = self.dir.dir()?;
+        let is_dir = have.meta.kind == FileKind::Directory;
+        if is_dir
+            && !shared.options().delete
+            && !NameList::read(&dir.open_child(&entry.name)?)?.is_empty()
+        {
+            let what = "a directory with something in it stands here: --delete would remove it";
+            return Ok(shared.problem(&shown(), what, 23).map(|()| Way::Blocked));
+        }
+        self.dir.touch();
+        let mut remover = Remover::new(shared, true);
+        let outcome = remove::remove_tree(dir, &entry.name, remover.mode(), &mut remover);
+        if let Err(stopped) = remover.result() {
+            return Ok(Err(stopped));
+        }
+        Ok(Ok(if outcome == Outcome::Gone { Way::Free(None) } else { Way::Blocked }))
+    }
+
+    /// A further name of an inode: linked at the end, when the first is what it should be.
+    pub(super) fn follow(
+        &self,
+        leader: EntryId,
+        entry: Entry,
+        id: EntryId,
+        exists: bool,
+    ) -> Result<(), Stopped> {
+        if entry.meta.kind == FileKind::Directory || leader > id {
+            return self.shared.broken("link to what is no earlier entry");
+        }
+        self.dir.hold();
+        let follower = Follower { dir: Arc::clone(self.dir), id, entry, exists };
+        self.shared.links.lock().entry(leader).or_default().followers.push(follower);
+        Ok(())
+    }
+
+    pub(super) fn directory(
+        &mut self,
+        merge: &mut Merge,
+        listed: &Listed,
+        id: EntryId,
+        index: u32,
+        standing: Standing,
+    ) -> volume::Result<Result<(), Stopped>> {
+        let shared = self.shared;
+        let name = &listed.entry.name;
+        let temporary = temp::new_dir_name(name);
+        let mut have = standing.map(|(entry, _)| entry.meta);
+        let mut publish = false;
+        let dir = match (&self.dir.dir, &have) {
+            (Some(parent), Some(_)) if shared.dry_run() => Some(parent.open_child(name)?),
+            (Some(parent), Some(_)) => Some(unlock::open_dir(parent, name)?),
+            _ if shared.dry_run() => None,
+            (Some(parent), None) if merge.adopt(temporary.clone()) => {
+                let dir = unlock::open_dir(parent, &temporary)?;
+                have = Some(stat::root_entry(&dir, &shared.read_options)?);
+                publish = true;
+                Some(dir)
+            }
+            (Some(parent), None) => {
+                publish = !self.dir.unpublished;
+                let made_as = if publish { &temporary } else { name };
+                Some(create::directory(parent, made_as, self.dir.hints()?)?)
+            }
+            (None, _) => None,
+        };
+        let made = have.is_none();
+        if let (Some(dir), true) = (&dir, publish) {
+            dir.show_as(name.clone());
+        }
+        if made || publish {
+            self.dir.touch();
+            shared.count_written();
+            if let Err(stopped) =
+                shared.action("create", &format!("{}/", self.dir.display_entry(name)))
+            {
+                return Ok(Err(stopped));
+            }
+        }
+        if made && !shared.dry_run() {
+            self.plan.new_directories.push(index);
+        }
+        let want = listed.entry.meta.clone();
+        let state = Arc::new(DirState::child(self.dir, id, name, dir, publish, want, have));
+        if listed.mount {
+            // Nothing is said of what is in it, so it is complete as it is.
+            return Ok(dirs::release(shared, &state));
+        }
+        shared.register_directory(id, Known::Ready(state));
+        Ok(Ok(()))
+    }
+
+    /// A symbolic link, FIFO, socket or device node.
+    pub(super) fn node(
+        &mut self,
+        listed: &Listed,
+        id: EntryId,
+        standing: Standing,
+    ) -> volume::Result<Result<(), Stopped>> {
+        let shared = self.shared;
+        let mut entry = listed.entry.clone();
+        self.adjust_owner(&mut entry.meta, standing.as_ref().map(|(have, _)| &have.meta))?;
+        let same = standing.as_ref().filter(|(have, inode)| {
+            have.meta.kind == entry.meta.kind
+                && have.target == entry.target
+                && have.meta.rdev == entry.meta.rdev
+                && !self.shared_wrongly(listed.link, inode)
+        });
+        let shown = self.dir.display_entry(&entry.name);
+        let done = match same {
+            Some((have, _)) => self.fix(&entry, &have.meta, &shown)?,
+            None => {
+                let verb = if standing.is_some() { "update" } else { "create" };
+                shared.count_written();
+                let told = shared.action(verb, &shown);
+                self.dir.touch();
+                if shared.dry_run() {
+                    return Ok(told);
+                }
+                let dir = self.dir.dir()?;
+                let applied = match standing {
+                    None => create::node(dir, &entry, shared.apply_options)?,
+                    Some(_) => create::replace_node(dir, &entry, shared.apply_options)?,
+                };
+                told.and_then(|()| shared.report(&shown, &applied)).map(|()| applied.actual)
+            }
+        };
+        Ok(done.map(|actual| self.settle(&entry, id, listed.link, actual, None)))
+    }
+
+    /// Sets what differs of the metadata of an entry whose content is right.
+    pub(super) fn fix(
+        &self,
+        want: &Entry,
+        have: &Metadata,
+        shown: &str,
+    ) -> volume::Result<Result<Metadata, Stopped>> {
+        let shared = self.shared;
+        if MetadataDiff::between(&want.meta, have).is_empty() {
+            return Ok(Ok(have.clone()));
+        }
+        let told = shared.action("metadata", shown);
+        if shared.dry_run() {
+            return Ok(told.map(|()| want.meta.clone()));
+        }
+        let applied =
+            metadata::apply_at(self.dir.dir()?, &want.name, &want.meta, shared.apply_options)?;
+        Ok(told.and_then(|()| shared.report(shown, &applied)).map(|()| applied.actual))
+    }
+
+    pub(super) fn adjust_owner(
+        &self,
+        want: &mut Metadata,
+        have: Option<&Metadata>,
+    ) -> volume::Result<()> {
+        if self.shared.options().no_owner {
+            (want.uid, want.gid) = match have {
+                Some(have) => (have.uid, have.gid),
+                None if self.dir.dir.is_some() => {
+                    let hints = self.dir.hints()?;
+                    (hints.uid, hints.gid)
+                }
+                None => (want.uid, want.gid),
+            };
+        }
+        Ok(())
+    }
+
+    /// True where an inode here has further names that the source's has not: to change it would
+    /// change them too.
+    pub(super) fn shared_wrongly(&self, link: Option<EntryId>, inode: &Inode) -> bool {
+        if inode.nlink < 2 {
+            return false;
+        }
+        let Some(leader) = link else { return true };
+        let mut claimed = self.shared.claimed.lock();
+        *claimed.entry((inode.dev, inode.ino)).or_insert(leader) != leader
+    }
+
+    /// An entry is as it should be.
+    pub(super) fn settle(
+        &self,
+        entry: &Entry,
+        id: EntryId,
+        link: Option<EntryId>,
+        actual: Metadata,
+        content: Option<&[u8; 32]>,
+    ) {
+        let listed = entry.meta.size;
+        let settled = Settled { entry, listed, id, link, actual: &actual, content };
+        settle(self.shared, self.dir, &settled);
+    }
+}
+
+/// Large files come without being asked for: the whole volume was empty.
+pub(super) fn comes(shared: &Shared, unasked: bool) -> bool {
+    unasked && shared.target.fresh
+}
+
+/// Whether there is room for an entry.
+pub(super) enum Way {
+    Free(Standing),
+    /// Something stays there, and was named.
+    Blocked,
+}

@@ -1,0 +1,177 @@
+//! A regular file of a listing: unchanged, at hand with the listing, or to be asked for.
+
+use std::sync::{Arc, atomic::Ordering::Relaxed};
+
+use volume::{small, stat::Inode, temp, writer::DIRTY};
+use wire::{Entry, EntryId, FileKind, Listed, Metadata, Want};
+
+use super::{
+    file::{Existing, FileState},
+    merge::Merge,
+    place::{Placing, Standing, comes},
+};
+use crate::{control::Stopped, sender::whole_layout};
+
+/// Smallest file that is looked for among what would be removed, in bytes.
+const RENAME_MIN: u64 = 64 << 10;
+/// Files that may be put off until the listing is complete, to be looked for there.
+const MAX_POSTPONED: usize = 50_000;
+
+impl Placing<'_> {
+    pub(super) fn file(
+        &mut self,
+        merge: &mut Merge,
+        listed: Listed,
+        id: EntryId,
+        index: u32,
+        standing: Standing,
+    ) -> Result<(), Stopped> {
+        match self.try_file(merge, &listed, id, index, standing) {
+            Ok(done) => done,
+            Err(error) => {
+                self.shared.failed(&error)?;
+                self.lost(&listed, id);
+                Ok(())
+            }
+        }
+    }
+
+    fn try_file(
+        &mut self,
+        merge: &mut Merge,
+        listed: &Listed,
+        id: EntryId,
+        index: u32,
+        standing: Standing,
+    ) -> volume::Result<Result<(), Stopped>> {
+        let shared = self.shared;
+        let mut entry = listed.entry.clone();
+        self.adjust_owner(&mut entry.meta, standing.as_ref().map(|(have, _)| &have.meta))?;
+        let name = &entry.name;
+        let shown = self.dir.display_entry(name);
+        let regular = standing.as_ref().filter(|(have, _)| have.meta.kind == FileKind::File);
+        let fits = |(have, inode): &&(Entry, Inode)| {
+            have.meta.size == entry.meta.size
+                && (have.meta.mtime == entry.meta.mtime || entry.meta.size == 0)
+                // An earlier run did not finish it, whatever the source's own time is.
+                && (have.meta.mtime != DIRTY || entry.meta.size == 0)
+                && !self.shared_wrongly(listed.link, inode)
+        };
+        let unchanged = regular.filter(fits);
+        if let Some((have, _)) = unchanged
+            && listed.content.is_none()
+            && (!shared.by_content() || entry.meta.size == 0)
+        {
+            let fixed = self.fix(&entry, &have.meta, &shown)?;
+            shared.count_matched(entry.meta.size);
+            return Ok(fixed.map(|actual| self.settle(&entry, id, listed.link, actual, None)));
+        }
+        let empty = Vec::new();
+        let content = match &listed.content {
+            Some(content) => Some(&content[..]),
+            // There is nothing to ask for.
+            None if entry.meta.size == 0 && !self.unasked => Some(&empty[..]),
+            None => None,
+        };
+        if let Some(content) = content {
+            let digest = listed
+                .content
+                .as_ref()
+                .map(|content| delta::digest_of(&shared.key, whole_layout(), content).0);
+            let written = self.write_small(&entry, content, standing.is_some(), &shown)?;
+            return Ok(written.map(|actual| {
+                self.settle(&entry, id, listed.link, actual, digest.as_ref());
+            }));
+        }
+        let existing = regular.map(|(have, inode)| Existing {
+            identity: (inode.dev, inode.ino),
+            alone: inode.nlink == 1,
+            detach: self.shared_wrongly(listed.link, inode),
+            meta: have.meta.clone(),
+        });
+        let compared = shared.by_content()
+            && existing.as_ref().is_some_and(|existing| existing.meta.size == entry.meta.size);
+        if shared.dry_run() && !compared {
+            self.dir.touch();
+            shared.count_written();
+            let verb = if regular.is_some() { "update" } else { "create" };
+            let told = shared.action(verb, &shown);
+            if comes(shared, self.unasked) {
+                shared.register_file(&FileState::lost(id), true);
+            }
+            return Ok(told);
+        }
+        let part = !shared.dry_run() && merge.adopt(temp::part_name(name));
+        let file = FileState::new(shared, self.dir, id, &entry, listed.link, existing, part)?;
+        self.want(file, index, standing.is_none() && !part)
+    }
+
+    /// Asks for the content of a file, at once or when the listing is complete.
+    fn want(
+        &mut self,
+        file: FileState,
+        index: u32,
+        missing: bool,
+    ) -> volume::Result<Result<(), Stopped>> {
+        let shared = self.shared;
+        let want = file.want();
+        let file = Arc::new(file);
+        self.dir.hold();
+        let follows = comes(shared, self.unasked);
+        let options = shared.options();
+        // A limit on deletions counts names that go, and a rename lets one go.
+        let may_be_renamed = missing
+            && !follows
+            && options.delete
+            && options.max_delete.is_none()
+            && !shared.dry_run()
+            && file.listed().size >= RENAME_MIN;
+        if may_be_renamed {
+            let mut postponed = shared.postponed.lock();
+            if postponed.len() < MAX_POSTPONED {
+                postponed.push(file);
+                if !self.unasked {
+                    self.plan.later.push(index);
+                }
+                return Ok(Ok(()));
+            }
+        }
+        shared.register_file(&file, follows);
+        if follows {
+            return Ok(Ok(()));
+        }
+        if self.unasked {
+            self.wanted.push((file.id, want));
+        } else {
+            self.plan.wants.push((index, want));
+        }
+        if matches!(want, Want::Delta { .. }) {
+            self.signatures.push(file);
+        }
+        Ok(Ok(()))
+    }
+
+    fn write_small(
+        &self,
+        entry: &Entry,
+        content: &[u8],
+        exists: bool,
+        shown: &str,
+    ) -> volume::Result<Result<Metadata, Stopped>> {
+        let shared = self.shared;
+        shared.count_written();
+        let told = shared.action(if exists { "update" } else { "create" }, shown);
+        self.dir.touch();
+        if shared.dry_run() {
+            return Ok(told.map(|()| entry.meta.clone()));
+        }
+        shared.before_content()?;
+        let (dir, hints) = (self.dir.dir()?, self.dir.hints()?);
+        let write =
+            if self.dir.unpublished && !exists { small::write_new } else { small::write_over };
+        let applied = write(dir, &entry.name, &entry.meta, content, hints, shared.apply_options)?;
+        let literal = &shared.context.progress.bytes_literal;
+        literal.fetch_add(content.len() as u64, Relaxed);
+        Ok(told.and_then(|()| shared.report(shown, &applied)).map(|()| applied.actual))
+    }
+}

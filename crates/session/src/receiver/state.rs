@@ -1,0 +1,458 @@
+//! What the threads of the receiver share, and where each frame goes.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use parking_lot::{Condvar, Mutex};
+use volume::{
+    Dir,
+    filter::FilterRules,
+    metadata::{Applied, ApplyOptions},
+    stat::ReadOptions,
+};
+use wire::{Commit, EntryId, Metadata, Name, OutFrame, ToReceiver, ToSender, Want};
+
+use super::{
+    dirs::DirState,
+    file::FileState,
+    journal::Journal,
+    merge::LinkGroup,
+    target::{Target, TargetKind},
+};
+use crate::{
+    Context, Error, Result,
+    control::{Control, Credit, Outbox, Stopped},
+    handshake::Agreed,
+    manifest::{self, Manifest, Record},
+    sender::filters,
+    summary::Problems,
+};
+
+/// Content is spread over the workers in stretches of so many bytes (as a power of two), the range
+/// of a content digest, so that a range is hashed by one worker and in order.
+pub(super) const RANGE_LOG2: u32 = 26;
+/// Credit is returned in steps of this part of the window.
+const CREDIT_STEPS: u64 = 16;
+
+pub(super) struct Shared {
+    pub(super) agreed: Agreed,
+    pub(super) context: Context,
+    pub(super) target: Target,
+    pub(super) control: Control,
+    pub(super) io_timeout: u32,
+    pub(super) journal: Journal,
+    pub(super) manifest: Manifest,
+    pub(super) key: delta::HashKey,
+    pub(super) filter: FilterRules,
+    pub(super) read_options: ReadOptions,
+    pub(super) apply_options: ApplyOptions,
+    pub(super) problems: Mutex<Problems>,
+    /// Bytes of signatures that the sender lets us send.
+    pub(super) signature_credit: Arc<Credit>,
+    pub(super) signatures: Receiver<Arc<FileState>>,
+    signature_queue: Mutex<Option<Sender<Arc<FileState>>>>,
+    pub(super) lanes: Mutex<Option<Arc<[Sender<Work>]>>>,
+    pub(super) inputs: Vec<Receiver<Work>>,
+    outbox: Mutex<Option<Outbox>>,
+    pub(super) next_lane: AtomicU64,
+    /// Directories whose listing is not complete.
+    pub(super) directories: Mutex<HashMap<EntryId, Known>>,
+    /// Files that content is expected for.
+    pub(super) files: Mutex<HashMap<EntryId, Arc<FileState>>>,
+    /// Names that share an inode, by the first of them.
+    pub(super) links: Mutex<HashMap<EntryId, LinkGroup>>,
+    /// Inodes here that are taken by a group of names.
+    pub(super) claimed: Mutex<HashMap<(u64, u64), EntryId>>,
+    pub(super) deletions: Mutex<Vec<Deletion>>,
+    /// Large files that may turn out to have been renamed.
+    pub(super) postponed: Mutex<Vec<Arc<FileState>>>,
+    pub(super) deleted: AtomicU64,
+    pub(super) limit_hit: AtomicBool,
+    pub(super) reflinks: AtomicBool,
+    pub(super) tally: Mutex<Tally>,
+    pub(super) changed: Condvar,
+    /// Credit that frames took and that was not yet given back, and how much of it is due.
+    pub(super) used: AtomicU64,
+    owed: AtomicU64,
+    committed: AtomicBool,
+}
+
+/// What the session writes to.
+pub(super) enum TargetKindRef<'a> {
+    Tree(Option<&'a Dir>),
+    Device(&'a Arc<volume::target_device::TargetDevice>),
+}
+
+/// What is known of a directory by its id.
+#[derive(Clone)]
+pub(super) enum Known {
+    Ready(Arc<DirState>),
+    /// It could not be made or opened, or lies behind a mount point: what the sender says of it is
+    /// passed over.
+    Lost,
+}
+
+/// Entries that the source does not have.
+pub(super) struct Deletion {
+    pub(super) dir: Arc<DirState>,
+    pub(super) names: Vec<Name>,
+}
+
+/// What a worker is given.
+pub(super) enum Work {
+    /// A message and its cost in credit.
+    Message(ToReceiver, u64),
+    /// A directory is known now; frames of it that came before can be taken in.
+    Directory(EntryId),
+    /// As above, of a file.
+    File(EntryId),
+}
+
+/// What is still on its way.
+#[derive(Default)]
+pub(super) struct Tally {
+    pub(super) frames: u64,
+    /// Of these, frames that wait for something they refer to.
+    parked: u64,
+    listings: u64,
+    wants: u64,
+    pub(super) end: Option<Box<Metadata>>,
+    pub(super) goodbye: Option<u8>,
+    /// The first stream is gone: no goodbye will come.
+    silent: bool,
+}
+
+impl Shared {
+    pub(super) fn new(
+        agreed: Agreed,
+        context: Context,
+        outbox: Outbox,
+        target: Target,
+    ) -> Result<Arc<Self>> {
+        let options = &agreed.hello.options;
+        let (senders, inputs): (Vec<_>, Vec<_>) =
+            (0..context.workers.clamp(2, 16)).map(|_| unbounded()).unzip();
+        let (signature_queue, signatures) = unbounded();
+        let control = Control::default();
+        let journal = Journal::find(match &target.kind {
+            TargetKind::Tree(root) => root.as_ref(),
+            TargetKind::Device(_) => None,
+        })?;
+        let filter = filters(options)?;
+        // A peer may be less patient than this end, never more.
+        let io_timeout = match agreed.hello.io_timeout {
+            0 => context.io_timeout,
+            theirs => theirs.min(context.io_timeout),
+        };
+        Ok(Arc::new(Self {
+            signature_credit: control.credit(agreed.hello.window),
+            control,
+            journal,
+            io_timeout,
+            manifest: Manifest::new(&agreed.key, options.no_owner),
+            key: manifest::content_key(&agreed.key),
+            filter,
+            read_options: ReadOptions::default(),
+            apply_options: ApplyOptions::default(),
+            problems: Mutex::default(),
+            signatures,
+            signature_queue: Mutex::new(Some(signature_queue)),
+            lanes: Mutex::new(Some(senders.into())),
+            inputs,
+            outbox: Mutex::new(Some(outbox)),
+            next_lane: AtomicU64::new(0),
+            directories: Mutex::default(),
+            files: Mutex::default(),
+            links: Mutex::default(),
+            claimed: Mutex::default(),
+            deletions: Mutex::default(),
+            postponed: Mutex::default(),
+            deleted: AtomicU64::new(0),
+            limit_hit: AtomicBool::new(false),
+            reflinks: AtomicBool::new(true),
+            tally: Mutex::default(),
+            changed: Condvar::new(),
+            used: AtomicU64::new(0),
+            owed: AtomicU64::new(0),
+            committed: AtomicBool::new(false),
+            agreed,
+            context,
+            target,
+        }))
+    }
+
+    pub(super) fn options(&self) -> &wire::Options {
+        &self.agreed.hello.options
+    }
+
+    pub(super) fn dry_run(&self) -> bool {
+        self.options().dry_run
+    }
+
+    /// True where size and time are not enough to take a file for unchanged.
+    pub(super) fn by_content(&self) -> bool {
+        self.options().checksum || self.journal.is_suspect()
+    }
+
+    /// To be called before content is written.
+    pub(super) fn before_content(&self) -> volume::Result<()> {
+        match &self.target.kind {
+            TargetKind::Tree(Some(root)) if !self.dry_run() => self.journal.begin(root),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn target_kind(&self) -> TargetKindRef<'_> {
+        match &self.target.kind {
+            TargetKind::Tree(root) => TargetKindRef::Tree(root.as_ref()),
+            TargetKind::Device(device) => TargetKindRef::Device(device),
+        }
+    }
+
+    /// Runs a thread; a panic in it ends the session and nothing else.
+    pub(super) fn guard(&self, work: impl FnOnce() -> Result<(), Stopped>) {
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+        if outcome.is_err() {
+            self.control.fail(Error::Protocol("internal error in a receiver thread"));
+        }
+        // Whoever waits for the tally must see the end too.
+        let _tally = self.tally.lock();
+        self.changed.notify_all();
+    }
+
+    pub(super) fn lanes(&self) -> usize {
+        self.inputs.len()
+    }
+
+    pub(super) fn close_lanes(&self) {
+        self.lanes.lock().take();
+        self.signature_queue.lock().take();
+    }
+
+    pub(super) fn close(&self) {
+        self.control.stop();
+        self.outbox.lock().take();
+        self.close_lanes();
+        let _tally = self.tally.lock();
+        self.changed.notify_all();
+    }
+
+    /// True once the commit record is on its way: then the sender may close.
+    pub(super) fn is_committed(&self) -> bool {
+        self.committed.load(Relaxed)
+    }
+
+    /// Sends the commit record.
+    pub(super) fn commit(&self, commit: Commit) -> Result<(), Stopped> {
+        self.committed.store(true, Relaxed);
+        self.send(&ToSender::Commit(commit))
+    }
+
+    /// The stream that would bring the goodbye is gone.
+    pub(super) fn no_goodbye(&self) {
+        self.tally.lock().silent = true;
+        self.changed.notify_all();
+    }
+
+    /// Sends a message. Must not be called from a task.
+    pub(super) fn send(&self, message: &ToSender) -> Result<(), Stopped> {
+        self.send_frame(message.encode())
+    }
+
+    pub(super) fn send_frame(&self, frame: OutFrame) -> Result<(), Stopped> {
+        self.control.check()?;
+        let outbox = self.outbox.lock().clone().ok_or(Stopped)?;
+        outbox.send(frame)
+    }
+
+    pub(super) fn broken<T>(&self, why: &'static str) -> Result<T, Stopped> {
+        self.control.fail(Error::Protocol(why));
+        Err(Stopped)
+    }
+
+    /// Gives credit back for a frame that was taken in.
+    pub(super) fn return_credit(&self, cost: u64) -> Result<(), Stopped> {
+        let owed = self.owed.fetch_add(cost, Relaxed) + cost;
+        if owed < self.agreed.welcome.window / CREDIT_STEPS {
+            return Ok(());
+        }
+        match self.owed.swap(0, Relaxed) {
+            0 => Ok(()),
+            owed => {
+                self.used.fetch_sub(owed, Relaxed);
+                self.send(&ToSender::Credit(owed))
+            }
+        }
+    }
+
+    /// Wakes the workers that may hold frames of something that was not known.
+    fn wake(&self, id: EntryId, lane: Option<u64>, work: fn(EntryId) -> Work) {
+        let Some(lanes) = self.lanes.lock().clone() else { return };
+        let chosen = match lane {
+            Some(lane) => {
+                let index = (lane % lanes.len() as u64) as usize;
+                &lanes[index..=index]
+            }
+            None => &lanes[..],
+        };
+        // A wake-up counts as a frame on its way: what it wakes is not lost.
+        self.tally.lock().frames += chosen.len() as u64;
+        for lane in chosen {
+            let _ = lane.send(work(id));
+        }
+    }
+
+    /// Makes a directory known.
+    pub(super) fn register_directory(&self, id: EntryId, known: Known) {
+        self.tally.lock().listings += 1;
+        self.directories.lock().insert(id, known);
+        self.wake(id, Some(id.0), Work::Directory);
+    }
+
+    /// The listing of a directory is complete.
+    pub(super) fn forget_directory(&self, id: EntryId) {
+        self.directories.lock().remove(&id);
+        self.tally.lock().listings -= 1;
+        self.changed.notify_all();
+    }
+
+    /// Makes a file known that content will come for.
+    pub(super) fn register_file(&self, file: &Arc<FileState>, unasked: bool) {
+        self.tally.lock().wants += 1;
+        self.files.lock().insert(file.id, Arc::clone(file));
+        if unasked {
+            self.wake(file.id, None, Work::File);
+        }
+    }
+
+    /// Nothing more comes for a file.
+    pub(super) fn forget_file(&self, id: EntryId) {
+        if self.files.lock().remove(&id).is_some() {
+            self.tally.lock().wants -= 1;
+            self.changed.notify_all();
+        }
+    }
+
+    /// Asks for files by their ids.
+    pub(super) fn ask(&self, wants: Vec<(EntryId, Want)>) -> Result<(), Stopped> {
+        if wants.is_empty() { Ok(()) } else { self.send(&ToSender::Wanted(wants)) }
+    }
+
+    /// Has the signature of a file's basis computed and sent. In the order in which files are queued.
+    pub(super) fn queue_signature(&self, file: &Arc<FileState>) {
+        if let Some(queue) = &*self.signature_queue.lock() {
+            let _ = queue.send(Arc::clone(file));
+        }
+    }
+
+    pub(super) fn parked(&self) {
+        self.tally.lock().parked += 1;
+        self.changed.notify_all();
+    }
+
+    pub(super) fn unparked(&self) {
+        self.tally.lock().parked -= 1;
+    }
+
+    pub(super) fn frame_done(&self) {
+        let mut tally = self.tally.lock();
+        tally.frames -= 1;
+        if tally.frames == 0 || tally.frames == tally.parked {
+            self.changed.notify_all();
+        }
+    }
+
+    /// Waits until everything listed is merged; with `content` also until every file has come.
+    pub(super) fn wait_settled(&self, content: bool) -> Result<Box<Metadata>, Stopped> {
+        let mut tally = self.tally.lock();
+        loop {
+            self.control.check()?;
+            let idle = tally.frames == tally.parked;
+            if let (Some(end), true) = (&tally.end, idle) {
+                if tally.listings == 0 && (!content || tally.wants == 0) && tally.parked == 0 {
+                    return Ok(end.clone());
+                }
+                // All listings are in, so whatever is not known now will never be.
+                if tally.wants == 0 && (tally.listings > 0 || tally.parked > 0) {
+                    drop(tally);
+                    return self.broken("the listing ends before it is complete");
+                }
+            }
+            self.changed.wait(&mut tally);
+        }
+    }
+
+    pub(super) fn wait_goodbye(&self) -> Option<u8> {
+        let mut tally = self.tally.lock();
+        loop {
+            if let Some(code) = tally.goodbye {
+                return Some(code);
+            }
+            if tally.silent || self.control.check().is_err() {
+                return None;
+            }
+            self.changed.wait(&mut tally);
+        }
+    }
+
+    /// Counts content that is here already.
+    pub(super) fn count_matched(&self, bytes: u64) {
+        self.context.progress.bytes_matched.fetch_add(bytes, Relaxed);
+    }
+
+    /// Folds an entry into the manifest, as it is here.
+    pub(super) fn record(&self, record: &Record<'_>) {
+        self.manifest.add(record);
+        // The root is no entry of anything.
+        if record.id != EntryId::ROOT {
+            self.context.progress.entries.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Names everything about an entry that could not be set.
+    pub(super) fn report(&self, name: &str, applied: &Applied) -> Result<(), Stopped> {
+        for problem in &applied.problems {
+            self.problem(name, &problem.to_string(), 23)?;
+        }
+        Ok(())
+    }
+
+    /// A failed operation: one that shows the volume itself to be unusable ends the session, any
+    /// other is named and the run goes on.
+    pub(super) fn failed(&self, error: &volume::Error) -> Result<(), Stopped> {
+        if error.is_volume_failure() {
+            self.control.fail(Error::Volume(error.clone()));
+            return Err(Stopped);
+        }
+        let code = if error.errno == rustix::io::Errno::FBIG { 11 } else { 23 };
+        self.problem(&error.name, &format!("{}: {}", error.operation, error.errno), code)
+    }
+
+    /// A line for people: what was done, or would be.
+    pub(super) fn action(&self, what: &str, name: &str) -> Result<(), Stopped> {
+        if !self.dry_run() && !self.options().itemize {
+            return Ok(());
+        }
+        self.send(&ToSender::Action(format!("{what} {name}")))
+    }
+
+    pub(super) fn count_written(&self) {
+        self.context.progress.files_written.fetch_add(1, Relaxed);
+    }
+
+    /// Files that never came to their end leave what they have for the next run, unless the volume
+    /// is full.
+    pub(super) fn abandon_files(&self) {
+        let keep = !self.control.is_volume_failure();
+        let files: Vec<_> = self.files.lock().drain().map(|(_, file)| file).collect();
+        for file in files {
+            file.abandon(keep);
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! The volume that becomes like the source: opened, locked and found fit before anything is said.
+
+use std::{path::Path, sync::Arc};
+
+use volume::{
+    Dir, capability::Preflight, device, list::NameList, lock::VolumeLock,
+    target_device::TargetDevice,
+};
+use wire::{Hello, Refusal, RootKind};
+
+/// A volume that a session may write to.
+pub struct Target {
+    pub(super) kind: TargetKind,
+    /// Nothing is in it: the sender need not ask.
+    pub(crate) fresh: bool,
+    losses: Vec<String>,
+    _lock: Option<VolumeLock>,
+}
+
+pub(super) enum TargetKind {
+    /// A directory tree; `None` where it does not exist, in a dry run.
+    Tree(Option<Dir>),
+    Device(Arc<TargetDevice>),
+}
+
+/// Why a volume cannot be the target of a session.
+type Refused = (Refusal, String);
+
+impl Target {
+    /// Opens the volume at `path` for the session that `hello` asks for.
+    ///
+    /// # Errors
+    /// The refusal to answer with, and a sentence for people.
+    pub fn open(path: &Path, hello: &Hello) -> Result<Self, Refused> {
+        let losses = losses(hello);
+        // The other end knows the volume by its name; where it lies here is none of its business.
+        let unavailable = |e: volume::Error| {
+            let why = format!("the volume cannot be opened: {}: {}", e.operation, e.errno);
+            (Refusal::Unavailable, why)
+        };
+        let is_device = match device::is_block_device(path) {
+            Ok(is_device) => is_device,
+            Err(e) if hello.options.dry_run && e.is_vanished() => {
+                let kind = TargetKind::Tree(None);
+                return Ok(Self { kind, fresh: false, losses, _lock: None });
+            }
+            Err(e) => return Err(unavailable(e)),
+        };
+        match (hello.root, is_device) {
+            (RootKind::Tree, false) => {}
+            (RootKind::Device(size), true) => {
+                let device = TargetDevice::open(path).map_err(unavailable)?;
+                if device.size() < size {
+                    let have = device.size();
+                    let why = format!("the destination holds {have} bytes, the source has {size}");
+                    return Err((Refusal::Unfit, why));
+                }
+                let kind = TargetKind::Device(Arc::new(device));
+                return Ok(Self { kind, fresh: false, losses: Vec::new(), _lock: None });
+            }
+            (RootKind::Tree, true) => {
+                return Err((
+                    Refusal::Unfit,
+                    "the destination is a block device, the source a directory".into(),
+                ));
+            }
+            (RootKind::Device(_), false) => {
+                return Err((
+                    Refusal::Unfit,
+                    "the destination is no block device, the source is one".into(),
+                ));
+            }
+        }
+        let root = Dir::open_root(path).map_err(|e| match e.errno {
+            rustix::io::Errno::NOTDIR => {
+                (Refusal::Unfit, "the destination is not a directory".into())
+            }
+            _ => unavailable(e),
+        })?;
+        let Some(lock) = VolumeLock::acquire(&root).map_err(unavailable)? else {
+            return Err((Refusal::Busy, "another transfer is writing to this volume".into()));
+        };
+        let names = NameList::read(&root).map_err(unavailable)?;
+        // A dry run has no use for content, so nothing may come unasked.
+        let fresh = !hello.options.dry_run
+            && names.complete()
+            && names.iter().all(|name| name == b"lost+found");
+        let kind = TargetKind::Tree(Some(root));
+        Ok(Self { kind, fresh, losses, _lock: Some(lock) })
+    }
+
+    /// True where the volume is empty.
+    #[must_use]
+    pub fn is_fresh(&self) -> bool {
+        self.fresh
+    }
+
+    /// What this process cannot keep of a source, one sentence each.
+    #[must_use]
+    pub fn losses(&self) -> &[String] {
+        &self.losses
+    }
+}
+
+fn losses(hello: &Hello) -> Vec<String> {
+    let Ok(preflight) = Preflight::current() else { return Vec::new() };
+    let lost = preflight.check().into_iter();
+    lost.filter(|loss| !(hello.options.no_owner && loss.missing == "CAP_CHOWN"))
+        .map(|loss| format!("{}: {} is missing", loss.consequence, loss.missing))
+        .collect()
+}

@@ -1,0 +1,347 @@
+//! Comparing a file with the signature of the receiver's, and sending only what differs.
+//!
+//! ```text
+//!   aligned pass:  own segment i  ==  basis segment i ?   ── yes ─► nothing to send
+//!                         │ no
+//!                         ├─► ask for its leaf hashes; when they come, send the leaves that differ
+//!                         └─► many in a row: search the rest of the basis at every offset
+//! ```
+//!
+//! The receiver streams its segment hashes while this end reads and hashes, so both disks work at
+//! the same time. A search begins with a probe: where its first stretch finds nothing of the basis,
+//! the content has nothing in common with it, and the aligned pass goes on.
+
+use std::{collections::HashMap, sync::Arc, sync::atomic::Ordering::Relaxed};
+
+use bytes::Bytes;
+use delta::{Aligned, Layout, SegmentFold, Step, StrongHash};
+use volume::source::Stamp;
+use wire::{Entry, Hash, ToReceiver};
+
+use super::{
+    entry::{Content, FileRef},
+    files::{self, Reading},
+    state::{Answer, DeltaJob, Round, Shared},
+};
+use crate::control::Stopped;
+
+/// Leaf requests that may be open for one file.
+const MAX_OPEN: usize = 256;
+/// Content that is held for them, in bytes, beyond one segment.
+const MAX_OPEN_BYTES: usize = 16 << 20;
+/// Takes files until there are no more.
+pub(super) fn work(shared: &Arc<Shared>) -> Result<(), Stopped> {
+    while let Ok(job) = shared.delta_jobs.recv() {
+        shared.control.check()?;
+        compare(shared, &job)?;
+    }
+    Ok(())
+}
+
+/// Nothing is compared any more: gives back what came for the file and was not used.
+fn end(shared: &Shared, job: &DeltaJob) -> Result<(), Stopped> {
+    shared.end_delta(job.file.id);
+    while let Ok(answer) = job.answers.try_recv() {
+        match answer {
+            Answer::Signature(_, _, _, cost) => shared.grant_signatures(cost)?,
+            Answer::Leaves(.., cost) | Answer::Blocks(.., cost) => shared.discharge(cost),
+        }
+    }
+    Ok(())
+}
+
+fn compare(shared: &Arc<Shared>, job: &DeltaJob) -> Result<(), Stopped> {
+    let file = &job.file;
+    let opened = file.open().and_then(|content| {
+        let stamp = content.stamp()?;
+        let mut entry = file.entry().clone();
+        entry.meta = content.metadata(shared, &entry)?;
+        files::check_size(file, &entry.meta)?;
+        Ok((content, stamp, entry))
+    });
+    let (content, stamp, entry) = match opened {
+        Ok(opened) => opened,
+        Err(error) => {
+            end(shared, job)?;
+            return files::failed(shared, file, &error);
+        }
+    };
+    let layout = job.layout;
+    let comparison = Comparison {
+        shared,
+        job,
+        file,
+        content,
+        stamp,
+        entry,
+        layout,
+        fold: SegmentFold::new(&shared.key, layout),
+        basis: Vec::new(),
+        basis_first: 0,
+        basis_ended: false,
+        open: HashMap::new(),
+        max_open: (MAX_OPEN_BYTES / layout.segment_len() as usize).clamp(1, MAX_OPEN),
+        compared: 0,
+        frames: 0,
+        failed: false,
+        requested: false,
+    };
+    comparison.run()
+}
+
+pub(super) struct Comparison<'a> {
+    pub(super) shared: &'a Arc<Shared>,
+    pub(super) job: &'a DeltaJob,
+    pub(super) file: &'a Arc<FileRef>,
+    pub(super) content: Content,
+    pub(super) stamp: Option<Stamp>,
+    pub(super) entry: Entry,
+    pub(super) layout: Layout,
+    pub(super) fold: SegmentFold,
+    /// Hashes of the basis from segment `basis_first` on, as far as they came.
+    pub(super) basis: Vec<Hash>,
+    pub(super) basis_first: u64,
+    pub(super) basis_ended: bool,
+    /// Own content of the segments whose leaf hashes were asked for.
+    pub(super) open: HashMap<u32, Bytes>,
+    pub(super) max_open: usize,
+    /// Bytes that are known to be equal at both ends, or sent.
+    pub(super) compared: u64,
+    pub(super) frames: u64,
+    pub(super) failed: bool,
+    pub(super) requested: bool,
+}
+
+impl Comparison<'_> {
+    pub(super) fn run(mut self) -> Result<(), Stopped> {
+        let size = self.entry.meta.size;
+        let segments = self.layout.segments(size);
+        let mut aligned = Aligned::new(self.layout, size, self.job.basis_len);
+        let mut index = 0;
+        while index < segments && !self.failed {
+            self.shared.control.check()?;
+            let range = self.layout.segment_range(index, size);
+            let own = self.read(range.clone())?;
+            let hash = self.hash(&own, range.end - range.start);
+            let Some(hash) = hash else { break };
+            let basis = self.basis_hash(index)?;
+            let equal = basis == Some(hash.0) && self.same_length(index, &range);
+            if equal {
+                self.fold.push(hash);
+                self.count_matched(range.end - range.start);
+            } else {
+                match (own, basis.is_some()) {
+                    (Own::Hole, _) => self.send_hole(range.clone())?,
+                    (Own::Data(bytes), true) => self.ask_leaves(index, bytes)?,
+                    (Own::Data(bytes), false) => self.send_patch(range.start, bytes)?,
+                }
+                self.fold.push(hash);
+            }
+            if let Step::Search { .. } = aligned.observe(index, equal)
+                && self.search(range.end)?
+            {
+                return self.finish();
+            }
+            index += 1;
+        }
+        self.take_leaves_until(0)?;
+        self.drain_signature()?;
+        self.finish()
+    }
+
+    /// Reads a segment. A failure is remembered, and named at the end.
+    pub(super) fn read(&mut self, range: std::ops::Range<u64>) -> Result<Own, Stopped> {
+        match self.content.read_piece(range) {
+            Ok(Some(bytes)) => Ok(Own::Data(bytes)),
+            Ok(None) => Ok(Own::Hole),
+            Err(_) => {
+                self.failed = true;
+                Ok(Own::Hole)
+            }
+        }
+    }
+
+    pub(super) fn hash(&self, own: &Own, len: u64) -> Option<StrongHash> {
+        if self.failed {
+            return None;
+        }
+        Some(match own {
+            Own::Data(bytes) => self.shared.key.hash(bytes),
+            Own::Hole if len == u64::from(self.layout.segment_len()) => {
+                self.shared.key.zero_segment(self.layout)
+            }
+            Own::Hole => self.shared.key.hash(&vec![0; len as usize]),
+        })
+    }
+
+    /// The last segment of either file may be short; equal hashes then mean equal lengths too.
+    pub(super) fn same_length(&self, index: u64, own: &std::ops::Range<u64>) -> bool {
+        self.layout.segment_range(index, self.job.basis_len) == *own
+    }
+
+    /// The receiver's hash of a segment, waiting for it; `None` past the end of its file.
+    pub(super) fn basis_hash(&mut self, index: u64) -> Result<Option<Hash>, Stopped> {
+        loop {
+            if index < self.basis_first + self.basis.len() as u64 {
+                return Ok(Some(self.basis[(index - self.basis_first) as usize]));
+            }
+            if self.basis_ended {
+                return Ok(None);
+            }
+            let answer = self.job.answers.recv().map_err(|_| Stopped)?;
+            self.take(answer)?;
+        }
+    }
+
+    pub(super) fn take(&mut self, answer: Answer) -> Result<(), Stopped> {
+        match answer {
+            Answer::Signature(first, hashes, last, cost) => {
+                if u64::from(first) != self.basis_first + self.basis.len() as u64 {
+                    return self.broken("signature out of order");
+                }
+                // What is behind the comparison is never looked at again.
+                self.basis_first = u64::from(first);
+                self.basis = hashes;
+                self.basis_ended = last;
+                self.shared.grant_signatures(cost)
+            }
+            Answer::Leaves(segment, hashes, cost) => {
+                self.shared.discharge(cost);
+                self.send_leaves(segment, &hashes)
+            }
+            Answer::Blocks(..) => self.broken("blocks that were not asked for"),
+        }
+    }
+
+    pub(super) fn broken<T>(&self, why: &'static str) -> Result<T, Stopped> {
+        self.shared.broken(why)
+    }
+
+    pub(super) fn ask_leaves(&mut self, index: u64, own: Bytes) -> Result<(), Stopped> {
+        self.take_leaves_until(self.max_open - 1)?;
+        let segment = index as u32;
+        self.open.insert(segment, own);
+        self.shared.round(Round::Leaves);
+        let request = ToReceiver::LeafRequest(self.file.id, segment);
+        self.shared.send_charged(self.file.id.0, request.encode())
+    }
+
+    /// Takes in answers until no more than `limit` leaf requests are open.
+    pub(super) fn take_leaves_until(&mut self, limit: usize) -> Result<(), Stopped> {
+        while self.open.len() > limit {
+            let answer = self.job.answers.recv().map_err(|_| Stopped)?;
+            self.buffer_or_take(answer)?;
+        }
+        while let Ok(answer) = self.job.answers.try_recv() {
+            self.buffer_or_take(answer)?;
+        }
+        Ok(())
+    }
+
+    /// As [`Self::take`], but keeps hashes that the comparison has not come to.
+    pub(super) fn buffer_or_take(&mut self, answer: Answer) -> Result<(), Stopped> {
+        match answer {
+            Answer::Signature(first, hashes, last, cost) => {
+                if u64::from(first) != self.basis_first + self.basis.len() as u64 {
+                    return self.broken("signature out of order");
+                }
+                self.basis.extend(hashes);
+                self.basis_ended = last;
+                self.shared.grant_signatures(cost)
+            }
+            other => self.take(other),
+        }
+    }
+
+    pub(super) fn send_leaves(&mut self, segment: u32, hashes: &[Hash]) -> Result<(), Stopped> {
+        let Some(own) = self.open.remove(&segment) else {
+            return self.broken("leaves that were not asked for");
+        };
+        let basis: Vec<_> = hashes.iter().map(|&hash| StrongHash(hash)).collect();
+        let start = u64::from(segment) * u64::from(self.layout.segment_len());
+        let mut literal = 0;
+        for range in delta::differing_leaves(&own, &basis, &self.shared.key, self.layout) {
+            literal += range.len() as u64;
+            self.send_patch(start + range.start as u64, own.slice(range))?;
+        }
+        self.count_matched(own.len() as u64 - literal);
+        Ok(())
+    }
+
+    /// Sends what differs; where the source has a hole there, the receiver gets one too.
+    pub(super) fn send_patch(&mut self, offset: u64, bytes: Bytes) -> Result<(), Stopped> {
+        let leaf = self.layout.leaf_len() as usize;
+        let mut sent = 0;
+        let mut at = 0;
+        while at < bytes.len() {
+            let end = (at + leaf).min(bytes.len());
+            let range = offset + at as u64..offset + end as u64;
+            if delta::is_zero(&bytes[at..end]) && self.content.is_hole(range.clone()) {
+                if sent < at {
+                    self.send_data(offset + sent as u64, bytes.slice(sent..at))?;
+                }
+                self.send_hole(range)?;
+                sent = end;
+            }
+            at = end;
+        }
+        if sent < at { self.send_data(offset + sent as u64, bytes.slice(sent..)) } else { Ok(()) }
+    }
+
+    pub(super) fn send_data(&mut self, offset: u64, bytes: Bytes) -> Result<(), Stopped> {
+        let progress = &self.shared.context.progress;
+        progress.bytes_literal.fetch_add(bytes.len() as u64, Relaxed);
+        self.settled(bytes.len() as u64);
+        let mut at = 0;
+        while at < bytes.len() {
+            let end = (at + files::PIECE).min(bytes.len());
+            self.frames += 1;
+            let piece = bytes.slice(at..end);
+            let message = ToReceiver::Patch(self.file.id, offset + at as u64, piece);
+            self.shared.send_charged(self.file.id.0, message.encode())?;
+            at = end;
+        }
+        Ok(())
+    }
+
+    pub(super) fn send_hole(&mut self, range: std::ops::Range<u64>) -> Result<(), Stopped> {
+        let len = range.end - range.start;
+        let progress = &self.shared.context.progress;
+        progress.bytes_hole.fetch_add(len, Relaxed);
+        self.settled(len);
+        self.frames += 1;
+        let message = ToReceiver::Hole(self.file.id, range.start, len);
+        self.shared.send_charged(self.file.id.0, message.encode())
+    }
+
+    pub(super) fn count_matched(&mut self, bytes: u64) {
+        self.shared.context.progress.bytes_matched.fetch_add(bytes, Relaxed);
+        self.settled(bytes);
+    }
+
+    pub(super) fn settled(&mut self, bytes: u64) {
+        self.compared += bytes;
+        self.file.done.reach(self.compared, &self.shared.context.progress.bytes_done);
+    }
+
+    /// Reads what is left of the signature, so that its credit goes back.
+    pub(super) fn drain_signature(&mut self) -> Result<(), Stopped> {
+        while !self.basis_ended {
+            let answer = self.job.answers.recv().map_err(|_| Stopped)?;
+            self.take(answer)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn finish(self) -> Result<(), Stopped> {
+        end(self.shared, self.job)?;
+        let digest = self.fold.finish(self.entry.meta.size).0;
+        let read = Reading { content: &self.content, stamp: self.stamp, entry: &self.entry };
+        files::end_of_file(self.shared, self.file, read, !self.failed, self.frames, digest)
+    }
+}
+
+pub(super) enum Own {
+    Data(Bytes),
+    Hole,
+}

@@ -1,0 +1,214 @@
+//! What the sender knows of an entry: listing frames that wait for their plan, files that are to be
+//! sent, and their content.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+use bytes::Bytes;
+use volume::{
+    Dir,
+    device::BlockSource,
+    source::{SourceFile, Stamp},
+};
+use wire::{Entry, EntryId, Metadata};
+
+use super::{small::ReadError, state::Shared};
+use crate::control::Credit;
+
+/// Entries of one listing frame, kept until everything asked of them is done.
+pub(super) struct Chunk {
+    pub(super) dir: Dir,
+    pub(super) directory: EntryId,
+    pub(super) first: u64,
+    pub(super) items: Vec<Item>,
+    pub(super) weight: u64,
+    pub(super) budget: Arc<Credit>,
+}
+
+pub(super) struct Item {
+    pub(super) entry: Entry,
+    pub(super) link: Option<EntryId>,
+    pub(super) mount: bool,
+}
+
+impl Drop for Chunk {
+    fn drop(&mut self) {
+        self.budget.grant(self.weight);
+    }
+}
+
+impl Chunk {
+    pub(super) fn id(&self, index: usize) -> EntryId {
+        EntryId(self.first + index as u64)
+    }
+
+    pub(super) fn file(self: &Arc<Self>, index: usize) -> FileRef {
+        let item = &self.items[index];
+        FileRef {
+            id: self.id(index),
+            at: Location::Named(self.dir.clone(), item.entry.clone()),
+            parent: self.directory,
+            link: item.link,
+            tries: 0,
+            chunk: Some(Arc::clone(self)),
+            done: Arc::new(Done::new(item.entry.meta.size)),
+        }
+    }
+}
+
+impl Item {
+    /// Bytes that an entry takes in a listing, at most.
+    pub(super) fn wire_len(entry: &Entry) -> u64 {
+        let xattrs: usize =
+            entry.meta.xattrs.iter().map(|x| x.name.len() + x.value.len() + 8).sum();
+        (entry.name.len() + entry.target.len() + xattrs + 64) as u64
+    }
+}
+
+/// How much of a file counts as done. A file that changes is read again, and may end with another
+/// size than it was listed with; what watchers see neither goes back nor passes the total.
+pub(super) struct Done {
+    listed: u64,
+    counted: AtomicU64,
+}
+
+impl Done {
+    pub(super) fn new(listed: u64) -> Self {
+        Self { listed, counted: AtomicU64::new(0) }
+    }
+
+    /// This try has come to `bytes`; what that is beyond earlier tries is added to `total`.
+    pub(super) fn reach(&self, bytes: u64, total: &AtomicU64) {
+        let bytes = bytes.min(self.listed);
+        let before = self.counted.fetch_max(bytes, Relaxed);
+        total.fetch_add(bytes.saturating_sub(before), Relaxed);
+    }
+
+    /// The file is settled.
+    pub(super) fn finish(&self, total: &AtomicU64) {
+        self.reach(self.listed, total);
+    }
+}
+
+/// A file that is to be sent.
+#[derive(Clone)]
+pub(super) struct FileRef {
+    pub(super) id: EntryId,
+    pub(super) at: Location,
+    pub(super) parent: EntryId,
+    pub(super) link: Option<EntryId>,
+    /// How often it changed while it was read.
+    pub(super) tries: u32,
+    /// Holds the budget of the walk.
+    pub(super) chunk: Option<Arc<Chunk>>,
+    /// Shared by all tries.
+    pub(super) done: Arc<Done>,
+}
+
+#[derive(Clone)]
+pub(super) enum Location {
+    Named(Dir, Entry),
+    Device(Arc<BlockSource>, Entry),
+}
+
+impl FileRef {
+    pub(super) fn entry(&self) -> &Entry {
+        match &self.at {
+            Location::Named(_, entry) | Location::Device(_, entry) => entry,
+        }
+    }
+
+    pub(super) fn display(&self) -> String {
+        match &self.at {
+            Location::Named(dir, entry) => dir.display_entry(&entry.name),
+            Location::Device(..) => "block device".into(),
+        }
+    }
+
+    pub(super) fn open(&self) -> volume::Result<Content> {
+        match &self.at {
+            Location::Named(dir, entry) => SourceFile::open(dir, &entry.name).map(Content::File),
+            Location::Device(device, _) => Ok(Content::Device(Arc::clone(device))),
+        }
+    }
+}
+
+/// Content that can be read at any offset.
+pub(super) enum Content {
+    File(SourceFile),
+    Device(Arc<BlockSource>),
+}
+
+/// An entry for the manifest.
+pub(super) struct FileRecord<'a> {
+    pub(super) parent: EntryId,
+    pub(super) id: EntryId,
+    pub(super) link: Option<EntryId>,
+    pub(super) entry: &'a Entry,
+    pub(super) content: Option<&'a [u8; 32]>,
+}
+
+impl Content {
+    pub(super) fn stamp(&self) -> volume::Result<Option<Stamp>> {
+        match self {
+            Self::File(file) => file.stamp().map(Some),
+            Self::Device(_) => Ok(None),
+        }
+    }
+
+    pub(super) fn changed_since(&self, stamp: Option<Stamp>) -> volume::Result<bool> {
+        match (self, stamp) {
+            (Self::File(file), Some(stamp)) => file.changed_since(&stamp),
+            _ => Ok(false),
+        }
+    }
+
+    pub(super) fn metadata(&self, shared: &Shared, entry: &Entry) -> volume::Result<Metadata> {
+        match self {
+            Self::File(file) => {
+                let mut meta = file.metadata(&shared.read_options)?;
+                if shared.agreed.hello.options.no_owner {
+                    (meta.uid, meta.gid) = (0, 0);
+                }
+                Ok(meta)
+            }
+            Self::Device(_) => Ok(entry.meta.clone()),
+        }
+    }
+
+    pub(super) fn read_at(&self, offset: u64, buffer: &mut [u8]) -> volume::Result<usize> {
+        match self {
+            Self::File(file) => file.read_at(offset, buffer),
+            Self::Device(device) => device.read_at(offset, buffer),
+        }
+    }
+
+    /// True where all of `range` is a hole.
+    pub(super) fn is_hole(&self, range: std::ops::Range<u64>) -> bool {
+        match self {
+            Self::File(file) => file.is_hole(range),
+            Self::Device(_) => false,
+        }
+    }
+
+    /// Reads all of `range`; `None` where it is nothing but zeros.
+    ///
+    /// # Errors
+    /// Where reading fails, or comes short because the file shrank.
+    pub(super) fn read_piece(
+        &self,
+        range: std::ops::Range<u64>,
+    ) -> Result<Option<Bytes>, ReadError> {
+        if self.is_hole(range.clone()) {
+            return Ok(None);
+        }
+        let mut buffer = vec![0; (range.end - range.start) as usize];
+        let count = self.read_at(range.start, &mut buffer).map_err(|_| ReadError::Volume)?;
+        if count < buffer.len() {
+            return Err(ReadError::Changed);
+        }
+        Ok(if delta::is_zero(&buffer) { None } else { Some(Bytes::from(buffer)) })
+    }
+}

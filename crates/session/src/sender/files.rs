@@ -1,0 +1,261 @@
+//! The data workers: they send what was asked for, large files in ranges that several workers share.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+use delta::{ContentFold, Layout, RangeFold, StrongHash};
+use parking_lot::Mutex;
+use volume::source::Stamp;
+use wire::{ContentDigest, Ended, Entry, Metadata, ToReceiver};
+
+use super::{
+    entry::{Chunk, Content, FileRecord, FileRef, Location},
+    small,
+    state::Shared,
+};
+use crate::{MAX_FILE, control::Stopped};
+
+/// Content in one frame of a large file, in bytes.
+pub(super) const PIECE: usize = 256 << 10;
+/// How often a file that changes while it is read is tried.
+pub(super) const TRIES: u32 = 4;
+
+/// Files that are sent whole are hashed in segments of one length, whatever their size.
+pub(crate) fn whole_layout() -> Layout {
+    Layout::for_len(0)
+}
+
+/// Work for a data worker.
+pub(super) enum Job {
+    /// Settles what the receiver did not ask for and sends the whole files it did.
+    Planned { chunk: Arc<Chunk>, asked: Vec<bool>, whole: Vec<usize> },
+    /// Sends a file whole.
+    Whole(Arc<FileRef>),
+    /// Sends further ranges of a large file.
+    Ranges(Arc<LargeFile>),
+    /// Grants the receiver signature bytes.
+    Return(u64),
+}
+
+/// Takes jobs until there are no more.
+pub(super) fn work(shared: &Arc<Shared>) -> Result<(), Stopped> {
+    while let Ok(job) = shared.jobs.recv() {
+        shared.control.check()?;
+        match job {
+            Job::Planned { chunk, asked, whole } => {
+                small::planned(shared, &chunk, &asked, &whole)?;
+            }
+            Job::Whole(file) => whole(shared, &file)?,
+            Job::Ranges(file) => send_ranges(shared, &file)?,
+            Job::Return(bytes) => shared.grant_signatures(bytes)?,
+        }
+    }
+    Ok(())
+}
+
+/// A large file on its way, shared by the workers that send its ranges.
+pub(super) struct LargeFile {
+    file: Arc<FileRef>,
+    content: Content,
+    stamp: Option<Stamp>,
+    entry: Entry,
+    layout: Layout,
+    range_len: u64,
+    ranges: u64,
+    next: AtomicU64,
+    /// Ranges that are sent.
+    done: AtomicU64,
+    /// Bytes that are sent or known to be zeros.
+    bytes: AtomicU64,
+    frames: AtomicU64,
+    hashes: Mutex<Vec<Option<StrongHash>>>,
+}
+
+fn whole(shared: &Arc<Shared>, file: &Arc<FileRef>) -> Result<(), Stopped> {
+    let opened = file.open().and_then(|content| {
+        let stamp = content.stamp()?;
+        let mut entry = file.entry().clone();
+        entry.meta = content.metadata(shared, &entry)?;
+        check_size(file, &entry.meta)?;
+        Ok((content, stamp, entry))
+    });
+    let (content, stamp, entry) = match opened {
+        Ok(opened) => opened,
+        Err(error) => return failed(shared, file, &error),
+    };
+    let layout = whole_layout();
+    let range_len = u64::from(layout.segment_len()) * delta::SEGMENTS_PER_RANGE;
+    let ranges = entry.meta.size.div_ceil(range_len);
+    let large = Arc::new(LargeFile {
+        file: Arc::clone(file),
+        content,
+        stamp,
+        entry,
+        layout,
+        range_len,
+        ranges,
+        next: AtomicU64::new(0),
+        done: AtomicU64::new(0),
+        bytes: AtomicU64::new(0),
+        frames: AtomicU64::new(0),
+        hashes: Mutex::new(vec![None; ranges as usize]),
+    });
+    if ranges == 0 {
+        return large.finish(shared);
+    }
+    send_ranges(shared, &large)
+}
+
+/// Sends ranges until none is left; idle workers join in as long as there are some.
+fn send_ranges(shared: &Arc<Shared>, large: &Arc<LargeFile>) -> Result<(), Stopped> {
+    loop {
+        let range = large.next.fetch_add(1, Relaxed);
+        if range >= large.ranges {
+            return Ok(());
+        }
+        if range + 1 < large.ranges {
+            shared.queue(Job::Ranges(Arc::clone(large)))?;
+        }
+        large.send_range(shared, range)?;
+        if large.done.fetch_add(1, std::sync::atomic::Ordering::AcqRel) + 1 == large.ranges {
+            return large.finish(shared);
+        }
+    }
+}
+
+impl LargeFile {
+    fn send_range(&self, shared: &Shared, range: u64) -> Result<(), Stopped> {
+        let start = range * self.range_len;
+        let end = (start + self.range_len).min(self.entry.meta.size);
+        let mut fold = RangeFold::new(&shared.key);
+        let mut at = start;
+        let progress = &shared.context.progress;
+        while at < end {
+            // A hole goes in one step, however large.
+            let hole = self.content.is_hole(at..end);
+            let stop = if hole { end } else { (at + PIECE as u64).min(end) };
+            // A read that fails or comes short leaves a hole here; the end of the file tells why.
+            let Ok(piece) = self.content.read_piece(at..stop) else { break };
+            match piece {
+                Some(piece) => {
+                    for segment in piece.chunks(self.layout.segment_len() as usize) {
+                        fold.push(shared.key.hash(segment));
+                    }
+                    progress.bytes_literal.fetch_add(piece.len() as u64, Relaxed);
+                    self.frames.fetch_add(1, Relaxed);
+                    let message = ToReceiver::Data(self.file.id, at, piece);
+                    shared.send_charged(range, message.encode())?;
+                }
+                None => {
+                    fold_zeros(shared, self.layout, stop - at, &mut fold);
+                    progress.bytes_hole.fetch_add(stop - at, Relaxed);
+                }
+            }
+            let bytes = self.bytes.fetch_add(stop - at, Relaxed) + (stop - at);
+            self.file.done.reach(bytes, &progress.bytes_done);
+            at = stop;
+        }
+        if at == end {
+            self.hashes.lock()[range as usize] = Some(fold.finish());
+        }
+        Ok(())
+    }
+
+    fn finish(&self, shared: &Shared) -> Result<(), Stopped> {
+        let frames = self.frames.load(Relaxed);
+        let mut fold = ContentFold::new(&shared.key, self.layout);
+        let hashes = self.hashes.lock();
+        let complete = hashes.iter().all(Option::is_some);
+        hashes.iter().flatten().for_each(|&hash| fold.push_range(hash));
+        let digest = fold.finish(self.entry.meta.size).0;
+        let read = Reading { content: &self.content, stamp: self.stamp, entry: &self.entry };
+        end_of_file(shared, &self.file, read, complete, frames, digest)
+    }
+}
+
+fn fold_zeros(shared: &Shared, layout: Layout, len: u64, fold: &mut RangeFold) {
+    let segment = u64::from(layout.segment_len());
+    for _ in 0..len / segment {
+        fold.push(shared.key.zero_segment(layout));
+    }
+    let tail = (len % segment) as usize;
+    if tail > 0 {
+        fold.push(shared.key.hash(&vec![0; tail]));
+    }
+}
+
+/// What was read of a file, to be checked at its end.
+pub(super) struct Reading<'a> {
+    pub(super) content: &'a Content,
+    pub(super) stamp: Option<Stamp>,
+    pub(super) entry: &'a Entry,
+}
+
+/// Ends a file: whole if nothing changed meanwhile, to be tried again if something did.
+pub(super) fn end_of_file(
+    shared: &Shared,
+    file: &FileRef,
+    read: Reading<'_>,
+    complete: bool,
+    frames: u64,
+    digest: ContentDigest,
+) -> Result<(), Stopped> {
+    let changed = read.content.changed_since(read.stamp);
+    let ended = match changed {
+        Ok(false) if complete => {
+            shared.settle_as(&FileRecord {
+                parent: file.parent,
+                id: file.id,
+                link: file.link,
+                entry: read.entry,
+                content: Some(&digest),
+            });
+            file.done.finish(&shared.context.progress.bytes_done);
+            Ended::Whole(Box::new(read.entry.meta.clone()), digest)
+        }
+        Ok(true) if file.tries + 1 < TRIES => {
+            let mut again = file.clone();
+            again.tries += 1;
+            again.chunk = None;
+            if let Location::Named(_, entry) = &mut again.at {
+                entry.meta =
+                    read.content.metadata(shared, read.entry).unwrap_or(read.entry.meta.clone());
+            }
+            shared.remember_file(again);
+            Ended::Changed
+        }
+        Ok(true) => {
+            shared.problem(&file.display(), "changed while it was read, every time", 23);
+            Ended::Failed
+        }
+        Ok(false) => {
+            shared.problem(&file.display(), "cannot be read to its end", 23);
+            Ended::Failed
+        }
+        Err(error) => {
+            shared.volume_problem(&error);
+            Ended::Failed
+        }
+    };
+    shared.send_charged(0, ToReceiver::EndOfFile(file.id, frames, ended).encode())
+}
+
+/// A file of an absurd size would take absurd tables.
+pub(super) fn check_size(file: &FileRef, meta: &Metadata) -> volume::Result<()> {
+    if meta.size <= MAX_FILE {
+        return Ok(());
+    }
+    Err(volume::Error::new("send", file.display(), rustix::io::Errno::FBIG))
+}
+
+/// Ends a file that cannot be opened.
+pub(super) fn failed(
+    shared: &Shared,
+    file: &FileRef,
+    error: &volume::Error,
+) -> Result<(), Stopped> {
+    shared.volume_problem(error);
+    shared.send_charged(0, ToReceiver::EndOfFile(file.id, 0, Ended::Failed).encode())
+}

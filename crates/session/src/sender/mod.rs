@@ -1,0 +1,210 @@
+//! The sender: walks the source, sends listings, and content as it is asked for.
+//!
+//! * [`walk`]: one thread that lists and stats.
+//! * [`inline`]: threads that complete listings of new directories with the content of small files.
+//! * [`files`]: threads that send the files that were asked for: [`small`] ones in batches, large ones
+//!   in ranges.
+//! * [`delta`]: threads that compare a file with the signature of the receiver's, and [`search`] it.
+//! * [`entry`]: what is known of an entry; [`state`]: what the threads share; [`dispatch`]: where each
+//!   frame of the receiver goes.
+
+mod delta;
+mod dispatch;
+mod entry;
+mod files;
+mod inline;
+mod search;
+mod small;
+pub(crate) mod state;
+pub(crate) mod walk;
+
+use std::{sync::Arc, thread};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::{mpsc, oneshot},
+};
+use volume::{Dir, device::BlockSource};
+use wire::{Commit, Goodbye, ToReceiver};
+
+use crate::{
+    Context, Error, Phase, Result, Summary,
+    control::{Outbox, Stopped, wind_up},
+    handshake::Agreed,
+    pump::{self, PumpConfig},
+};
+pub(crate) use files::whole_layout;
+pub(crate) use small::SMALL;
+use state::Shared;
+pub(crate) use walk::{device_entry, filters};
+
+/// What is sent.
+#[derive(Clone)]
+pub enum Source {
+    /// A directory tree.
+    Tree(Dir),
+    /// A block device.
+    Device(Arc<BlockSource>),
+}
+
+/// Frames queued for each stream.
+const QUEUE: usize = 16;
+
+/// Sends `source` over `streams`, the first of which made the handshake, to the commit record.
+///
+/// # Errors
+/// Whatever ends the session before the commit. Problems with single entries are no errors: they are
+/// in the summary, with the exit code that they give.
+pub async fn send<S>(
+    streams: Vec<S>,
+    agreed: Agreed,
+    source: Source,
+    context: Context,
+) -> Result<Summary>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    context.monitor.phase(Phase::Transfer);
+    let (queues, receivers): (Vec<_>, Vec<_>) =
+        streams.iter().map(|_| mpsc::channel(QUEUE)).unzip();
+    let weak_queue = queues.first().map(mpsc::Sender::downgrade);
+    let shared = Shared::new(agreed, context, Outbox::new(queues), source);
+    if let Source::Device(device) = &shared.source {
+        walk::expect_device(&shared, device);
+    }
+    let mut pumps = tokio::task::JoinSet::new();
+    for (stream, queue) in streams.into_iter().zip(receivers) {
+        let shared = Arc::clone(&shared);
+        pumps.spawn(async move {
+            let progress = Arc::clone(&shared.context.progress);
+            let config = PumpConfig {
+                io_timeout: shared.agreed.hello.io_timeout,
+                bandwidth_limit: shared.bandwidth_limit(),
+                sent: &progress.wire_sent,
+                received: &progress.wire_received,
+                ping: ToReceiver::Ping.encode(),
+                fail: &|error| shared.control.fail(error),
+                may_close: &|| shared.is_committed(),
+            };
+            let ended = pump::run(stream, queue, config, |frame| shared.on_frame(frame)).await;
+            // With the commit record here, all is said that the outcome depends on.
+            if let (Err(error), false) = (ended, shared.is_committed()) {
+                shared.control.fail(error);
+            }
+        });
+    }
+    let (done, finished) = oneshot::channel();
+    let engine = Arc::clone(&shared);
+    thread::Builder::new()
+        .name("sender".into())
+        .spawn(move || {
+            let outcome = run(&engine);
+            if outcome.is_err() {
+                engine.control.stop();
+            }
+            drop(engine);
+            let _ = done.send(outcome);
+        })
+        .map_err(Error::Thread)?;
+    let cancel = shared.context.cancel.clone();
+    let watched = Arc::clone(&shared);
+    let watcher = tokio::spawn(async move {
+        cancel.cancelled().await;
+        watched.control.fail(Error::Cancelled);
+    });
+    let stopped = Arc::clone(&shared);
+    let mut finished = std::pin::pin!(finished);
+    let outcome = tokio::select! {
+        biased;
+        outcome = &mut finished => Some(outcome.unwrap_or(Err(Stopped))),
+        () = stopped.control.stopped() => None,
+    };
+    watcher.abort();
+    let last_words = match (shared.control.abort_text(), weak_queue.and_then(|q| q.upgrade())) {
+        (Some((code, why)), Some(queue)) if !matches!(outcome, Some(Ok(_))) => {
+            Some((ToReceiver::Abort(code, why).encode(), queue))
+        }
+        _ => None,
+    };
+    let running = outcome.is_none();
+    let engine = async {
+        if running {
+            let _ = finished.await;
+        }
+    };
+    wind_up(last_words, || shared.close(), pumps, engine).await;
+    match outcome.unwrap_or(Err(Stopped)) {
+        Ok(summary) => Ok(summary),
+        Err(Stopped) => Err(shared.control.take_reason().unwrap_or(Error::Eof)),
+    }
+}
+
+/// The threads of the sender, from the first listing to the commit record.
+fn run(shared: &Arc<Shared>) -> Result<Summary, Stopped> {
+    let (commit, tree) = thread::scope(|scope| {
+        for _ in 0..shared.context.workers.max(2) {
+            scope.spawn(|| shared.guard(files::work));
+            scope.spawn(|| shared.guard(inline::work));
+        }
+        for _ in 0..shared.context.workers.div_ceil(2) {
+            scope.spawn(|| shared.guard(delta::work));
+        }
+        let outcome = drive(shared);
+        // The workers wait on these queues; closing them lets the scope end.
+        shared.close_jobs();
+        outcome
+    })?;
+    // Only now that the workers are done is the own manifest complete.
+    let summary = shared.judge(&commit, tree);
+    let goodbye = Goodbye { exit_code: summary.exit_code };
+    shared.outbox()?.send(ToReceiver::Goodbye(goodbye).encode())?;
+    Ok(summary)
+}
+
+/// Lists everything and waits for the commit record; the own tree digest where one was asked for.
+fn drive(shared: &Arc<Shared>) -> Result<(Commit, Option<[u8; 32]>), Stopped> {
+    match &shared.source {
+        Source::Tree(root) => walk::walk(shared, root)?,
+        Source::Device(device) => walk::announce_device(shared, device)?,
+    }
+    shared.context.progress.listing_complete.store(true, std::sync::atomic::Ordering::Relaxed);
+    let tree = shared.source_digest();
+    Ok((shared.wait_for_commit()?, tree))
+}
+
+impl Shared {
+    /// The exit code and the figures that follow from the receiver's commit record.
+    fn judge(&self, commit: &Commit, tree: Option<[u8; 32]>) -> Summary {
+        let (own, entries) = self.manifest.digest();
+        let mut problems = self.problems.lock();
+        let dry_run = self.agreed.hello.options.dry_run;
+        if problems.count == 0 && !dry_run {
+            // Only where nobody has named a problem must both ends hold the very same.
+            if commit.problems > 0 {
+                problems.add(".", "the other end reports problems that it did not name", 23);
+            } else if commit.manifest != own || commit.entries != entries {
+                problems.add(".", "the manifests of both ends differ", 23);
+            }
+            if self.agreed.hello.options.verify && (tree.is_none() || commit.tree != tree) {
+                problems.add(".", "the tree digests of both ends differ", 23);
+            }
+        }
+        let snapshot = self.context.progress.snapshot();
+        Summary {
+            entries: snapshot.entries_total,
+            files_written: commit.files_written,
+            files_deleted: commit.files_deleted,
+            bytes_total: snapshot.bytes_total,
+            bytes_literal: snapshot.bytes_literal,
+            bytes_matched: snapshot.bytes_matched,
+            wire_sent: snapshot.wire_sent,
+            wire_received: snapshot.wire_received,
+            round_trips: self.round_trips(),
+            digest: tree.unwrap_or(own),
+            problems: std::mem::take(&mut problems.named),
+            problem_count: problems.count,
+            exit_code: problems.worst,
+            losses: self.agreed.welcome.losses.clone(),
+        }
+    }
+}

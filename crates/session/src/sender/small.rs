@@ -1,0 +1,109 @@
+//! Small files that were asked for: read whole, and sent many in a frame.
+
+use std::sync::{Arc, atomic::Ordering::Relaxed};
+
+use wire::{ContentDigest, Entry, SmallFilesBuilder};
+
+use super::{
+    entry::{Chunk, FileRecord, FileRef},
+    files::{Job, whole_layout},
+    state::Shared,
+};
+use crate::control::Stopped;
+
+/// Largest file that travels whole in a frame with others, in bytes.
+pub(crate) const SMALL: u64 = 64 << 10;
+/// Content of one frame before the next is begun.
+const BATCH: usize = 256 << 10;
+
+/// Settles what the receiver did not ask for in a listing, and sends what it did.
+pub(super) fn planned(
+    shared: &Arc<Shared>,
+    chunk: &Arc<Chunk>,
+    asked: &[bool],
+    wanted: &[usize],
+) -> Result<(), Stopped> {
+    for (index, item) in chunk.items.iter().enumerate() {
+        if !asked[index] {
+            shared.settle(chunk.directory, chunk.id(index), item);
+        }
+    }
+    let mut batch = SmallFilesBuilder::new(BATCH);
+    for &index in wanted {
+        let file = chunk.file(index);
+        if file.entry().meta.size > SMALL || !batch_small(shared, &file, &mut batch) {
+            shared.queue(Job::Whole(Arc::new(file)))?;
+        }
+        if batch.wire_len() >= BATCH {
+            let full = std::mem::replace(&mut batch, SmallFilesBuilder::new(BATCH));
+            shared.send_charged(chunk.first, full.finish())?;
+        }
+    }
+    if batch.count() > 0 {
+        shared.send_charged(chunk.first, batch.finish())?;
+    }
+    Ok(())
+}
+
+/// Adds a small file to a batch; false where it is not small any more, or cannot be read.
+fn batch_small(shared: &Shared, file: &FileRef, batch: &mut SmallFilesBuilder) -> bool {
+    push_small(shared, file, |entry, digest, fill| {
+        batch.push(file.id, &entry.meta, fill)?;
+        shared.settle_as(&FileRecord {
+            parent: file.parent,
+            id: file.id,
+            link: file.link,
+            entry,
+            content: Some(&digest()),
+        });
+        Ok(())
+    })
+    .is_ok()
+}
+
+/// Why a small file did not travel with others.
+pub(super) enum ReadError {
+    Changed,
+    Volume,
+}
+
+/// Reads a small file so that its content and metadata belong together, and hands it to `push`
+/// with its entry as of the reading, its digest (known after the filling) and the filling itself.
+pub(super) fn push_small(
+    shared: &Shared,
+    file: &FileRef,
+    push: impl FnOnce(
+        &Entry,
+        &dyn Fn() -> ContentDigest,
+        &mut dyn FnMut(&mut [u8]) -> Result<(), ReadError>,
+    ) -> Result<(), ReadError>,
+) -> Result<(), ReadError> {
+    let content = file.open().map_err(|_| ReadError::Volume)?;
+    let stamp = content.stamp().map_err(|_| ReadError::Volume)?;
+    let mut entry = file.entry().clone();
+    if let Some(stamp) = stamp
+        && (stamp.size, stamp.mtime) != (entry.meta.size, entry.meta.mtime)
+    {
+        let fresh = content.metadata(shared, &entry).map_err(|_| ReadError::Volume)?;
+        entry.meta = fresh;
+    }
+    if entry.meta.size > SMALL {
+        return Err(ReadError::Changed);
+    }
+    let size = entry.meta.size;
+    let digest = std::cell::Cell::new([0; 32]);
+    let layout = whole_layout();
+    let mut fill = |buffer: &mut [u8]| {
+        let count = content.read_at(0, buffer).map_err(|_| ReadError::Volume)?;
+        if count < buffer.len() || content.changed_since(stamp).map_err(|_| ReadError::Volume)? {
+            return Err(ReadError::Changed);
+        }
+        digest.set(delta::digest_of(&shared.key, layout, buffer).0);
+        Ok(())
+    };
+    push(&entry, &|| digest.get(), &mut fill)?;
+    let progress = &shared.context.progress;
+    progress.bytes_literal.fetch_add(size, Relaxed);
+    file.done.finish(&progress.bytes_done);
+    Ok(())
+}

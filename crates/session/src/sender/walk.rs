@@ -1,0 +1,342 @@
+//! The walk: lists each directory, sorted by name, depth first, and goes on without waiting for what
+//! the receiver makes of it, as far as its budget reaches.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
+
+use volume::{
+    Dir,
+    device::BlockSource,
+    filter::{Action, FilterRules, Verdict},
+    is_lost_and_found,
+    list::NameList,
+    stat::{self, Inode},
+};
+use wire::{
+    Entry, EntryId, FileKind, FilterAction, ListingBuilder, Metadata, Name, Timestamp, ToReceiver,
+    frame,
+};
+
+use super::{
+    entry::{Chunk, Done, FileRef, Item, Location},
+    inline::InlineJob,
+    small::SMALL,
+    state::Shared,
+};
+use crate::{
+    Error,
+    control::{Stopped, frame_cost},
+};
+
+/// Entries of one listing frame.
+const CHUNK_ENTRIES: usize = 512;
+/// Bytes of one listing frame, with the content in it, before the next is begun.
+const CHUNK_BYTES: u64 = 512 << 10;
+
+/// A directory that is still to be listed.
+struct Pending {
+    parent: Option<Dir>,
+    name: Option<Name>,
+    id: EntryId,
+    /// The receiver has nothing of it.
+    new: bool,
+}
+
+/// Lists the whole tree and says when that is done.
+pub(super) fn walk(shared: &Arc<Shared>, root: &Dir) -> Result<(), Stopped> {
+    let options = &shared.agreed.hello.options;
+    let root_meta = match stat::root_entry(root, &shared.read_options) {
+        Ok(meta) => meta,
+        Err(error) => return fail(shared, error),
+    };
+    let filter = match filters(options) {
+        Ok(filter) => filter,
+        Err(error) => return fail(shared, error),
+    };
+    let mut walker = Walker {
+        shared,
+        filter,
+        links: HashMap::new(),
+        next_id: 1,
+        stack: vec![Pending {
+            parent: None,
+            name: None,
+            id: EntryId::ROOT,
+            new: shared.agreed.welcome.fresh,
+        }],
+    };
+    while let Some(pending) = walker.stack.pop() {
+        shared.control.check()?;
+        walker.enter(root, pending)?;
+    }
+    // The content of listings goes out from other threads; the end must not overtake it.
+    shared.all_inline_sent()?;
+    let mut meta = root_meta;
+    meta.size = 0;
+    shared.manifest.add(&crate::manifest::Record {
+        parent: EntryId::ROOT,
+        id: EntryId::ROOT,
+        name: None,
+        meta: &meta,
+        target: &[],
+        link: None,
+        content: None,
+    });
+    shared.listed.store(true, Relaxed);
+    shared.outbox()?.send(ToReceiver::EndOfListing(Box::new(meta)).encode())
+}
+
+/// A device is one entry that the receiver asks for by itself, perhaps before a thread here runs: it
+/// must be known before the first frame is read.
+pub(super) fn expect_device(shared: &Shared, device: &Arc<BlockSource>) {
+    shared.context.progress.bytes_total.fetch_add(device.size(), Relaxed);
+    shared.context.progress.entries_total.fetch_add(1, Relaxed);
+    shared.remember_file(FileRef {
+        id: EntryId(1),
+        at: Location::Device(Arc::clone(device), device_entry(device.size())),
+        parent: EntryId::ROOT,
+        link: None,
+        tries: 0,
+        chunk: None,
+        done: Arc::new(Done::new(device.size())),
+    });
+}
+
+/// There is nothing to list but the device itself.
+pub(super) fn announce_device(shared: &Shared, device: &BlockSource) -> Result<(), Stopped> {
+    shared.listed.store(true, Relaxed);
+    let meta = device_entry(device.size()).meta;
+    shared.outbox()?.send(ToReceiver::EndOfListing(Box::new(meta)).encode())
+}
+
+/// The entry that stands for a device of `size` bytes: only its content means something.
+pub(crate) fn device_entry(size: u64) -> Entry {
+    Entry {
+        #[allow(clippy::expect_used, reason = "a constant that is a valid name")]
+        name: Name::new(b"device").expect("a valid name"),
+        meta: Metadata {
+            kind: FileKind::File,
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            size,
+            mtime: Timestamp::default(),
+            rdev: (0, 0),
+            attributes: wire::Attributes::default(),
+            xattrs: Vec::new(),
+        },
+        target: Box::default(),
+    }
+}
+
+/// The filter rules of the session, as both ends apply them.
+pub(crate) fn filters(options: &wire::Options) -> volume::Result<FilterRules> {
+    FilterRules::parse(options.filters.iter().map(|rule| {
+        let action = match rule.action {
+            FilterAction::Include => Action::Include,
+            FilterAction::Exclude => Action::Exclude,
+        };
+        (action, &rule.pattern)
+    }))
+}
+
+/// The root cannot be read: there is nothing to send.
+fn fail(shared: &Shared, error: volume::Error) -> Result<(), Stopped> {
+    shared.control.fail(Error::Volume(error));
+    Err(Stopped)
+}
+
+struct Walker<'a> {
+    shared: &'a Arc<Shared>,
+    filter: FilterRules,
+    /// First name of every inode that has several, until all its names were seen.
+    links: HashMap<(u64, u64), (EntryId, u32)>,
+    next_id: u64,
+    stack: Vec<Pending>,
+}
+
+/// A listing frame that grows.
+#[derive(Default)]
+struct Batch {
+    items: Vec<Item>,
+    bytes: u64,
+    content: u64,
+}
+
+impl Walker<'_> {
+    fn enter(&mut self, root: &Dir, pending: Pending) -> Result<(), Stopped> {
+        // In a dry run nothing is new for long enough to be worth sending.
+        let told = self.shared.enter_directory(pending.id);
+        let new = (pending.new || told) && !self.shared.agreed.hello.options.dry_run;
+        let opened = match (&pending.parent, &pending.name) {
+            (Some(parent), Some(name)) => parent.open_child(name),
+            _ => Ok(root.clone()),
+        };
+        let listed = opened.and_then(|dir| Ok((NameList::read(&dir)?, dir)));
+        match listed {
+            Ok((names, dir)) => self.list(&dir, &names, pending.id, new),
+            Err(error) if pending.id == EntryId::ROOT => fail(self.shared, error),
+            Err(error) => {
+                self.shared.volume_problem(&error);
+                self.send_empty(pending.id)
+            }
+        }
+    }
+
+    /// A directory that cannot be read: nothing of it is known, so nothing in it may be deleted.
+    fn send_empty(&self, id: EntryId) -> Result<(), Stopped> {
+        self.send_rest(id, Some(false))
+    }
+
+    /// A frame without entries, which needs no plan.
+    fn send_rest(&self, id: EntryId, last: Option<bool>) -> Result<(), Stopped> {
+        let builder = ListingBuilder::new(id, EntryId(self.next_id), true, 8);
+        self.shared.send_charged(0, builder.finish(last.is_some(), last.unwrap_or(true)))
+    }
+
+    fn list(&mut self, dir: &Dir, names: &NameList, id: EntryId, new: bool) -> Result<(), Stopped> {
+        let mut complete = names.complete();
+        if let Some(error) = names.failure() {
+            self.shared.volume_problem(error);
+        }
+        let prefix = dir.components();
+        let mut children = Vec::new();
+        let mut batch = Batch::default();
+        let mut any = false;
+        for index in 0..names.len() {
+            let Some(name) = names.name(index) else { continue };
+            if batch.items.len() == CHUNK_ENTRIES || batch.bytes + batch.content >= CHUNK_BYTES {
+                self.emit(dir, id, new, std::mem::take(&mut batch), &mut children, None)?;
+            }
+            match self.stat(dir, &prefix, &name) {
+                Ok(Some((entry, inode))) => {
+                    any = true;
+                    self.add(&mut batch, new, entry, &inode);
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    self.shared.volume_problem(&error);
+                    complete &= error.is_vanished();
+                }
+            }
+        }
+        if id == EntryId::ROOT && !any && !self.shared.agreed.hello.options.allow_empty {
+            self.shared.control.fail(Error::EmptySource);
+            return Err(Stopped);
+        }
+        self.emit(dir, id, new, batch, &mut children, Some(complete))?;
+        // Popped from the end: reversed, so that the walk goes on in the order of names.
+        self.stack.extend(children.into_iter().rev());
+        Ok(())
+    }
+
+    /// Reads an entry; `None` where a filter leaves it out.
+    fn stat(
+        &self,
+        dir: &Dir,
+        prefix: &[Name],
+        name: &Name,
+    ) -> volume::Result<Option<(Entry, Inode)>> {
+        let filtered = !self.filter.is_empty();
+        // Most entries are left out or kept whatever they are; the kind is known only after the stat.
+        let (entry, inode) = stat::read_entry(dir, name, &self.shared.read_options)?;
+        let is_dir = entry.meta.kind == FileKind::Directory;
+        if is_dir && is_lost_and_found(dir, name) {
+            return Ok(None);
+        }
+        if filtered && self.filter.matches(prefix, name, is_dir) == Verdict::Excluded {
+            return Ok(None);
+        }
+        Ok(Some((entry, inode)))
+    }
+
+    fn add(&mut self, batch: &mut Batch, new: bool, mut entry: Entry, inode: &Inode) {
+        let id = EntryId(self.next_id + batch.items.len() as u64);
+        let is_dir = entry.meta.kind == FileKind::Directory;
+        if self.shared.agreed.hello.options.no_owner {
+            (entry.meta.uid, entry.meta.gid) = (0, 0);
+        }
+        let mut link = None;
+        if !is_dir && inode.nlink > 1 {
+            let seen = self.links.entry((inode.dev, inode.ino)).or_insert((id, 0));
+            seen.1 += 1;
+            link = Some(seen.0);
+            if seen.1 >= inode.nlink {
+                self.links.remove(&(inode.dev, inode.ino));
+            }
+        }
+        let progress = &self.shared.context.progress;
+        progress.entries_total.fetch_add(1, Relaxed);
+        // Names that follow the first one share its content.
+        let leads = link.is_none_or(|link| link == id);
+        if entry.meta.kind == FileKind::File && leads {
+            progress.bytes_total.fetch_add(entry.meta.size, Relaxed);
+        }
+        batch.bytes += Item::wire_len(&entry);
+        if new && leads && entry.meta.kind == FileKind::File && entry.meta.size <= SMALL {
+            batch.content += entry.meta.size;
+        }
+        batch.items.push(Item { entry, link, mount: is_dir && inode.mount_root });
+    }
+
+    /// Sends a frame; `last` says whether the directory ends with it, and was read to its end.
+    fn emit(
+        &mut self,
+        dir: &Dir,
+        id: EntryId,
+        new: bool,
+        batch: Batch,
+        children: &mut Vec<Pending>,
+        last: Option<bool>,
+    ) -> Result<(), Stopped> {
+        if batch.items.is_empty() && !new {
+            return self.send_rest(id, last);
+        }
+        let first = self.next_id;
+        self.next_id += batch.items.len() as u64;
+        for (index, item) in batch.items.iter().enumerate() {
+            if item.entry.meta.kind == FileKind::Directory && !item.mount {
+                let child = EntryId(first + index as u64);
+                self.shared.expect_directory(child, new);
+                children.push(Pending {
+                    parent: Some(dir.clone()),
+                    name: Some(item.entry.name.clone()),
+                    id: child,
+                    new,
+                });
+            }
+        }
+        let weight = batch.bytes + 200 * batch.items.len() as u64;
+        let weight = weight.min(super::state::MAX_CHUNK_WEIGHT);
+        self.shared.walk_budget.acquire(weight)?;
+        let chunk = Arc::new(Chunk {
+            dir: dir.clone(),
+            directory: id,
+            first,
+            items: batch.items,
+            weight,
+            budget: Arc::clone(&self.shared.walk_budget),
+        });
+        if new {
+            // What the frame may take at most is reserved here, in the order of the walk: a frame of
+            // a directory can then never wait for room that frames of its children hold.
+            let reserved = frame_cost((batch.bytes + batch.content) as usize + 64);
+            self.shared.send_credit.acquire(reserved)?;
+            let ticket = self.shared.inline_begins();
+            return self.shared.queue_inline(InlineJob { chunk, last, reserved, ticket });
+        }
+        self.shared.remember_chunk(&chunk);
+        let mut builder = ListingBuilder::new(
+            id,
+            EntryId(first),
+            false,
+            batch.bytes as usize + frame::HEADER_LEN,
+        );
+        for item in &chunk.items {
+            builder.push(&item.entry, item.link, item.mount);
+        }
+        self.shared.send_charged(0, builder.finish(last.is_some(), last.unwrap_or(true)))
+    }
+}

@@ -1,0 +1,176 @@
+//! The receiving end of many sessions: first messages read, sessions found and begun.
+//!
+//! A [`Server`] is given every stream that a listener accepts, whatever it is made of. It knows which
+//! sessions run, so that a further stream finds the one it belongs to; it does not know paths or
+//! certificates, which its caller answers for.
+
+use std::{collections::HashMap, path::PathBuf, sync::Arc};
+
+use parking_lot::Mutex;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::{mpsc, oneshot},
+};
+use wire::{Hello, Opening, Refusal, Reply, Welcome, limits::MAX_STREAMS};
+
+use crate::{
+    Error, Result, Target,
+    handshake::{self, Agreed},
+};
+
+/// Streams that may wait to be taken up by their session.
+const JOINING: usize = MAX_STREAMS;
+
+/// The sessions of one process.
+pub struct Server<S> {
+    sessions: Mutex<HashMap<[u8; 16], mpsc::Sender<S>>>,
+    window: u64,
+}
+
+/// A session that was agreed on and waits to be run by [`crate::receive`].
+pub struct Incoming<S> {
+    /// The first stream.
+    pub stream: S,
+    /// Further streams as they come.
+    pub joining: mpsc::Receiver<S>,
+    /// What was agreed on.
+    pub agreed: Agreed,
+    /// The volume, locked.
+    pub target: Target,
+    registered: Registered<S>,
+}
+
+impl<S> Incoming<S> {
+    /// The name of the volume.
+    #[must_use]
+    pub fn volume(&self) -> &str {
+        &self.agreed.hello.volume
+    }
+
+    /// Takes it apart; the session is known by its id as long as the last part lives.
+    #[must_use]
+    pub fn into_parts(self) -> (S, mpsc::Receiver<S>, Agreed, Target, impl Send)
+    where
+        S: Send,
+    {
+        (self.stream, self.joining, self.agreed, self.target, self.registered)
+    }
+}
+
+/// Forgets the session when it is over.
+struct Registered<S> {
+    server: Arc<Server<S>>,
+    id: [u8; 16],
+}
+
+impl<S> Drop for Registered<S> {
+    fn drop(&mut self) {
+        self.server.sessions.lock().remove(&self.id);
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Server<S> {
+    /// No sessions yet; each will let its sender send `window` bytes ahead.
+    #[must_use]
+    pub fn new(window: u64) -> Arc<Self> {
+        Arc::new(Self { sessions: Mutex::default(), window })
+    }
+
+    /// Reads the first message of `stream` and answers it. `locate` says where the volume that the
+    /// hello names lies, or why it is not to be had. `None` where the stream joined a session, or only
+    /// asked whether one could be had.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with what the peer was told; [`Error::Decode`], [`Error::Stream`] and
+    /// [`Error::Eof`] where no opening came.
+    pub async fn admit(
+        self: &Arc<Self>,
+        mut stream: S,
+        locate: impl FnOnce(&str) -> Result<PathBuf, (Refusal, String)> + Send,
+    ) -> Result<Option<Incoming<S>>> {
+        let opening = match handshake::read_opening(&mut stream).await {
+            Err(Error::Decode(error)) => {
+                let why = format!("this is a pvferry server, and that was no hello: {error}");
+                return Err(refuse(stream, Refusal::Protocol, why).await);
+            }
+            opening => opening?,
+        };
+        let hello = match opening {
+            Opening::Hello(hello) => hello,
+            Opening::Join(join) => {
+                let session = self.sessions.lock().get(&join.session).cloned();
+                let why = "no session of that id".to_owned();
+                return match session {
+                    Some(session) => match session.try_send(stream) {
+                        Ok(()) => Ok(None),
+                        Err(full) => {
+                            Err(refuse(full.into_inner(), Refusal::UnknownSession, why).await)
+                        }
+                    },
+                    None => Err(refuse(stream, Refusal::UnknownSession, why).await),
+                };
+            }
+        };
+        let Some(version) = handshake::common_version(&hello) else {
+            let why = format!("this server speaks version {} only", wire::VERSION);
+            return Err(refuse(stream, Refusal::Version, why).await);
+        };
+        let opened = match locate(&hello.volume) {
+            Ok(path) => open(path, (*hello).clone()).await?,
+            Err(refused) => Err(refused),
+        };
+        let target = match opened {
+            Ok(target) => target,
+            Err((refusal, why)) => return Err(refuse(stream, refusal, why).await),
+        };
+        let id = handshake::random()?;
+        let welcome = Welcome {
+            version,
+            nonce: handshake::random()?,
+            session: id,
+            fresh: target.is_fresh(),
+            window: self.window,
+            streams: hello.streams.clamp(1, MAX_STREAMS as u32),
+            losses: target.losses().to_vec(),
+        };
+        if hello.probe {
+            // Whoever only asks is answered, and holds no lock.
+            drop(target);
+            handshake::reply(&mut stream, &Reply::Welcome(Box::new(welcome))).await?;
+            return Ok(None);
+        }
+        let (sender, joining) = mpsc::channel(JOINING);
+        self.sessions.lock().insert(id, sender);
+        let registered = Registered { server: Arc::clone(self), id };
+        handshake::reply(&mut stream, &Reply::Welcome(Box::new(welcome.clone()))).await?;
+        let agreed = Agreed::new(*hello, welcome);
+        Ok(Some(Incoming { stream, joining, agreed, target, registered }))
+    }
+}
+
+/// Opening a volume may take as long as its disk does; that is no work for a task.
+async fn open(path: PathBuf, hello: Hello) -> Result<Result<Target, (Refusal, String)>> {
+    let (done, opened) = oneshot::channel();
+    std::thread::Builder::new()
+        .name("open volume".into())
+        .spawn(move || drop(done.send(Target::open(&path, &hello))))
+        .map_err(Error::Thread)?;
+    opened.await.map_err(|_| Error::Protocol("internal error while opening a volume"))
+}
+
+async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: S,
+    refusal: Refusal,
+    why: String,
+) -> Error {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let told = handshake::reply(&mut stream, &Reply::Refused(refusal, why.clone())).await;
+    if told.is_ok() && stream.shutdown().await.is_ok() {
+        // What the peer still sends is read and dropped for a moment: a stream that is closed with
+        // something unread is reset, and the reset may overtake the reason.
+        let mut scrap = [0; 4096];
+        let drain = async { while matches!(stream.read(&mut scrap).await, Ok(1..)) {} };
+        let _ = tokio::time::timeout(std::time::Duration::from_secs(1), drain).await;
+    }
+    Error::Refused(refusal, why)
+}

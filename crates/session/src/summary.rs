@@ -1,0 +1,81 @@
+//! What a session did.
+
+use wire::ManifestDigest;
+
+/// Something that was not transferred as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The entry, escaped for display.
+    pub name: String,
+    /// What happened.
+    pub what: String,
+    /// The exit code that this alone gives.
+    pub exit_code: u8,
+}
+
+/// The outcome of a session that reached its commit record.
+#[derive(Debug, Clone, Default)]
+pub struct Summary {
+    /// Entries of the source, the root not counted.
+    pub entries: u64,
+    /// Entries made or whose content was written.
+    pub files_written: u64,
+    /// Entries removed.
+    pub files_deleted: u64,
+    /// Logical bytes of the regular files of the source.
+    pub bytes_total: u64,
+    /// Bytes of content that travelled.
+    pub bytes_literal: u64,
+    /// Bytes of content that the receiver had already.
+    pub bytes_matched: u64,
+    /// Bytes sent, framing included.
+    pub wire_sent: u64,
+    /// Bytes received, framing included.
+    pub wire_received: u64,
+    /// Longest chain of messages that each waited for the one before, in round trips.
+    pub round_trips: u32,
+    /// Tree digest where verification was asked for, else the manifest digest.
+    pub digest: ManifestDigest,
+    /// What went wrong with single entries, in the order it was noticed; the first thousand.
+    pub problems: Vec<Problem>,
+    /// How many problems there were in all.
+    pub problem_count: u64,
+    /// 0, or the worst exit code among the problems.
+    pub exit_code: u8,
+    /// What the receiver cannot keep, one sentence each.
+    pub losses: Vec<String>,
+}
+
+/// Problems that are kept with their names.
+const MAX_NAMED: usize = 1000;
+
+/// Problems with single entries, as far as they are kept.
+#[derive(Default)]
+pub(crate) struct Problems {
+    pub(crate) named: Vec<Problem>,
+    pub(crate) count: u64,
+    pub(crate) worst: u8,
+}
+
+impl Problems {
+    pub(crate) fn add(&mut self, name: &str, what: &str, exit_code: u8) {
+        self.count += 1;
+        self.worst = worse(self.worst, exit_code);
+        if self.named.len() < MAX_NAMED {
+            self.named.push(Problem { name: name.into(), what: what.into(), exit_code });
+        }
+    }
+}
+
+/// The worse of two codes that a finished session may give: a vanished file is less than a partial
+/// transfer, that less than a deletion limit, and a volume that failed is worst.
+pub(crate) fn worse(a: u8, b: u8) -> u8 {
+    let rank = |code| match code {
+        0 => 0,
+        24 => 1,
+        23 => 2,
+        25 => 3,
+        _ => 4,
+    };
+    if rank(b) > rank(a) { b } else { a }
+}

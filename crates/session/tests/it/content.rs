@@ -1,0 +1,304 @@
+//! Content arrives byte for byte, whatever the way it takes.
+
+use std::{
+    fs,
+    io::{Seek as _, SeekFrom, Write as _},
+    os::unix::fs::{FileExt as _, MetadataExt as _},
+    path::Path,
+};
+
+use wire::Options;
+
+use super::support::*;
+
+const MIB: usize = 1 << 20;
+
+/// A pair whose destination has `old` and whose source has `new` as the file `big`.
+fn changed(old: &[u8], new: &[u8]) -> Pair {
+    let pair = Pair::new();
+    write(pair.from.path(), "big", old);
+    write(pair.from.path(), "dir/small", b"small");
+    pair.converge(Options::default());
+    write(pair.from.path(), "big", new);
+    pair
+}
+
+fn inode(path: &Path) -> u64 {
+    fs::metadata(path).unwrap().ino()
+}
+
+#[test]
+fn a_full_copy_and_then_nothing_to_do() {
+    let pair = Pair::new();
+    write(pair.from.path(), "empty", b"");
+    for n in 0..40 {
+        write(
+            pair.from.path(),
+            &format!("d{}/e{}/f{n}", n % 3, n % 7),
+            &noise(n, 1 + 700 * n as usize),
+        );
+    }
+    write(pair.from.path(), "d1/large", &noise(99, 3 * MIB + 17));
+    fs::create_dir_all(pair.from.path().join("d1/none/within")).unwrap();
+    fs::create_dir_all(pair.from.path().join("d2/nothing")).unwrap();
+    let verify = Options { delete: true, verify: true, ..Options::default() };
+    let outcome = pair.converge_twice(verify);
+    let total = outcome.sender.bytes_total;
+    assert_eq!((outcome.sender.bytes_literal, outcome.sender.bytes_matched), (total, 0));
+    assert_eq!((outcome.receiver.bytes_literal, outcome.receiver.bytes_matched), (total, 0));
+    let again = pair.converge(Options::default());
+    assert_eq!((again.sender.bytes_literal, again.sender.bytes_matched), (0, total));
+    assert_eq!((again.receiver.bytes_literal, again.receiver.bytes_matched), (0, total));
+}
+
+#[test]
+fn many_large_files_into_an_empty_volume_do_not_starve_the_listings() {
+    let pair = Pair::new();
+    for n in 0..120 {
+        write(pair.from.path(), &format!("d{n:03}/large"), &noise(n, 300_000));
+        write(pair.from.path(), &format!("d{n:03}/small"), &noise(n, 60_000));
+    }
+    for _ in 0..5 {
+        fs::remove_dir_all(pair.to.path()).unwrap();
+        fs::create_dir(pair.to.path()).unwrap();
+        pair.converge(Options::default());
+    }
+}
+
+#[test]
+fn empty_directories_in_a_row_keep_their_plans() {
+    let pair = Pair::new();
+    for n in 0..20 {
+        fs::create_dir_all(pair.from.path().join(format!("e{n:02}"))).unwrap();
+        write(pair.from.path(), &format!("e{n:02}x/file"), b"content");
+    }
+    pair.converge(Options::default());
+    write(pair.from.path(), "e05x/file", b"changed");
+    pair.converge_twice(delete());
+}
+
+#[test]
+fn rewritten_pages_of_a_large_file_are_patched_in_place() {
+    let mut content = noise(1, 24 * MIB);
+    let pair = changed(&content, &content);
+    let before = inode(&pair.to.path().join("big"));
+    for page in [3, 700, 1500, 2999] {
+        content[page * 8192..(page + 1) * 8192].copy_from_slice(&noise(page as u64, 8192));
+    }
+    write(pair.from.path(), "big", &content);
+    let outcome = pair.converge_twice(Options::default());
+    assert_eq!(outcome.sender.bytes_literal, 4 * 8192);
+    assert_eq!(outcome.receiver.bytes_matched, outcome.receiver.bytes_total - 4 * 8192);
+    assert_eq!(inode(&pair.to.path().join("big")), before, "in place");
+}
+
+#[test]
+fn an_atomic_patch_makes_a_new_file() {
+    let mut content = noise(1, 4 * MIB);
+    let pair = changed(&content, &content);
+    let before = inode(&pair.to.path().join("big"));
+    content[2 * MIB] ^= 1;
+    write(pair.from.path(), "big", &content);
+    pair.converge(Options { atomic: true, ..Options::default() });
+    assert_ne!(inode(&pair.to.path().join("big")), before);
+}
+
+#[test]
+fn an_append_sends_what_was_appended() {
+    let content = noise(1, 9 * MIB + 1234);
+    let pair = changed(&content[..6 * MIB + 77], &content);
+    let outcome = pair.converge_twice(Options::default());
+    assert!(outcome.sender.bytes_literal < 3 * MIB as u64 + 80_000);
+}
+
+#[test]
+fn a_truncated_file_is_cut() {
+    let content = noise(1, 9 * MIB + 1234);
+    let pair = changed(&content, &content[..5 * MIB + 3]);
+    let outcome = pair.converge_twice(Options::default());
+    assert!(outcome.sender.bytes_literal < 10_000);
+}
+
+#[test]
+fn insertions_are_found_at_any_offset() {
+    let old = noise(1, 12 * MIB);
+    let mut new = old.clone();
+    for at in [MIB, 5 * MIB + 13, 9 * MIB + 1] {
+        new.splice(at..at, noise(at as u64, 100));
+    }
+    let pair = changed(&old, &new);
+    let outcome = pair.converge_twice(Options::default());
+    assert!(outcome.sender.bytes_literal < MIB as u64, "{}", outcome.sender.bytes_literal);
+}
+
+#[test]
+fn a_total_rewrite_arrives_whole() {
+    for (old, new) in [(9, 9), (9, 5), (5, 9)] {
+        let pair = changed(&noise(1, old * MIB), &noise(2, new * MIB));
+        let outcome = pair.converge_twice(Options::default());
+        assert_eq!(outcome.sender.bytes_literal, (new * MIB) as u64);
+    }
+}
+
+#[test]
+fn a_file_that_becomes_small_or_large() {
+    for (old, new) in [(3 * MIB, 100), (100, 3 * MIB), (3 * MIB, 0), (0, 3 * MIB), (0, 7), (7, 0)] {
+        changed(&noise(1, old), &noise(2, new)).converge_twice(Options::default());
+    }
+}
+
+fn sparse(path: &Path, len: u64, data: &[(u64, Vec<u8>)]) {
+    let file = fs::File::create(path).unwrap();
+    file.set_len(len).unwrap();
+    for (at, bytes) in data {
+        file.write_all_at(bytes, *at).unwrap();
+    }
+}
+
+#[test]
+fn holes_stay_holes_and_new_ones_are_made() {
+    let pair = Pair::new();
+    let (from, to) = (pair.from.path().join("sparse"), pair.to.path().join("sparse"));
+    let gib = 1u64 << 30;
+    sparse(&from, gib, &[(0, noise(1, 4096)), (gib / 2, noise(2, MIB)), (gib - 5, noise(3, 5))]);
+    let outcome = pair.converge_twice(Options::default());
+    assert!(outcome.sender.wire_sent < 3 * MIB as u64);
+    let blocks = |path: &Path| fs::metadata(path).unwrap().blocks();
+    assert!(blocks(&to) <= blocks(&from) + 3 * 8, "{} {}", blocks(&to), blocks(&from));
+    // A hole where data was, and data where a hole was.
+    sparse(&from, gib, &[(0, noise(1, 4096)), (gib / 4, noise(4, MIB))]);
+    pair.converge_twice(Options::default());
+    assert!(blocks(&to) <= blocks(&from) + 3 * 8, "{} {}", blocks(&to), blocks(&from));
+}
+
+#[test]
+fn other_content_of_the_same_size_and_time_is_found_by_checksum_alone() {
+    let pair = Pair::new();
+    for (name, len) in [("small", 100), ("medium", 200_000), ("large", 3 * MIB)] {
+        write(pair.from.path(), name, &noise(1, len));
+        set_mtime(&pair.from.path().join(name), 1_000_000, 5);
+    }
+    pair.converge(Options::default());
+    for name in ["small", "medium", "large"] {
+        let path = pair.to.path().join(name);
+        let mut file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+        file.seek(SeekFrom::Start(50)).unwrap();
+        file.write_all(b"other").unwrap();
+        set_mtime(&path, 1_000_000, 5);
+    }
+    let outcome = pair.sync(Options::default());
+    outcome.assert_clean();
+    assert_eq!(outcome.summary().files_written, 0);
+    assert_eq!(pair.differences().len(), 3);
+    let outcome = pair.converge(Options { checksum: true, ..Options::default() });
+    assert_eq!(outcome.summary().files_written, 3);
+    let again = pair.converge(Options { checksum: true, ..Options::default() });
+    assert_eq!((again.summary().files_written, again.summary().bytes_literal), (0, 0));
+}
+
+#[test]
+fn a_dirty_mark_counts_as_a_difference_even_where_the_source_has_that_time() {
+    let dirty = volume::writer::DIRTY;
+    for len in [100, 2 * MIB] {
+        let pair = Pair::new();
+        write(pair.from.path(), "file", &noise(1, len));
+        set_mtime(&pair.from.path().join("file"), dirty.secs, dirty.nanos);
+        pair.converge(Options::default());
+        let path = pair.to.path().join("file");
+        write(pair.to.path(), "file", &noise(2, len));
+        set_mtime(&path, dirty.secs, dirty.nanos);
+        pair.converge(Options::default());
+    }
+}
+
+#[test]
+fn a_part_of_an_earlier_run_is_gone_on_from() {
+    let pair = Pair::new();
+    let content = noise(1, 16 * MIB);
+    write(pair.from.path(), "big", &content);
+    write(pair.to.path(), "other", b"so that it is not fresh");
+    let part = volume::temp::part_name(&wire::Name::new(b"big").unwrap()).to_string();
+    write(pair.to.path(), &part, &content[..10 * MIB]);
+    let outcome = pair.converge_twice(delete());
+    assert_eq!(outcome.sender.bytes_literal, 6 * MIB as u64);
+    assert_eq!(outcome.summary().files_deleted, 1);
+}
+
+#[test]
+fn stale_temporary_names_go_and_similar_ones_stay() {
+    let pair = Pair::new();
+    write(pair.from.path(), "a", b"a");
+    pair.converge(Options::default());
+    write(pair.to.path(), ".pvferry-0123456789abcdef.part", b"stale");
+    write(pair.to.path(), ".pvferry-0123456789abcdef.new/x", b"stale");
+    write(pair.to.path(), ".pvferry-mine", b"not ours");
+    pair.sync(Options::default()).assert_clean();
+    assert_eq!(pair.differences(), [".pvferry-mine: only in B"]);
+}
+
+#[test]
+fn a_renamed_directory_of_large_files_sends_almost_nothing() {
+    let pair = Pair::new();
+    for n in 0..5 {
+        write(pair.from.path(), &format!("old/f{n}"), &noise(n, 2 * MIB));
+    }
+    pair.converge(delete());
+    fs::rename(pair.from.path().join("old"), pair.from.path().join("new")).unwrap();
+    let outcome = pair.converge_twice(delete());
+    assert_eq!(outcome.sender.bytes_literal, 0);
+    assert!(outcome.sender.wire_sent < 20_000, "{}", outcome.sender.wire_sent);
+}
+
+#[test]
+fn a_rename_onto_other_content_of_the_same_size_and_time_is_not_believed() {
+    let pair = Pair::new();
+    write(pair.from.path(), "old", &noise(1, 2 * MIB));
+    set_mtime(&pair.from.path().join("old"), 7, 7);
+    pair.converge(delete());
+    fs::remove_file(pair.from.path().join("old")).unwrap();
+    write(pair.from.path(), "new", &noise(2, 2 * MIB));
+    set_mtime(&pair.from.path().join("new"), 7, 7);
+    pair.converge_twice(delete());
+}
+
+#[test]
+fn deep_and_long_paths_arrive() {
+    let pair = Pair::new();
+    let long = "n".repeat(175);
+    write(pair.from.path(), &format!("{long}/{long}/{long}/file"), b"three long names");
+    let deep: Vec<_> = (0..90).map(|n| format!("d{n}")).collect();
+    write(pair.from.path(), &format!("{}/file", deep.join("/")), b"ninety down");
+    pair.converge_twice(delete());
+}
+
+#[test]
+fn a_path_longer_than_any_path_may_be() {
+    let pair = Pair::new();
+    let name = wire::Name::new(&[b'x'; 200]).unwrap();
+    let mut at = volume::Dir::open_root(pair.from.path()).unwrap();
+    for _ in 0..40 {
+        rustix::fs::mkdirat(at.descriptor().unwrap(), name.as_bytes(), rustix::fs::Mode::RWXU)
+            .unwrap();
+        at = at.open_child(&name).unwrap();
+    }
+    let outcome = pair.converge_twice(delete());
+    assert_eq!(outcome.summary().entries, 40);
+    for dir in [&pair.from, &pair.to] {
+        let done = std::process::Command::new("rm").arg("-rf").arg(dir.path()).status();
+        assert!(done.unwrap().success());
+    }
+}
+
+#[test]
+fn a_large_directory_takes_several_frames() {
+    let pair = Pair::new();
+    for n in 0..2048 {
+        write(pair.from.path(), &format!("many/f{n}"), n.to_string().as_bytes());
+    }
+    pair.converge(Options::default());
+    for n in (0..2048).step_by(100) {
+        write(pair.from.path(), &format!("many/f{n}"), b"changed");
+    }
+    let outcome = pair.converge_twice(delete());
+    assert_eq!(outcome.summary().files_written, 21);
+}

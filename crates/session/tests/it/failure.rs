@@ -1,0 +1,229 @@
+//! What breaks: never a success that is none, and the next run converges.
+
+use std::{fs, time::Duration};
+
+use wire::Options;
+
+use super::support::*;
+
+/// A pair with something of every way that content takes.
+fn mixed() -> Pair {
+    let pair = Pair::new();
+    let (from, to) = (pair.from.path(), pair.to.path());
+    for n in 0..12 {
+        write(from, &format!("new{}/f{n}", n % 3), &noise(n, 3000));
+        write(to, &format!("gone/f{n}"), &noise(n, 50));
+    }
+    let mut large = noise(1, 2 << 20);
+    write(to, "patched", &large);
+    large[1 << 20] ^= 1;
+    write(from, "patched", &large);
+    set_mtime(&to.join("patched"), 4, 4);
+    write(from, "small", b"new");
+    write(to, "small", b"older");
+    write(from, "shifted", &[&b"!"[..], &noise(7, 600_000)].concat());
+    write(to, "shifted", &noise(7, 600_000));
+    write(from, "whole", &noise(8, 300_000));
+    pair
+}
+
+fn options() -> Options {
+    Options { delete: true, verify: true, ..Options::default() }
+}
+
+/// Bytes that a session over `mixed` sends and receives, handshake included.
+fn length() -> (u64, u64) {
+    let outcome = mixed().converge(options());
+    (outcome.sender.wire_sent + 200, outcome.sender.wire_received + 200)
+}
+
+fn points(length: u64, count: u64) -> impl Iterator<Item = u64> {
+    (0..40).map(|n| n * 9).chain((0..count).map(move |n| n * length / count))
+}
+
+#[test]
+fn a_connection_cut_at_any_byte_is_an_error_and_the_next_run_converges() {
+    let (sent, received) = length();
+    let after_written =
+        points(sent, 60).map(|at| Faults { cut_after_written: Some(at), ..Faults::default() });
+    let after_read =
+        points(received, 60).map(|at| Faults { cut_after_read: Some(at), ..Faults::default() });
+    for faults in after_written.chain(after_read) {
+        let pair = mixed();
+        let outcome = sync_over(pair.from.path(), pair.to.path(), options(), faults);
+        if outcome.sent.is_ok() {
+            // All that was lost is what comes behind the commit record.
+            assert_eq!(outcome.exit_code(), 0);
+            pair.assert_equal();
+        }
+        pair.converge(options());
+    }
+}
+
+#[test]
+fn a_byte_changed_anywhere_is_never_a_success_with_other_content() {
+    let (sent, received) = length();
+    let written = points(sent, 40).map(|at| Faults { flip_written: Some(at), ..Faults::default() });
+    let read = points(received, 40).map(|at| Faults { flip_read: Some(at), ..Faults::default() });
+    for faults in written.chain(read) {
+        let pair = mixed();
+        let (from, to) = (pair.from.path(), pair.to.path());
+        let outcome = sync_with(from, to, options(), faults, Some(Duration::from_secs(1)));
+        if outcome.exit_code() == 0 {
+            pair.assert_equal();
+        }
+    }
+}
+
+#[test]
+fn a_cancelled_session_says_so_at_both_ends_and_resumes() {
+    let pair = Pair::new();
+    for n in 0..20 {
+        write(pair.from.path(), &format!("f{n}"), &noise(n, 400_000));
+    }
+    let context = context(20);
+    context.cancel.cancel();
+    let (sent, received) = block_on(async {
+        let (a, b) = tokio::io::duplex(1 << 16);
+        let near = send(a, pair.from.path(), Options::default(), context);
+        tokio::join!(near, receive(b, pair.to.path(), self::context(20)))
+    });
+    assert!(matches!(sent, Err(session::Error::Cancelled)));
+    assert!(matches!(received, Err(session::Error::Aborted(20, _))), "{:?}", received.err());
+    pair.converge(Options::default());
+}
+
+fn context(io_timeout: u32) -> session::Context {
+    super::support::context(io_timeout)
+}
+
+#[test]
+fn a_full_volume_ends_the_session_with_its_reason_at_both_ends() {
+    let pair = Pair::new();
+    let target = pair.to.path().join("volume");
+    fs::create_dir(&target).unwrap();
+    let mounted = std::process::Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=1m", "none"])
+        .arg(&target)
+        .status();
+    if !mounted.is_ok_and(|status| status.success()) {
+        assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "CI mounts file systems");
+        eprintln!("SKIPPED: may not mount tmpfs");
+        return;
+    }
+    write(pair.from.path(), "large", &noise(1, 3 << 20));
+    let outcome = sync(pair.from.path(), &target, Options::default());
+    let journal = journal_name();
+    let others = |entry: &fs::DirEntry| entry.file_name() != *journal;
+    let left = fs::read_dir(&target).unwrap().filter(|e| others(e.as_ref().unwrap())).count();
+    assert!(std::process::Command::new("umount").arg(&target).status().unwrap().success());
+    assert_eq!(outcome.received.as_ref().map_or_else(session::Error::exit_code, |_| 0), 11);
+    let error = outcome.sent.unwrap_err();
+    assert_eq!(error.exit_code(), 11);
+    assert!(error.to_string().contains("large"), "{error}");
+    assert_eq!(left, 0, "temporary files are gone");
+}
+
+#[test]
+fn a_second_session_to_the_same_volume_is_refused_and_the_first_leaves_it_free() {
+    let pair = Pair::new();
+    write(pair.from.path(), "a", b"a");
+    let asked = hello(Options::default(), 2);
+    let first = session::Target::open(pair.to.path(), &asked).unwrap();
+    let refused = session::Target::open(pair.to.path(), &asked).err().unwrap();
+    assert_eq!(refused.0, wire::Refusal::Busy);
+    drop(first);
+    for _ in 0..20 {
+        pair.converge(Options::default());
+    }
+}
+
+#[test]
+fn an_unreadable_root_is_an_error_of_the_volume() {
+    let pair = Pair::new();
+    write(pair.from.path(), "dir/a", b"a");
+    let gone = pair.from.path().join("dir");
+    let outcome = block_on(async {
+        let (a, b) = tokio::io::duplex(1 << 16);
+        let source = session::Source::Tree(volume::Dir::open_root(&gone).unwrap());
+        fs::remove_dir_all(&gone).unwrap();
+        let near = async {
+            let mut a = a;
+            let agreed = session::handshake::open(&mut a, hello(delete(), 2)).await?;
+            session::send(vec![a], agreed, source, context(2)).await
+        };
+        tokio::join!(near, receive(b, pair.to.path(), context(2)))
+    });
+    // Linux lists a removed directory as empty.
+    assert!(matches!(outcome.0, Err(session::Error::EmptySource | session::Error::Volume(_))));
+    assert!(matches!(outcome.1, Err(session::Error::Aborted(..))));
+}
+
+fn journal_name() -> String {
+    volume::temp::part_name(&wire::Name::new(b".pvferry-session").unwrap()).to_string()
+}
+
+/// A volume whose files have the right size and time and not the right content, and what the
+/// journal in it says.
+fn after_a_power_cut(boot_id: &[u8]) -> Pair {
+    let pair = Pair::new();
+    for (name, len) in [("small", 100), ("dir/large", 2 << 20)] {
+        write(pair.from.path(), name, &noise(1, len));
+        write(pair.to.path(), name, &vec![0; len]);
+        set_mtime(&pair.from.path().join(name), 5, 5);
+        set_mtime(&pair.to.path().join(name), 5, 5);
+    }
+    write(pair.to.path(), &journal_name(), boot_id);
+    pair
+}
+
+#[test]
+fn a_journal_of_another_start_of_the_machine_has_everything_compared_by_content() {
+    let pair = after_a_power_cut(b"another start");
+    let outcome = pair.converge(delete());
+    assert_eq!(outcome.summary().files_written, 2);
+    assert!(outcome.actions[0].contains("went down"), "{:?}", outcome.actions);
+    assert!(!pair.to.path().join(journal_name()).exists());
+    assert_eq!(pair.converge(delete()).actions, Vec::<String>::new());
+}
+
+#[test]
+fn a_journal_of_this_start_of_the_machine_means_nothing() {
+    let boot_id = fs::read("/proc/sys/kernel/random/boot_id").unwrap();
+    let pair = after_a_power_cut(&boot_id);
+    let outcome = pair.sync(delete());
+    outcome.assert_clean();
+    assert_eq!(outcome.summary().files_written, 0);
+    assert!(!pair.to.path().join(journal_name()).exists());
+}
+
+#[test]
+fn a_session_that_is_cut_leaves_the_journal_as_it_was() {
+    for boot_id in [None, Some(b"another start")] {
+        let pair = Pair::new();
+        for n in 0..30 {
+            write(pair.from.path(), &format!("f{n}"), &noise(n, 500_000));
+        }
+        write(pair.to.path(), "old", b"old");
+        if let Some(boot_id) = boot_id {
+            write(pair.to.path(), &journal_name(), boot_id);
+        }
+        let faults = Faults { cut_after_written: Some(5_000_000), ..Faults::default() };
+        assert!(sync_over(pair.from.path(), pair.to.path(), delete(), faults).sent.is_err());
+        let here = fs::read("/proc/sys/kernel/random/boot_id").unwrap();
+        let expected = boot_id.map_or(here, |id| id.to_vec());
+        assert_eq!(fs::read(pair.to.path().join(journal_name())).unwrap(), expected);
+        pair.converge_twice(delete());
+    }
+}
+
+#[test]
+fn a_source_that_holds_the_journal_s_name_is_told() {
+    let pair = Pair::new();
+    write(pair.from.path(), &journal_name(), b"of its own");
+    write(pair.from.path(), "a", b"a");
+    pair.sync(delete()).assert_problem(23, &journal_name());
+    write(pair.from.path(), &format!("dir/{}", journal_name()), b"like any other");
+    fs::remove_file(pair.from.path().join(journal_name())).unwrap();
+    pair.converge(delete());
+}

@@ -1,0 +1,172 @@
+//! A real sender against receivers that break the rules: it ends with a clean error, in time.
+
+use std::time::Duration;
+
+use session::{Error, Result, Summary, handshake};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+use wire::{
+    Commit, EntryId, Opening, Options, Plan, Reply, ToReceiver, ToSender, VERSION, Want,
+    WeakStrong, Welcome,
+};
+
+use super::support::*;
+
+/// Agrees to a session, answers the first listing with `script`, and reads on.
+async fn play(mut stream: DuplexStream, script: Vec<ToSender>) {
+    let Opening::Hello(_) = handshake::read_opening(&mut stream).await.unwrap() else { return };
+    let welcome = Welcome {
+        version: VERSION,
+        nonce: [0; 32],
+        session: [0; 16],
+        fresh: false,
+        window: 4 << 20,
+        streams: 1,
+        losses: Vec::new(),
+    };
+    handshake::reply(&mut stream, &Reply::Welcome(Box::new(welcome))).await.unwrap();
+    let mut input = bytes::BytesMut::new();
+    // Both listings and their end, or whatever comes first.
+    let listed = async {
+        while stream.read_buf(&mut input).await.unwrap_or(0) > 0 {
+            while let Ok(Some(frame)) = wire::Frame::take(&mut input, 1 << 21) {
+                if matches!(ToReceiver::decode(frame), Ok(ToReceiver::EndOfListing(_))) {
+                    return;
+                }
+            }
+        }
+    };
+    let _ = tokio::time::timeout(Duration::from_millis(500), listed).await;
+    for message in script {
+        let frame = message.encode();
+        if stream.write_all(&frame.head).await.is_err() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(3)).await;
+    }
+    let mut rest = Vec::new();
+    let _ = tokio::time::timeout(Duration::from_secs(8), stream.read_to_end(&mut rest)).await;
+}
+
+/// Sends a file `large` (id 1) and a directory `sub` (id 2) with `inner` (id 3) in it.
+fn against(script: Vec<ToSender>) -> Result<Summary> {
+    let pair = Pair::new();
+    write(pair.from.path(), "large", &noise(1, 2 << 20));
+    write(pair.from.path(), "sub/inner", b"inner");
+    block_on(async {
+        let (a, b) = tokio::io::duplex(1 << 20);
+        let near = send(a, pair.from.path(), Options::default(), context(2));
+        tokio::join!(near, play(b, script)).0
+    })
+}
+
+fn breaks(script: Vec<ToSender>) {
+    let shown = format!("{script:?}").chars().take(200).collect::<String>();
+    match against(script) {
+        Err(Error::Protocol(why)) => assert!(!why.contains("internal"), "{shown}: {why}"),
+        Err(Error::Decode(_) | Error::Timeout(_) | Error::Delta(_)) => {}
+        other => panic!("{shown}: {other:?}"),
+    }
+}
+
+fn plan(first: u64, wants: Vec<(u32, Want)>) -> ToSender {
+    ToSender::Plan(Plan { first, wants, ..Plan::default() })
+}
+
+const DELTA: Want = Want::Delta { basis_len: 2 << 20, segment_log2: 16 };
+
+#[test]
+fn plans_that_make_no_sense() {
+    breaks(vec![plan(99, vec![])]);
+    breaks(vec![plan(1, vec![]), plan(1, vec![])]);
+    breaks(vec![plan(1, vec![(7, Want::Whole)])]);
+    breaks(vec![plan(1, vec![(u32::MAX, Want::Whole)])]);
+    breaks(vec![plan(1, vec![(1, Want::Whole)])]);
+    breaks(vec![plan(1, vec![(0, Want::Whole), (0, DELTA)])]);
+    breaks(vec![ToSender::Plan(Plan { first: 1, new_directories: vec![0], ..Plan::default() })]);
+    breaks(vec![ToSender::Plan(Plan { first: 1, later: vec![0, 0], ..Plan::default() })]);
+}
+
+#[test]
+fn wants_that_make_no_sense() {
+    breaks(vec![ToSender::Wanted(vec![(EntryId(1), Want::Whole)])]);
+    let long = Want::Delta { basis_len: 2 << 20, segment_log2: 30 };
+    breaks(vec![plan(1, vec![(0, long)])]);
+    let huge = Want::Delta { basis_len: 1 << 62, segment_log2: 30 };
+    breaks(vec![plan(1, vec![(0, huge)])]);
+}
+
+#[test]
+fn answers_that_nobody_asked_for() {
+    let begun = || vec![plan(1, vec![(0, DELTA)]), plan(3, vec![])];
+    for (first, hashes, last) in [(5, 3, false), (0, 0, false)] {
+        let mut script = begun();
+        script.push(ToSender::Signature(EntryId(1), first, vec![[0; 16]; hashes], last));
+        breaks(script);
+    }
+    for answer in [
+        ToSender::Leaves(EntryId(1), 3, vec![[0; 16]; 16]),
+        ToSender::Blocks(EntryId(1), vec![WeakStrong { weak: 0, strong: [0; 16] }; 100], true),
+    ] {
+        let mut script = begun();
+        script.push(answer);
+        breaks(script);
+    }
+}
+
+#[test]
+fn a_search_that_is_answered_with_too_much_or_too_little() {
+    for count in [8000, 1] {
+        let mut script = vec![plan(1, vec![(0, DELTA)]), plan(3, vec![])];
+        script.push(ToSender::Signature(EntryId(1), 0, vec![[0; 16]; 32], true));
+        script.extend((0..8).map(|n| ToSender::Leaves(EntryId(1), n, Vec::new())));
+        let block = WeakStrong { weak: 0, strong: [0; 16] };
+        script.push(ToSender::Blocks(EntryId(1), vec![block; count], true));
+        breaks(script);
+    }
+}
+
+#[test]
+fn more_signatures_than_the_window() {
+    let signature = ToSender::Signature(EntryId(50), 0, vec![[0; 16]; 30_000], false);
+    let script = vec![signature; 40];
+    // Those of an unknown file are given back, so this is only bounded, not refused.
+    assert!(against(script).is_err());
+}
+
+#[test]
+fn a_commit_too_early_is_an_error() {
+    breaks(vec![ToSender::Commit(Commit::default())]);
+    breaks(vec![plan(1, vec![]), ToSender::Commit(Commit::default())]);
+    breaks(vec![plan(1, vec![(0, DELTA)]), plan(3, vec![]), ToSender::Commit(Commit::default())]);
+}
+
+#[test]
+fn a_commit_of_something_else_is_no_success() {
+    let summary =
+        against(vec![plan(1, vec![]), plan(3, vec![]), ToSender::Commit(Commit::default())])
+            .unwrap();
+    assert_eq!(summary.exit_code, 23);
+    assert_eq!(summary.problems[0].what, "the manifests of both ends differ");
+}
+
+#[test]
+fn a_receiver_that_gives_up_is_heard() {
+    let error = against(vec![ToSender::Abort(11, "no room for it".into())]).unwrap_err();
+    assert_eq!(error.exit_code(), 11);
+    assert!(error.to_string().contains("no room for it"));
+}
+
+#[test]
+fn a_receiver_that_closes_is_never_a_success() {
+    let pair = Pair::new();
+    write(pair.from.path(), "a", b"a");
+    let sent = block_on(async {
+        let (a, mut b) = tokio::io::duplex(1 << 20);
+        let far = async {
+            let _ = handshake::read_opening(&mut b).await;
+            drop(b);
+        };
+        tokio::join!(send(a, pair.from.path(), Options::default(), context(2)), far).0
+    });
+    assert!(matches!(sent, Err(Error::Eof | Error::Stream(_))));
+}

@@ -1,0 +1,283 @@
+//! A real receiver against senders that break the rules: it ends with a clean error, in time.
+
+use std::{fs, time::Duration};
+
+use bytes::Bytes;
+use session::{Error, Received, Result, handshake};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+use wire::{
+    Attributes, Ended, Entry, EntryId, FileKind, Goodbye, Listed, Listing, Metadata, Name, Options,
+    SmallFile, Timestamp, ToReceiver,
+};
+
+use super::support::*;
+
+pub(crate) fn meta(kind: FileKind, size: u64) -> Metadata {
+    Metadata {
+        kind,
+        mode: 0o755,
+        uid: 0,
+        gid: 0,
+        size,
+        mtime: Timestamp { secs: 5, nanos: 5 },
+        rdev: (0, 0),
+        attributes: Attributes::default(),
+        xattrs: Vec::new(),
+    }
+}
+
+fn listed(name: &str, kind: FileKind, size: u64) -> Listed {
+    let name = Name::new(name.as_bytes()).unwrap();
+    let entry = Entry { name, meta: meta(kind, size), target: Box::default() };
+    Listed { entry, link: None, mount: false, content: None }
+}
+
+fn file(name: &str, size: u64) -> Listed {
+    listed(name, FileKind::File, size)
+}
+
+fn dir(name: &str) -> Listed {
+    listed(name, FileKind::Directory, 0)
+}
+
+fn listing(directory: u64, first: u64, entries: Vec<Listed>) -> ToReceiver {
+    let (directory, first) = (EntryId(directory), EntryId(first));
+    let listing = Listing { directory, first, last: true, complete: true, unasked: false, entries };
+    ToReceiver::Listing(listing)
+}
+
+fn end() -> ToReceiver {
+    ToReceiver::EndOfListing(Box::new(meta(FileKind::Directory, 0)))
+}
+
+fn whole(id: u64, frames: u64, size: u64) -> ToReceiver {
+    let ended = Ended::Whole(Box::new(meta(FileKind::File, size)), [0; 32]);
+    ToReceiver::EndOfFile(EntryId(id), frames, ended)
+}
+
+fn data(id: u64, offset: u64, len: usize) -> ToReceiver {
+    ToReceiver::Data(EntryId(id), offset, Bytes::from(vec![1; len]))
+}
+
+fn patch(id: u64, offset: u64, len: usize) -> ToReceiver {
+    ToReceiver::Patch(EntryId(id), offset, Bytes::from(vec![1; len]))
+}
+
+async fn play(mut stream: DuplexStream, options: Options, script: Vec<ToReceiver>) {
+    handshake::open(&mut stream, hello(options, 2)).await.unwrap();
+    for message in script {
+        let frame = message.encode();
+        let bytes = [&frame.head[..], &frame.payload[..]].concat();
+        if stream.write_all(&bytes).await.is_err() {
+            break;
+        }
+        // Room for the receiver to come to each message by itself.
+        tokio::time::sleep(Duration::from_millis(3)).await;
+    }
+    let mut answers = Vec::new();
+    let _ = tokio::time::timeout(Duration::from_secs(8), stream.read_to_end(&mut answers)).await;
+}
+
+/// Plays `script` to a receiver whose volume holds the file `old`, the large file `large` and the
+/// directory `sub`.
+fn against(options: Options, script: Vec<ToReceiver>) -> (Pair, Result<Received>) {
+    let pair = Pair::new();
+    write(pair.to.path(), "old", b"old");
+    write(pair.to.path(), "large", &noise(1, 2 << 20));
+    write(pair.to.path(), "sub/inner", b"inner");
+    let received = block_on(async {
+        let (a, b) = tokio::io::duplex(1 << 20);
+        tokio::join!(play(a, options, script), receive(b, pair.to.path(), context(2))).1
+    });
+    (pair, received)
+}
+
+fn breaks(script: Vec<ToReceiver>) {
+    let shown: Vec<_> =
+        script.iter().map(|m| format!("{m:?}").chars().take(80).collect::<String>()).collect();
+    let (_, received) = against(delete(), script);
+    match received {
+        Err(Error::Protocol(why)) => assert!(!why.contains("internal"), "{shown:?}: {why}"),
+        Err(Error::Decode(_) | Error::Timeout(_)) => {}
+        other => panic!("{shown:?}: {:?}", other.map(|r| r.acknowledged)),
+    }
+}
+
+#[test]
+fn listings_that_make_no_sense() {
+    breaks(vec![listing(0, 1, vec![file("b", 1), file("a", 1)]), end()]);
+    breaks(vec![listing(0, 1, vec![file("a", 1), file("a", 1)]), end()]);
+    breaks(vec![listing(7, 1, vec![file("a", 1)]), end()]);
+    breaks(vec![end()]);
+    breaks(vec![listing(0, 1, vec![dir("d")]), end()]);
+    breaks(vec![end(), end()]);
+    breaks(vec![listing(0, 1, vec![]), listing(0, 1, vec![file("a", 0)]), end()]);
+    breaks(vec![listing(0, 1, vec![file("huge", i64::MAX as u64)]), end()]);
+    let far = Listed { link: Some(EntryId(99)), ..file("a", 1) };
+    breaks(vec![listing(0, 1, vec![far]), end()]);
+}
+
+#[test]
+fn no_end_of_the_listing() {
+    breaks(vec![listing(0, 1, vec![file("old", 3)])]);
+}
+
+#[test]
+fn ids_that_are_used_twice() {
+    breaks(vec![
+        listing(0, 1, vec![dir("d")]),
+        listing(1, 1, vec![dir("e")]),
+        listing(1, 2, vec![]),
+        end(),
+    ]);
+    breaks(vec![
+        listing(0, 0x7fff, vec![file("a", 100_000), file("b", 100_000)]),
+        listing(0, 0x7fff, vec![]),
+        end(),
+    ]);
+    breaks(vec![
+        listing(0, 1, vec![dir("d"), file("large", 1 << 20)]),
+        listing(1, 2, vec![file("x", 100_000)]),
+        end(),
+        whole(2, 0, 0),
+        whole(2, 0, 0),
+    ]);
+}
+
+#[test]
+fn content_that_nobody_asked_for() {
+    breaks(vec![data(9, 0, 10), listing(0, 1, vec![]), end()]);
+    breaks(vec![listing(0, 1, vec![file("new", 5)]), whole(1, 0, 5), whole(1, 0, 5), end()]);
+    let small = SmallFile {
+        entry: EntryId(3),
+        meta: meta(FileKind::File, 1),
+        content: Bytes::from_static(b"x"),
+    };
+    breaks(vec![ToReceiver::SmallFiles(vec![small]), listing(0, 1, vec![]), end()]);
+    breaks(vec![ToReceiver::Goodbye(Goodbye { exit_code: 0 })]);
+}
+
+#[test]
+fn content_of_the_wrong_kind_or_place() {
+    let asked = || listing(0, 1, vec![file("large", 3 << 20), file("new", 200_000)]);
+    for message in [
+        data(1, 0, 10),
+        patch(2, 0, 10),
+        ToReceiver::Rebuild(EntryId(1), 1 << 40),
+        ToReceiver::Rebuild(EntryId(2), 0),
+        ToReceiver::Copy(EntryId(1), 0, 0, 10),
+        ToReceiver::LeafRequest(EntryId(1), u32::MAX),
+        ToReceiver::LeafRequest(EntryId(2), 0),
+        ToReceiver::BlockRequest(EntryId(1), 1 << 50, 4096),
+        ToReceiver::BlockRequest(EntryId(2), 0, 4096),
+        data(2, 1, 10),
+        data(2, (64 << 20) - 65536, 1 << 20),
+    ] {
+        breaks(vec![asked(), message, end()]);
+    }
+    breaks(vec![asked(), data(2, 65536, 10), data(2, 0, 10), end()]);
+    let rebuild = || ToReceiver::Rebuild(EntryId(1), 1 << 20);
+    breaks(vec![asked(), rebuild(), rebuild(), end()]);
+    breaks(vec![asked(), rebuild(), ToReceiver::Copy(EntryId(1), 0, 1 << 40, 10), end()]);
+    breaks(vec![asked(), data(2, 0, 10), data(2, 65536, 10), whole(2, 1, 200_000), end()]);
+}
+
+/// The file is named as wrong, and what stood there stays or is marked.
+#[test]
+fn content_that_is_not_what_its_digest_says() {
+    let scripts = [
+        vec![data(1, 0, 100_000), whole(1, 1, 100_000)],
+        vec![data(1, 0, 100_000), whole(1, 1, 50_000)],
+        vec![data(1, 1 << 40, 100), whole(1, 1, 100_000)],
+        vec![whole(1, 0, 1 << 46)],
+    ];
+    for mut script in scripts {
+        script.insert(0, listing(0, 1, vec![file("new", 100_000)]));
+        script.push(end());
+        let (pair, received) = against(Options::default(), script);
+        let received = received.unwrap();
+        assert!(!received.acknowledged);
+        assert_eq!(received.summary.exit_code, 23);
+        assert!(!pair.to.path().join("new").exists());
+        assert_eq!(fs::read_dir(pair.to.path()).unwrap().count(), 3, "no temporary file is left");
+    }
+}
+
+#[test]
+fn a_patch_that_is_not_what_its_digest_says_leaves_the_file_marked() {
+    let script = vec![
+        listing(0, 1, vec![file("large", 2 << 20)]),
+        patch(1, 4096, 4096),
+        whole(1, 1, 2 << 20),
+        end(),
+    ];
+    let (pair, received) = against(Options::default(), script);
+    assert_eq!(received.unwrap().summary.exit_code, 23);
+    let large = fs::metadata(pair.to.path().join("large")).unwrap();
+    let dirty = volume::writer::DIRTY;
+    let mtime = std::os::unix::fs::MetadataExt::mtime(&large);
+    assert_eq!(mtime, dirty.secs);
+}
+
+#[test]
+fn an_incomplete_listing_deletes_nothing() {
+    let incomplete = |directory, first, entries| match listing(directory, first, entries) {
+        ToReceiver::Listing(listing) => ToReceiver::Listing(Listing { complete: false, ..listing }),
+        other => other,
+    };
+    let script = vec![incomplete(0, 1, vec![dir("sub")]), incomplete(1, 2, vec![]), end()];
+    let (pair, received) = against(delete(), script);
+    assert_eq!(received.unwrap().summary.files_deleted, 0);
+    assert!(pair.to.path().join("sub/inner").exists());
+}
+
+#[test]
+fn an_empty_listing_of_the_root_deletes_nothing_unless_meant() {
+    let (pair, received) = against(delete(), vec![listing(0, 1, vec![]), end()]);
+    assert_eq!(received.unwrap().summary.files_deleted, 0);
+    assert!(pair.to.path().join("sub/inner").exists());
+}
+
+#[test]
+fn more_than_the_window_is_an_error() {
+    let script = (0..40).map(|n| data(77, n << 20, 1 << 20)).collect();
+    let (_, received) = against(Options::default(), script);
+    assert!(matches!(received, Err(Error::Protocol("more than the window permits"))));
+}
+
+#[test]
+fn small_frames_count_for_what_they_cost() {
+    let script = vec![ToReceiver::Hole(EntryId(77), 0, 1); 20_000];
+    let mut bytes = Vec::new();
+    script.iter().for_each(|m| bytes.extend_from_slice(&m.encode().head));
+    let pair = Pair::new();
+    let received = block_on(async {
+        let (mut a, b) = tokio::io::duplex(1 << 20);
+        let flood = async {
+            handshake::open(&mut a, hello(Options::default(), 2)).await.unwrap();
+            let _ = a.write_all(&bytes).await;
+            let mut answers = Vec::new();
+            let _ = a.read_to_end(&mut answers).await;
+        };
+        tokio::join!(flood, receive(b, pair.to.path(), context(2))).1
+    });
+    assert!(matches!(received, Err(Error::Protocol("more than the window permits"))));
+}
+
+#[test]
+fn the_reason_reaches_the_sender() {
+    let pair = Pair::new();
+    let aborted = block_on(async {
+        let (mut a, b) = tokio::io::duplex(1 << 20);
+        let script = async {
+            handshake::open(&mut a, hello(Options::default(), 2)).await.unwrap();
+            let _ = a.write_all(&[255; 100]).await;
+            let mut answers = bytes::BytesMut::new();
+            while a.read_buf(&mut answers).await.unwrap() > 0 {}
+            let frame = wire::Frame::take(&mut answers, 1 << 20).unwrap().unwrap();
+            wire::ToSender::decode(frame).unwrap()
+        };
+        tokio::join!(script, receive(b, pair.to.path(), context(2))).0
+    });
+    assert!(matches!(aborted, wire::ToSender::Abort(2, _)), "{aborted:?}");
+}
