@@ -1,0 +1,404 @@
+//! What can go wrong, in sentences that say which phase failed and whose identity was at fault.
+//!
+//! * [`Error`]: the error of this crate. [`Error::kind`] is its phase, a stable word for status files and metrics.
+//! * [`IdentityError`]: our own files are missing, broken or expired.
+//! * [`PeerError`]: we refuse the peer. [`Refusal`]: the peer refuses us.
+//!
+//! Errors met on an established connection travel as [`std::io::Error`]; [`Error::from_io`] takes them out again.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rustls::{AlertDescription, CertificateError};
+use rustls_pki_types::UnixTime;
+
+use crate::endpoint::Endpoint;
+use crate::spiffe::Role;
+use crate::target::Target;
+
+/// A failure of the tunnel.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Our own identity cannot be used.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The server's host name has no address.
+    #[error("cannot resolve {target}: {source}")]
+    Resolve {
+        /// Who was to be reached.
+        target: Target,
+        /// The resolver's answer.
+        source: io::Error,
+    },
+    /// No address of the server took the connection.
+    #[error("cannot connect to {target}: {source}")]
+    Connect {
+        /// Who was to be reached.
+        target: Target,
+        /// The answer of the last address.
+        source: io::Error,
+    },
+    /// The server did not answer in time.
+    #[error("no answer from {target} within {} s", after.as_secs_f64())]
+    ConnectTimeout {
+        /// Who was to be reached.
+        target: Target,
+        /// How long it was waited for.
+        after: Duration,
+    },
+    /// The peer took the connection and did not finish the TLS handshake in time.
+    #[error("the peer did not finish the TLS handshake in time")]
+    HandshakeTimeout,
+    /// The peer closed the connection in the middle of the TLS handshake.
+    #[error("the peer closed the connection during the TLS handshake")]
+    HandshakeClosed,
+    /// The peer does not speak TLS as we do: no TLS at all, an older version, a broken record.
+    #[error("TLS failed: {0}")]
+    Tls(#[source] rustls::Error),
+    /// We refuse the peer's certificate.
+    #[error(transparent)]
+    Peer(#[from] PeerError),
+    /// The peer refuses our certificate.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The connection ended without the peer's close_notify: what arrived may be cut short.
+    #[error("the connection was cut: the peer did not say that it had sent everything")]
+    Truncated,
+    /// The established connection broke.
+    #[error("the connection to the peer broke: {0}")]
+    Io(#[source] io::Error),
+    /// The plaintext side of the tunnel failed.
+    #[error("{endpoint}: {source}")]
+    Local {
+        /// The plaintext address.
+        endpoint: Endpoint,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Plaintext would leave this machine.
+    #[error("{0} is not on this machine's loopback: plaintext would leave it")]
+    NotLocal(Endpoint),
+    /// The address for TLS connections cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address asked for.
+        address: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// More connections than allowed; the new one was closed.
+    #[error("{limit} connections are open, which is the limit")]
+    TooMany {
+        /// The limit.
+        limit: usize,
+    },
+    /// A certificate could not be made.
+    #[error(transparent)]
+    Pki(#[from] crate::pki::PkiError),
+}
+
+/// The phase in which an [`Error`] arose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Kind {
+    /// Looking up the server's address.
+    Dns,
+    /// The server's address is there, and nothing listens.
+    Refused,
+    /// No answer within the time allowed.
+    ConnectTimeout,
+    /// The network, before or after the connection stood.
+    Network,
+    /// The TLS handshake or record layer.
+    Tls,
+    /// A certificate: ours, the peer's, or ours in the peer's eyes.
+    Identity,
+    /// The plaintext side.
+    Local,
+    /// How the tunnel was set up.
+    Setup,
+}
+
+impl Kind {
+    /// A stable word for status files and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Dns => "dns",
+            Self::Refused => "refused",
+            Self::ConnectTimeout => "connect-timeout",
+            Self::Network => "network",
+            Self::Tls => "tls",
+            Self::Identity => "identity",
+            Self::Local => "local",
+            Self::Setup => "setup",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Error {
+    /// The phase that failed.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Identity(_) | Self::Peer(_) | Self::Refused(_) => Kind::Identity,
+            Self::Resolve { .. } => Kind::Dns,
+            Self::Connect { source, .. } if source.kind() == io::ErrorKind::ConnectionRefused => {
+                Kind::Refused
+            }
+            Self::ConnectTimeout { .. } => Kind::ConnectTimeout,
+            Self::Connect { .. } | Self::Truncated | Self::Io(_) | Self::TooMany { .. } => {
+                Kind::Network
+            }
+            Self::HandshakeTimeout | Self::HandshakeClosed | Self::Tls(_) => Kind::Tls,
+            Self::Local { .. } => Kind::Local,
+            Self::NotLocal(_) | Self::Listen { .. } | Self::Pki(_) => Kind::Setup,
+        }
+    }
+
+    /// Whether the same attempt may succeed a little later without anyone changing anything.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Resolve { .. }
+            | Self::Connect { .. }
+            | Self::ConnectTimeout { .. }
+            | Self::HandshakeTimeout
+            | Self::HandshakeClosed
+            | Self::Truncated
+            | Self::Io(_)
+            | Self::TooMany { .. } => true,
+            Self::Local { source, .. } => !matches!(
+                source.kind(),
+                io::ErrorKind::PermissionDenied
+                    | io::ErrorKind::AddrInUse
+                    | io::ErrorKind::AlreadyExists
+                    | io::ErrorKind::InvalidInput
+            ),
+            Self::Identity(_)
+            | Self::Peer(_)
+            | Self::Refused(_)
+            | Self::Tls(_)
+            | Self::NotLocal(_)
+            | Self::Listen { .. }
+            | Self::Pki(_) => false,
+        }
+    }
+
+    /// The error of this crate that an I/O error of a [`TlsStream`](crate::TlsStream) carries.
+    #[must_use]
+    pub fn from_io(error: &io::Error) -> Option<&Self> {
+        error.get_ref()?.downcast_ref()
+    }
+
+    /// What the handshake or the record layer says by `error`; `peer` is the role of the other end.
+    pub(crate) fn from_tls(error: io::Error, peer: Role) -> Self {
+        let tls = match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+            Some(tls) => tls.clone(),
+            None if error.kind() == io::ErrorKind::UnexpectedEof => return Self::Truncated,
+            None => return Self::Io(error),
+        };
+        match tls {
+            rustls::Error::NoCertificatesPresented => Self::Peer(PeerError::NoCertificate),
+            rustls::Error::InvalidCertificate(reason) => {
+                Self::Peer(PeerError::from_tls(&reason, peer))
+            }
+            rustls::Error::AlertReceived(alert) => match Refusal::new(alert, peer) {
+                Some(refusal) => Self::Refused(refusal),
+                None => Self::Tls(rustls::Error::AlertReceived(alert)),
+            },
+            other => Self::Tls(other),
+        }
+    }
+
+    /// As an I/O error that [`Error::from_io`] opens again.
+    pub(crate) fn into_io(self) -> io::Error {
+        let kind = match &self {
+            Self::Truncated => io::ErrorKind::UnexpectedEof,
+            Self::Refused(_) | Self::Peer(_) => io::ErrorKind::PermissionDenied,
+            Self::Io(source) => source.kind(),
+            _ => io::ErrorKind::InvalidData,
+        };
+        io::Error::new(kind, self)
+    }
+}
+
+/// Our own identity cannot be used; the sentence names the file.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {fault}", file.display())]
+pub struct IdentityError {
+    /// The file at fault.
+    pub file: PathBuf,
+    /// What is wrong with it.
+    pub fault: IdentityFault,
+}
+
+/// What is wrong with a file of an identity.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum IdentityFault {
+    /// It cannot be read.
+    #[error("cannot be read: {0}")]
+    Read(#[source] io::Error),
+    /// It holds no PEM block of the kind that belongs there.
+    #[error("holds no {0} in PEM form")]
+    NotPem(&'static str),
+    /// It is larger than any certificate or key.
+    #[error("is larger than any certificate or key")]
+    TooLarge,
+    /// The certificate in it was refused.
+    #[error(transparent)]
+    Certificate(PeerError),
+    /// A certificate in `ca.crt` is not one of an authority.
+    #[error("is not the certificate of an authority")]
+    NotAuthority,
+    /// Its validity is over, or has not begun.
+    #[error("its time of validity is over or has not begun")]
+    NotInForce,
+    /// The key is of a kind that is not supported, or does not belong to the certificate.
+    #[error("is no usable key for the certificate beside it")]
+    Key,
+    /// The identity is for the other end.
+    #[error("speaks for the {have}, and this end is the {need}")]
+    Role {
+        /// The role in the certificate.
+        have: Role,
+        /// The role that is needed here.
+        need: Role,
+    },
+}
+
+/// Why we refuse the peer's certificate.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PeerError {
+    /// None was shown.
+    #[error("the peer showed no certificate")]
+    NoCertificate,
+    /// No authority that we trust has signed it, or none that is still valid.
+    #[error("the certificate is not signed by an authority in ca.crt")]
+    WrongAuthority,
+    /// Its validity is over.
+    #[error("the certificate expired {} s ago", now.saturating_sub(*not_after))]
+    Expired {
+        /// The time of the check, in seconds since 1970.
+        now: u64,
+        /// The end of its validity, in seconds since 1970.
+        not_after: u64,
+    },
+    /// Its validity has not begun.
+    #[error("the certificate becomes valid only in {} s: compare the clocks", not_before.saturating_sub(*now))]
+    NotYetValid {
+        /// The time of the check, in seconds since 1970.
+        now: u64,
+        /// The begin of its validity, in seconds since 1970.
+        not_before: u64,
+    },
+    /// Its extended key usage is not exactly the one for its role.
+    #[error("the certificate is not for use by a {0}")]
+    WrongUsage(Role),
+    /// It cannot be parsed, or is an authority's, or holds what we do not support.
+    #[error("the certificate is unusable: {0}")]
+    Unusable(String),
+    /// It does not hold exactly one URI, or not one of our form.
+    #[error("the certificate does not name a migration and a role in exactly one URI")]
+    NoName,
+    /// It belongs to another migration.
+    #[error("the certificate is of migration {found}, not of {expected}")]
+    OtherMigration {
+        /// The migration in the certificate.
+        found: String,
+        /// The migration of our own certificate.
+        expected: String,
+    },
+    /// It speaks for the wrong end.
+    #[error("the certificate speaks for the {found}, not for the {expected}")]
+    WrongRole {
+        /// The role in the certificate.
+        found: Role,
+        /// The role that the other end must have.
+        expected: Role,
+    },
+}
+
+impl PeerError {
+    /// As rustls wants it. Where rustls has a reason of its own it is used, since it decides the alert that the peer reads.
+    pub(crate) fn into_tls(self) -> CertificateError {
+        match self {
+            Self::WrongAuthority => CertificateError::UnknownIssuer,
+            Self::WrongUsage(_) => CertificateError::InvalidPurpose,
+            Self::Expired { now, not_after } => {
+                CertificateError::ExpiredContext { time: unix(now), not_after: unix(not_after) }
+            }
+            Self::NotYetValid { now, not_before } => CertificateError::NotValidYetContext {
+                time: unix(now),
+                not_before: unix(not_before),
+            },
+            other => CertificateError::Other(rustls::OtherError(std::sync::Arc::new(other))),
+        }
+    }
+
+    fn from_tls(reason: &CertificateError, peer: Role) -> Self {
+        match reason {
+            CertificateError::InvalidPurpose => Self::WrongUsage(peer),
+            CertificateError::UnknownIssuer => Self::WrongAuthority,
+            CertificateError::ExpiredContext { time, not_after } => {
+                Self::Expired { now: time.as_secs(), not_after: not_after.as_secs() }
+            }
+            CertificateError::NotValidYetContext { time, not_before } => {
+                Self::NotYetValid { now: time.as_secs(), not_before: not_before.as_secs() }
+            }
+            CertificateError::Other(other) => match other.0.downcast_ref::<Self>() {
+                Some(own) => own.clone(),
+                None => Self::Unusable(reason.to_string()),
+            },
+            _ => Self::Unusable(reason.to_string()),
+        }
+    }
+}
+
+fn unix(seconds: u64) -> UnixTime {
+    UnixTime::since_unix_epoch(Duration::from_secs(seconds))
+}
+
+/// The peer refuses our certificate, by the TLS alert that it sent.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the {peer} refused our certificate: {reason} ({alert:?})")]
+pub struct Refusal {
+    peer: &'static str,
+    reason: &'static str,
+    alert: AlertDescription,
+}
+
+impl Refusal {
+    /// The refusal that `alert` stands for, where it is about our certificate.
+    fn new(alert: AlertDescription, peer: Role) -> Option<Self> {
+        use AlertDescription as A;
+        let reason = match alert {
+            A::UnknownCA => "it is not signed by the authority that is trusted there",
+            A::CertificateExpired => "its validity is over or has not begun; compare the clocks",
+            A::CertificateRevoked => "it is revoked",
+            A::UnsupportedCertificate => "its key usage is not the one for this end",
+            A::CertificateUnknown | A::AccessDenied => {
+                "it does not name the migration and role expected there"
+            }
+            A::CertificateRequired => "none was sent",
+            A::BadCertificate | A::DecryptError => "it cannot be parsed or its key does not fit",
+            _ => return None,
+        };
+        let peer = match peer {
+            Role::Destination => "server",
+            Role::Source => "client",
+        };
+        Some(Self { peer, reason, alert })
+    }
+}
