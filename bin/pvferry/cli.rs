@@ -1,0 +1,424 @@
+//! The command line, defined once: the parser, the help, the man page and the completions all come
+//! from these types.
+
+use std::path::PathBuf;
+
+use clap::{
+    ArgAction, ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand,
+    ValueEnum, builder::styling,
+};
+use pod::VolumeName;
+use tunnel::{Endpoint, Target};
+use wire::{FilterAction, FilterRule};
+
+const STYLES: styling::Styles = styling::Styles::styled()
+    .header(styling::AnsiColor::Green.on_default().bold())
+    .usage(styling::AnsiColor::Green.on_default().bold())
+    .literal(styling::AnsiColor::Cyan.on_default().bold());
+
+/// Moves the content of volumes between clusters over mutual TLS, and proves that it arrived.
+#[derive(Debug, Parser)]
+#[command(name = "pvferry", version, styles = STYLES, max_term_width = 100, after_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    /// How logs on standard error look
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    pub(crate) log_format: LogFormat,
+
+    /// Serve Prometheus metrics, /healthz and /readyz on this address
+    #[arg(long, global = true, value_name = "ADDR")]
+    pub(crate) metrics: Option<std::net::SocketAddr>,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes follow rsync's where it has one:
+   0  complete, proved by the manifest of both ends
+   1  usage            2  protocol         3  source or destination unfit
+   5  start-up         10 socket           11 file I/O
+   12 stream           20 signal           22 memory
+   23 partial: some entries were left out, each is named
+   24 some entries vanished at the source  25 limit on deletions
+   30 I/O timeout      35 connect timeout";
+
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+pub(crate) enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Copy a directory or block device on this machine, over TLS on loopback with throw-away keys
+    Copy(CopyArgs),
+    /// Send a volume: the container of the Source Transfer Pod that holds it
+    Sync(SyncArgs),
+    /// Carry plaintext of this pod over mutual TLS to a server
+    Tunnel(TunnelArgs),
+    /// Receive volumes: the container of the Destination Transfer Pod
+    Serve(ServeArgs),
+    /// Print one digest of a tree or block device: names, metadata and content
+    Digest(DigestArgs),
+    /// Name every difference between two trees or block devices
+    Verify(VerifyArgs),
+    /// Make the keys and certificates of a migration
+    #[command(subcommand)]
+    Pki(PkiCommand),
+    /// Print a completion script
+    Completions {
+        /// Which shell to complete in
+        #[arg(value_name = "SHELL")]
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    Man,
+}
+
+/// What `copy` and `sync` both take.
+#[derive(Debug, Args)]
+pub(crate) struct TransferArgs {
+    /// Remove what the source does not have
+    #[arg(long)]
+    pub(crate) delete: bool,
+
+    /// Remove no more than N entries; exit with 25 when there would be more
+    #[arg(long, value_name = "N", requires = "delete")]
+    pub(crate) max_delete: Option<u64>,
+
+    /// Compare content, not size and modification time
+    #[arg(long, short = 'c')]
+    pub(crate) checksum: bool,
+
+    /// Afterwards read both trees again and compare their digests
+    #[arg(long)]
+    pub(crate) verify: bool,
+
+    /// Build every file beside and rename it; never patch one in place
+    #[arg(long)]
+    pub(crate) atomic: bool,
+
+    /// Change nothing; print what would be done
+    #[arg(long, short = 'n')]
+    pub(crate) dry_run: bool,
+
+    /// Print every change as it is made
+    #[arg(long, short = 'i')]
+    pub(crate) itemize: bool,
+
+    /// Leave out what matches, on both sides; the first --exclude or --include that matches decides
+    #[arg(long, value_name = "GLOB", action = ArgAction::Append)]
+    pub(crate) exclude: Vec<String>,
+
+    /// Keep what matches
+    #[arg(long, value_name = "GLOB", action = ArgAction::Append)]
+    pub(crate) include: Vec<String>,
+
+    /// Send at most RATE bytes a second: a number with K, M or G; KiB where it has none
+    #[arg(long, value_name = "RATE", value_parser = parse_rate)]
+    pub(crate) bwlimit: Option<u64>,
+
+    /// Compress what is sent
+    #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
+    pub(crate) compress: Compress,
+
+    /// Use N connections side by side; worth it on long links
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16))]
+    pub(crate) streams: u32,
+
+    /// Show progress as a bar, or as one JSON object a second
+    #[arg(long, default_value = "auto", value_name = "HOW", value_parser = ["auto", "bar", "json", "none"])]
+    pub(crate) progress: String,
+
+    /// End with one JSON object on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// An empty source is meant; without this it is taken for a wrong mount and refused
+    #[arg(long)]
+    pub(crate) allow_empty_source: bool,
+
+    /// Keep owner and group as the destination gives them
+    #[arg(long, conflicts_with = "verify")]
+    pub(crate) no_owner: bool,
+
+    /// Give up after SECONDS without a sign of life from the other end
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub(crate) timeout: u32,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Compress {
+    /// Where a sample shows that it pays
+    #[default]
+    Auto,
+    /// Never
+    Never,
+    /// Always, with Zstandard
+    Zstd,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CopyArgs {
+    /// Directory whose content is copied, or block device
+    #[arg(value_name = "SRC")]
+    pub(crate) source: PathBuf,
+    /// Directory that becomes like it, or block device
+    #[arg(value_name = "DST")]
+    pub(crate) destination: PathBuf,
+    #[command(flatten)]
+    pub(crate) transfer: TransferArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SyncArgs {
+    /// Directory whose content is sent, or block device
+    #[arg(value_name = "SRC")]
+    pub(crate) source: PathBuf,
+
+    /// Name of the volume at the server
+    #[arg(long, value_name = "NAME")]
+    pub(crate) volume: VolumeName,
+
+    #[command(flatten)]
+    pub(crate) route: Route,
+
+    /// Directory with ca.crt, tls.crt and tls.key, for --connect
+    #[arg(long, value_name = "DIR", requires = "connect")]
+    pub(crate) identity: Option<PathBuf>,
+
+    /// Name to ask the server for (SNI), where it is not the host of --connect
+    #[arg(long, value_name = "NAME", requires = "connect")]
+    pub(crate) server_name: Option<String>,
+
+    /// Leave a completion marker, VOLUME.done, in DIR when it ends, well or badly
+    #[arg(long, value_name = "DIR")]
+    pub(crate) marker_dir: Option<PathBuf>,
+
+    /// Write the termination message here [default: /dev/termination-log where there is one]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) termination_log: Option<PathBuf>,
+
+    /// How long to wait for the tunnel, the server and the volume, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    pub(crate) wait: u64,
+
+    /// How often to begin again after a connection is lost, within this run
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) attempts: u32,
+
+    #[command(flatten)]
+    pub(crate) transfer: TransferArgs,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct Route {
+    /// Tunnel of this pod: ADDR:PORT or unix:PATH
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) via: Option<Endpoint>,
+    /// Server, reached by TLS from this process: HOST:PORT
+    #[arg(long, value_name = "HOST:PORT", requires = "identity")]
+    pub(crate) connect: Option<Target>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TunnelArgs {
+    /// Where plaintext is taken: ADDR:PORT on loopback, or unix:PATH
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: Endpoint,
+
+    /// The TLS server: HOST:PORT
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) connect: Target,
+
+    /// Directory with ca.crt, tls.crt and tls.key; read again when they rotate
+    #[arg(long, value_name = "DIR")]
+    pub(crate) identity: PathBuf,
+
+    /// Name to ask the server for (SNI), where it is not the host of --connect
+    #[arg(long, value_name = "NAME")]
+    pub(crate) server_name: Option<String>,
+
+    /// Leave with 0 when N completion markers are in --marker-dir
+    #[arg(long, value_name = "N", requires = "marker_dir", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) exit_when: Option<u32>,
+
+    /// Directory of the completion markers, shared with the sync containers
+    #[arg(long, value_name = "DIR")]
+    pub(crate) marker_dir: Option<PathBuf>,
+
+    /// With --exit-when: leave with 30 after SECONDS without any connection
+    #[arg(long, value_name = "SECONDS", default_value_t = 900)]
+    pub(crate) idle: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// Where TLS connections are taken: ADDR:PORT
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: String,
+
+    /// Directory with ca.crt, tls.crt and tls.key; read again when they rotate
+    #[arg(long, value_name = "DIR")]
+    pub(crate) identity: PathBuf,
+
+    /// A volume by its name, and where it is mounted; may be given several times
+    #[arg(long, value_name = "NAME=PATH", required = true, value_parser = parse_volume)]
+    pub(crate) volume: Vec<(VolumeName, PathBuf)>,
+
+    /// Leave when N volumes have been received to their end
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) exit_when: Option<u32>,
+
+    /// Write the termination message here [default: /dev/termination-log where there is one]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) termination_log: Option<PathBuf>,
+
+    /// Give up on a session after SECONDS without a sign of life from the other end
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub(crate) timeout: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DigestArgs {
+    /// Directory or block device
+    #[arg(value_name = "PATH")]
+    pub(crate) path: PathBuf,
+    /// Print one JSON object with counts
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// One directory or block device
+    #[arg(value_name = "A")]
+    pub(crate) a: PathBuf,
+    /// The other
+    #[arg(value_name = "B")]
+    pub(crate) b: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PkiCommand {
+    /// Make a certificate authority, and one identity for each role
+    Init {
+        /// Where ca.crt, ca.key, source/ and destination/ go
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+        /// The id of the migration, which both ends must share
+        #[arg(long, value_name = "UID")]
+        migration: String,
+        /// Validity in hours
+        #[arg(long, value_name = "HOURS", default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..=8784))]
+        hours: u32,
+    },
+    /// Issue an identity by an authority that `init` made, for rotation or for one volume
+    Issue {
+        /// The directory that `init` made
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+        /// For which end
+        #[arg(long, value_enum, value_name = "ROLE")]
+        role: RoleArg,
+        /// A source that may reach this volume only
+        #[arg(long, value_name = "NAME")]
+        volume: Option<VolumeName>,
+        /// Where ca.crt, tls.crt and tls.key go
+        #[arg(long, value_name = "OUT")]
+        out: PathBuf,
+        /// Validity in hours
+        #[arg(long, value_name = "HOURS", default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..=8784))]
+        hours: u32,
+    },
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum RoleArg {
+    /// The end that sends
+    Source,
+    /// The end that receives
+    Destination,
+}
+
+/// The arguments of this process, and the filter rules in the order in which they stand there, which
+/// decides between them.
+pub(crate) fn parse() -> Result<(Cli, Vec<FilterRule>), clap::Error> {
+    let matches = Cli::command().try_get_matches()?;
+    let filters = matches.subcommand().map_or_else(Vec::new, |(_, command)| filters(command));
+    Ok((Cli::from_arg_matches(&matches)?, filters))
+}
+
+fn filters(command: &ArgMatches) -> Vec<FilterRule> {
+    let mut rules = Vec::new();
+    for (name, action) in [("exclude", FilterAction::Exclude), ("include", FilterAction::Include)] {
+        if !command.try_contains_id(name).unwrap_or(false) {
+            continue;
+        }
+        let patterns = command.get_many::<String>(name).unwrap_or_default();
+        let places = command.indices_of(name).unwrap_or_default();
+        for (pattern, place) in patterns.zip(places) {
+            rules.push((place, FilterRule { action, pattern: pattern.clone().into_bytes() }));
+        }
+    }
+    rules.sort_by_key(|(place, _)| *place);
+    rules.into_iter().map(|(_, rule)| rule).collect()
+}
+
+fn parse_volume(text: &str) -> Result<(VolumeName, PathBuf), String> {
+    let (name, path) = text.split_once('=').ok_or("not of the form NAME=PATH")?;
+    if path.is_empty() {
+        return Err("the path is empty".into());
+    }
+    Ok((name.parse().map_err(|e| format!("{e}"))?, path.into()))
+}
+
+/// Bytes a second: a number, and K, M or G for powers of 1024; KiB where there is no letter, as
+/// rsync has it.
+fn parse_rate(text: &str) -> Result<u64, String> {
+    let wrong = || format!("'{text}' is not a rate such as 500K, 20M or 1.5G");
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit: f64 = match text[digits.len()..].to_ascii_uppercase().as_str() {
+        "" | "K" | "KIB" => 1024.0,
+        "B" => 1.0,
+        "M" | "MIB" => 1024.0 * 1024.0,
+        "G" | "GIB" => 1024.0 * 1024.0 * 1024.0,
+        _ => return Err(wrong()),
+    };
+    let number: f64 = digits.parse().map_err(|_| wrong())?;
+    let rate = number * unit;
+    if rate.is_finite() && (1.0..1e15).contains(&rate) { Ok(rate as u64) } else { Err(wrong()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn filters_keep_their_order() {
+        let words =
+            ["pvferry", "copy", "--include", "a", "--exclude=b", "s", "d", "--include", "c"];
+        let matches = Cli::command().try_get_matches_from(words).unwrap();
+        let rules = filters(matches.subcommand().unwrap().1);
+        let patterns: Vec<_> = rules.iter().map(|rule| &rule.pattern[..]).collect();
+        assert_eq!(patterns, [b"a", b"b", b"c"]);
+        assert_eq!(rules[1].action, FilterAction::Exclude);
+    }
+
+    #[test]
+    fn rates_have_units() {
+        assert_eq!(parse_rate("10"), Ok(10 * 1024));
+        assert_eq!(parse_rate("1.5M"), Ok(3 << 19));
+        assert_eq!(parse_rate("7b"), Ok(7));
+        for wrong in ["", "K", "0", "-1M", "1X", "nan", "infG"] {
+            assert!(parse_rate(wrong).is_err(), "{wrong}");
+        }
+    }
+}

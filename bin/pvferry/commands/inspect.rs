@@ -1,0 +1,58 @@
+//! `pvferry digest` and `pvferry verify`: what a volume holds, and where two differ.
+
+use pod::ExitCode;
+use serde_json::json;
+use volume::{
+    compare,
+    digest::{self, DigestOptions},
+    filter::FilterRules,
+    stat::ReadOptions,
+};
+
+use crate::{
+    cli::{DigestArgs, VerifyArgs},
+    outcome::{Failure, hex},
+    setup::{self, Surroundings},
+};
+
+pub(super) fn digest(args: &DigestArgs, surroundings: &Surroundings) -> Result<ExitCode, Failure> {
+    let filter = FilterRules::default();
+    let options = DigestOptions {
+        read: ReadOptions::default(),
+        filter: &filter,
+        threads: setup::workers(),
+        progress: None,
+    };
+    let tree = digest::digest(&args.path, &options).map_err(unfit)?;
+    let console = &surroundings.console;
+    for error in &tree.errors {
+        console.warn(&format!("pvferry: {error}"));
+    }
+    if tree.failed > 0 {
+        let what = format!("no digest: {} entries could not be read", tree.failed);
+        return Err(Failure::new(ExitCode::Partial, what));
+    }
+    let digest = hex(&tree.digest);
+    if args.json {
+        let object = json!({
+            "digest": digest, "files": tree.files, "directories": tree.dirs, "bytes": tree.bytes,
+        });
+        console.print(&object.to_string());
+    } else {
+        console.print(&digest);
+    }
+    Ok(ExitCode::Ok)
+}
+
+pub(super) fn verify(args: &VerifyArgs, surroundings: &Surroundings) -> Result<ExitCode, Failure> {
+    let console = &surroundings.console;
+    let counts = compare::compare(&args.a, &args.b, &ReadOptions::default(), &mut |difference| {
+        console.print(&difference.to_string());
+    })
+    .map_err(unfit)?;
+    Ok(if counts.is_equal() { ExitCode::Ok } else { ExitCode::Partial })
+}
+
+fn unfit(error: volume::Error) -> Failure {
+    Failure::new(ExitCode::Selection, error.to_string())
+}

@@ -1,0 +1,30 @@
+//! `pvferry pki`: the keys of a migration.
+
+use std::time::Duration;
+
+use pod::ExitCode;
+use tunnel::{Role, pki};
+
+use crate::{
+    cli::{PkiCommand, RoleArg},
+    outcome::Failure,
+};
+
+pub(super) fn run(command: &PkiCommand) -> Result<ExitCode, Failure> {
+    let hours = |hours: u32| Duration::from_secs(u64::from(hours) * 3600);
+    let done = match command {
+        PkiCommand::Init { directory, migration, hours: validity } => {
+            pki::init(directory, migration, hours(*validity))
+        }
+        PkiCommand::Issue { directory, role, volume, out, hours: validity } => {
+            let role = match role {
+                RoleArg::Source => Role::Source,
+                RoleArg::Destination => Role::Destination,
+            };
+            let volume = volume.as_ref().map(pod::VolumeName::as_str);
+            pki::issue(directory, role, volume, out, hours(*validity))
+        }
+    };
+    done.map_err(|error| Failure::new(ExitCode::StartUp, error.to_string()))?;
+    Ok(ExitCode::Ok)
+}

@@ -1,0 +1,245 @@
+//! `pvferry serve`: receives volumes.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant as Clock},
+};
+
+use parking_lot::Mutex;
+use pod::{ExitCode, Report, Shutdown};
+use session::{Cancel, Context, Monitor, Progress, Received, server::Incoming, server::Server};
+use telemetry::metrics;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{Notify, Semaphore},
+    time::{Instant, timeout_at},
+};
+use tunnel::{Acceptor, IdentitySource, Spiffe};
+use wire::Refusal;
+
+use super::transfer;
+use crate::{
+    cli::ServeArgs,
+    link::BoxedLink,
+    outcome::{self, Failure},
+    setup::{self, Surroundings},
+};
+
+/// One deadline over TLS and hello together.
+const HANDSHAKE: Duration = Duration::from_secs(15);
+/// Connections that may be open at a time, most of them silent.
+const CONNECTIONS: usize = 8192;
+const WINDOW: u64 = 32 << 20;
+
+pub(super) async fn run(args: ServeArgs, surroundings: &Surroundings) -> Result<ExitCode, Failure> {
+    let message = transfer::termination_log(args.termination_log.clone());
+    let begun = Clock::now();
+    let outcome = serve(args, surroundings).await;
+    let (code, mut report) = match outcome {
+        Ok(ended) => total(&ended),
+        Err(failure) => {
+            let report = Report::new("", failure.code, failure.what.clone());
+            transfer::leave_message(message.as_deref(), &report);
+            return Err(failure);
+        }
+    };
+    report.seconds = begun.elapsed().as_secs_f64();
+    transfer::leave_message(message.as_deref(), &report);
+    Ok(code)
+}
+
+/// What all sessions share.
+struct Shared {
+    volumes: HashMap<String, PathBuf>,
+    acceptor: Acceptor,
+    server: Arc<Server<BoxedLink>>,
+    /// How the last session of each volume ended that came to its end.
+    ended: Mutex<BTreeMap<String, Report>>,
+    one_more: Notify,
+    cancel: Cancel,
+    io_timeout: u32,
+    metrics: Arc<metrics::Metrics>,
+}
+
+async fn serve(
+    args: ServeArgs,
+    surroundings: &Surroundings,
+) -> Result<BTreeMap<String, Report>, Failure> {
+    let mut volumes = HashMap::new();
+    for (name, path) in args.volume {
+        if volumes.insert(name.as_str().to_owned(), path).is_some() {
+            let what = format!("the volume {name} is given twice");
+            return Err(Failure::new(ExitCode::Usage, what));
+        }
+    }
+    let shared = Arc::new(Shared {
+        volumes,
+        acceptor: Acceptor::new(IdentitySource::new(&args.identity)?),
+        server: Server::new(WINDOW),
+        ended: Mutex::default(),
+        one_more: Notify::new(),
+        cancel: Cancel::default(),
+        io_timeout: args.timeout,
+        metrics: Arc::clone(&surroundings.metrics),
+    });
+    let listener = TcpListener::bind(&args.listen).await.map_err(|error| {
+        Failure::new(ExitCode::Socket, format!("cannot listen on {}: {error}", args.listen))
+    })?;
+    if let Ok(address) = listener.local_addr() {
+        tracing::info!("listening on {address}");
+    }
+    surroundings.readiness.set(true);
+    let signals =
+        Shutdown::install().map_err(|error| Failure::new(ExitCode::StartUp, error.to_string()))?;
+    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut sessions = tokio::task::JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = shared.enough(args.exit_when) => break,
+            () = signals.requested() => {
+                shared.cancel.cancel();
+                let drain = async { while sessions.join_next().await.is_some() {} };
+                let _ = tokio::time::timeout(Duration::from_secs(10), drain).await;
+                return Err(Failure::new(ExitCode::Signal, "ended by a signal"));
+            }
+            Some(_) = sessions.join_next() => continue,
+        };
+        match accepted {
+            // Beyond the limit a connection is closed at once: those that are there go on.
+            Ok((stream, _)) => {
+                if let Ok(slot) = Arc::clone(&slots).try_acquire_owned() {
+                    let shared = Arc::clone(&shared);
+                    sessions.spawn(async move {
+                        shared.connection(stream).await;
+                        drop(slot);
+                    });
+                }
+            }
+            Err(error) => {
+                // Out of descriptors, most likely: a pause, and others may have ended.
+                tracing::warn!("cannot accept a connection: {error}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+    let ended = std::mem::take(&mut *shared.ended.lock());
+    Ok(ended)
+}
+
+impl Shared {
+    async fn enough(&self, exit_when: Option<u32>) {
+        loop {
+            let notified = self.one_more.notified();
+            if exit_when.is_some_and(|count| self.ended.lock().len() >= count as usize) {
+                return;
+            }
+            notified.await;
+        }
+    }
+
+    async fn connection(&self, stream: TcpStream) {
+        let peer = stream.peer_addr().map_or_else(|_| "?".to_owned(), |peer| peer.to_string());
+        let deadline = Instant::now() + HANDSHAKE;
+        let (tls, spiffe) = match self.acceptor.accept(stream, deadline).await {
+            Ok(accepted) => accepted,
+            Err(error) => return tracing::warn!(peer, "{error}"),
+        };
+        let locate = |volume: &str| self.locate(volume, &spiffe);
+        let admitted = timeout_at(deadline, self.server.admit(Box::new(tls) as BoxedLink, locate));
+        match admitted.await {
+            Ok(Ok(Some(incoming))) => self.session(incoming, &peer).await,
+            Ok(Ok(None)) => {}
+            Ok(Err(error)) => tracing::warn!(peer, "{error}"),
+            Err(_) => tracing::warn!(peer, "no hello within {} s", HANDSHAKE.as_secs()),
+        }
+    }
+
+    /// The path of a volume, for whoever may write to it. Who may not is told nothing else than who
+    /// asks for what is not there.
+    fn locate(&self, volume: &str, spiffe: &Spiffe) -> Result<PathBuf, (Refusal, String)> {
+        let shown = wire::name::escape(volume.as_bytes());
+        if !spiffe.may_access(volume) {
+            let why = format!("the certificate {spiffe} may not write to the volume {shown}");
+            return Err((Refusal::NotAuthorised, why));
+        }
+        let known = self.volumes.get(volume).cloned();
+        known.ok_or_else(|| (Refusal::UnknownVolume, format!("there is no volume {shown} here")))
+    }
+
+    async fn session(&self, incoming: Incoming<BoxedLink>, peer: &str) {
+        let volume = incoming.volume().to_owned();
+        tracing::info!(peer, volume, "session begins");
+        let begun = Clock::now();
+        let progress = Arc::new(Progress::default());
+        let measured = Arc::new(self.metrics.session(&volume, Arc::clone(&progress)));
+        let context = Context {
+            progress: Arc::clone(&progress),
+            monitor: Arc::clone(&measured) as Arc<dyn Monitor>,
+            window: WINDOW,
+            workers: setup::workers(),
+            io_timeout: self.io_timeout,
+            bandwidth_limit: None,
+            compress: session::Compression::Never,
+            cancel: self.cancel.clone(),
+        };
+        let (stream, joining, agreed, target, registered) = incoming.into_parts();
+        let received = session::receive(stream, joining, agreed, target, context).await;
+        drop(registered);
+        let (done, outcome) = match received {
+            Ok(Received { summary, acknowledged }) => (acknowledged, Ok(summary)),
+            Err(error) => (false, Err(Failure::from(error))),
+        };
+        let snapshot = progress.snapshot();
+        let report = outcome::report(&volume, &outcome, snapshot, 1, begun.elapsed());
+        if let Some(measured) = Arc::into_inner(measured) {
+            measured.finish(match report.outcome {
+                pod::Outcome::Completed => metrics::Outcome::Completed,
+                pod::Outcome::Partial => metrics::Outcome::Partial,
+                pod::Outcome::Failed => metrics::Outcome::Failed,
+            });
+        }
+        let (code, reason) = (report.exit_code.number(), &report.reason);
+        if done {
+            tracing::info!(
+                peer,
+                volume,
+                code,
+                reason,
+                written = report.files_written,
+                "session ended"
+            );
+            self.ended.lock().insert(volume, report);
+            self.one_more.notify_waiters();
+        } else {
+            tracing::warn!(peer, volume, code, reason, "session broke off");
+        }
+    }
+}
+
+/// One report of all volumes: the worst code, the sums.
+fn total(ended: &BTreeMap<String, Report>) -> (ExitCode, Report) {
+    let code = ended.values().fold(ExitCode::Ok, |worst, report| worst.worst(report.exit_code));
+    let names: Vec<_> = ended.keys().map(String::as_str).collect();
+    let reason = ended.values().map(|report| report.reason.as_str()).find(|r| !r.is_empty());
+    let mut all = Report::new(names.join(","), code, reason.unwrap_or_default());
+    all.attempt = 1;
+    for report in ended.values() {
+        all.entries += report.entries;
+        all.files_written += report.files_written;
+        all.files_deleted += report.files_deleted;
+        all.bytes_total += report.bytes_total;
+        all.bytes_literal += report.bytes_literal;
+        all.bytes_matched += report.bytes_matched;
+        all.wire_sent += report.wire_sent;
+        all.wire_received += report.wire_received;
+        all.errors.extend(report.errors.iter().cloned());
+        all.errors_omitted += report.errors_omitted;
+    }
+    if let [only] = &ended.values().collect::<Vec<_>>()[..] {
+        all.digest.clone_from(&only.digest);
+    }
+    (code, all)
+}

@@ -1,0 +1,224 @@
+//! `pvferry sync`: sends one volume through the tunnel of its pod, or by TLS of its own.
+
+use std::{cell::RefCell, path::Path, time::Duration};
+
+use pod::{ExitCode, NotReady, Reason, Report, backoff::Backoff, gate, marker, status};
+use session::{
+    Error,
+    handshake::{self, Agreed},
+};
+use tunnel::{Connector, Endpoint, IdentitySource, Kind, Target};
+use wire::{FilterRule, Refusal};
+
+use super::transfer::{self, Run, Session};
+use crate::{
+    cli::SyncArgs,
+    link::BoxedLink,
+    outcome::{self, Failure},
+    setup::Surroundings,
+};
+
+pub(super) async fn run(
+    args: SyncArgs,
+    filters: Vec<FilterRule>,
+    surroundings: &Surroundings,
+) -> Result<ExitCode, Failure> {
+    let ending = Ending {
+        marker_dir: args.marker_dir.clone(),
+        message: transfer::termination_log(args.termination_log.clone()),
+        volume: args.volume.clone(),
+    };
+    if let Some(dir) = &ending.marker_dir {
+        marker::clear(dir, &ending.volume).map_err(|error| {
+            Failure::new(ExitCode::StartUp, format!("cannot use the marker directory: {error}"))
+        })?;
+    }
+    let json = args.transfer.json;
+    let report = match attempts(args, filters, surroundings).await {
+        Ok(report) => report,
+        Err(failure) => {
+            let report = outcome::not_begun(ending.volume.as_str(), &failure);
+            surroundings.console.warn(&format!("pvferry: {}", failure.what));
+            if json {
+                surroundings.console.print(&report.to_json());
+            }
+            report
+        }
+    };
+    ending.leave(&report);
+    Ok(report.exit_code)
+}
+
+/// What is left behind for the pod and the controller.
+struct Ending {
+    marker_dir: Option<std::path::PathBuf>,
+    message: Option<std::path::PathBuf>,
+    volume: pod::VolumeName,
+}
+
+impl Ending {
+    fn leave(&self, report: &Report) {
+        transfer::leave_message(self.message.as_deref(), report);
+        if let Some(dir) = &self.marker_dir
+            && let Err(error) = marker::write(dir, &self.volume, report)
+        {
+            tracing::error!("no completion marker: {error}");
+        }
+    }
+}
+
+/// Runs sessions until one ends for good.
+async fn attempts(
+    args: SyncArgs,
+    filters: Vec<FilterRule>,
+    surroundings: &Surroundings,
+) -> Result<Report, Failure> {
+    let route = route(&args)?;
+    let marker_dir = args.marker_dir.clone();
+    let (wait, limit) = (Duration::from_secs(args.wait), args.attempts);
+    let run = Run::new(args.volume.as_str(), &args.source, args.transfer, filters, surroundings)?;
+    let mut backoff = Backoff::default();
+    let mut attempt = 1;
+    loop {
+        let ready = tokio::select! {
+            ready = ready(&run, &route, marker_dir.as_deref(), wait) => ready,
+            () = run.cancel.cancelled() => Err(Error::Cancelled.into()),
+        };
+        let session = match ready {
+            Ok((streams, agreed)) => {
+                surroundings.readiness.set(true);
+                run.send(streams, agreed).await?
+            }
+            Err(failure) => return Ok(run.end(&Session::failed(failure), attempt)),
+        };
+        match &session.outcome {
+            Err(failure) if failure.retryable && attempt < limit && !run.cancel.is_cancelled() => {
+                let pause = backoff.next_delay();
+                tracing::warn!(
+                    attempt,
+                    "{}; trying again in {:.1} s",
+                    failure.what,
+                    pause.as_secs_f64()
+                );
+                tokio::time::sleep(pause).await;
+                attempt += 1;
+            }
+            _ => return Ok(run.end(&session, attempt)),
+        }
+    }
+}
+
+/// How the server is reached.
+enum Route {
+    Via(Endpoint),
+    Connect(Box<Connector>, Target, Option<String>),
+}
+
+fn route(args: &SyncArgs) -> Result<Route, Failure> {
+    match (&args.route.via, &args.route.connect, &args.identity) {
+        (Some(endpoint), _, _) => Ok(Route::Via(endpoint.clone())),
+        (None, Some(target), Some(identity)) => {
+            let connector = Connector::new(IdentitySource::new(identity)?);
+            Ok(Route::Connect(Box::new(connector), target.clone(), args.server_name.clone()))
+        }
+        _ => Err(Failure::new(ExitCode::Usage, "either --via, or --connect with --identity")),
+    }
+}
+
+impl Route {
+    async fn open(&self) -> Result<BoxedLink, tunnel::Error> {
+        Ok(match self {
+            Self::Via(endpoint) => Box::new(endpoint.connect().await?),
+            Self::Connect(connector, target, name) => {
+                Box::new(connector.connect(target, name.as_deref()).await?)
+            }
+        })
+    }
+}
+
+/// Waits until the volume answers, through whatever lies between.
+async fn ready(
+    run: &Run<'_>,
+    route: &Route,
+    marker_dir: Option<&Path>,
+    wait: Duration,
+) -> Result<(Vec<BoxedLink>, Agreed), Failure> {
+    // The gate speaks of readiness; what a refusal means for the exit code is the session's to say.
+    let refused = RefCell::new(None);
+    let attempt = async || {
+        let mut first = route.open().await.map_err(|error| not_reached(route, &error))?;
+        let hello = run.hello().map_err(|failure| NotReady::new(Reason::Protocol, failure.what))?;
+        match handshake::open(&mut first, hello).await {
+            Ok(agreed) => Ok((first, agreed)),
+            Err(error) => {
+                let not_ready = not_agreed(&error, marker_dir);
+                *refused.borrow_mut() = match &error {
+                    Error::Refused(..) | Error::Decode(_) => Some(Failure::from(&error)),
+                    _ => None,
+                };
+                Err(not_ready)
+            }
+        }
+    };
+    let (first, agreed) = match gate::wait_ready(wait, attempt).await {
+        Ok(ready) => ready,
+        Err(gave_up) => {
+            let failure = Failure::from(gave_up);
+            return Err(match refused.into_inner() {
+                Some(refusal) => Failure { what: failure.what, ..refusal },
+                None => failure,
+            });
+        }
+    };
+    let mut streams = vec![first];
+    for _ in 1..agreed.streams() {
+        let mut stream = route.open().await?;
+        handshake::join(&mut stream, agreed.session()).await?;
+        streams.push(stream);
+    }
+    Ok((streams, agreed))
+}
+
+fn not_reached(route: &Route, error: &tunnel::Error) -> NotReady {
+    let reason = match (route, error.kind()) {
+        (Route::Via(_), _) => Reason::NotStarted,
+        (_, Kind::Dns) => Reason::Dns,
+        (_, Kind::Refused) => Reason::Refused,
+        (_, Kind::ConnectTimeout) => Reason::Timeout,
+        (_, Kind::Identity) => Reason::Identity,
+        _ => Reason::Tls,
+    };
+    let retryable = matches!(route, Route::Via(_)) || error.is_retryable();
+    NotReady { retryable, ..NotReady::new(reason, error.to_string()) }
+}
+
+/// Why the far end did not agree. A tunnel can only close a connection that it cannot carry; the
+/// reason lies in its status file.
+fn not_agreed(error: &Error, marker_dir: Option<&Path>) -> NotReady {
+    if let Error::Stream(io) = error
+        && let Some(tls) = tunnel::Error::from_io(io)
+    {
+        let reason = if tls.kind() == Kind::Identity { Reason::Identity } else { Reason::Tls };
+        return NotReady {
+            retryable: tls.is_retryable(),
+            ..NotReady::new(reason, tls.to_string())
+        };
+    }
+    match error {
+        Error::Refused(refusal, _) => {
+            let reason = match refusal {
+                Refusal::UnknownVolume => Reason::UnknownVolume,
+                Refusal::NotAuthorised => Reason::Identity,
+                Refusal::Busy => Reason::Busy,
+                Refusal::Unavailable => Reason::Refused,
+                _ => Reason::Protocol,
+            };
+            NotReady { retryable: error.is_retryable(), ..NotReady::new(reason, error.to_string()) }
+        }
+        Error::Eof | Error::Stream(_) => match marker_dir.and_then(status::read) {
+            Some(status) => status.into(),
+            None => NotReady::new(Reason::Tls, error.to_string()),
+        },
+        _ => NotReady::new(Reason::Protocol, error.to_string()),
+    }
+}

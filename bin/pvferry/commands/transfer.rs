@@ -1,0 +1,236 @@
+//! What `copy` and `sync` share: the source, the hello, a session, the end of a run.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Instant,
+};
+
+use pod::{ExitCode, Report, Shutdown};
+use session::{
+    Cancel, Context, Monitor, Progress, Source, Summary,
+    handshake::{self, Agreed},
+};
+use telemetry::{Fanout, Reporter, metrics};
+use volume::{Dir, device, device::BlockSource};
+use wire::{FilterRule, Hello, Options, RootKind, VERSION};
+
+use crate::{
+    cli::{Compress, TransferArgs},
+    link::BoxedLink,
+    outcome::{self, Failure},
+    setup::{self, Surroundings},
+};
+
+/// Bytes of signatures that the receiver may send ahead.
+const SIGNATURE_WINDOW: u64 = 8 << 20;
+
+/// A run of `copy` or `sync`: what it is asked to do, and how it is watched.
+pub(super) struct Run<'a> {
+    volume: String,
+    args: TransferArgs,
+    filters: Vec<FilterRule>,
+    surroundings: &'a Surroundings,
+    source: Source,
+    pub(super) cancel: Cancel,
+    begun: Instant,
+}
+
+impl<'a> Run<'a> {
+    /// Opens the source and listens for signals.
+    pub(super) fn new(
+        volume: &str,
+        source: &Path,
+        args: TransferArgs,
+        filters: Vec<FilterRule>,
+        surroundings: &'a Surroundings,
+    ) -> Result<Self, Failure> {
+        if filters.len() > wire::limits::MAX_FILTERS {
+            let what = format!("more than {} filter rules", wire::limits::MAX_FILTERS);
+            return Err(Failure::new(ExitCode::Usage, what));
+        }
+        volume::filter::FilterRules::parse(
+            filters.iter().map(|rule| (volume::filter::Action::Exclude, &rule.pattern)),
+        )
+        .map_err(|error| Failure::new(ExitCode::Usage, error.to_string()))?;
+        let cancel = Cancel::default();
+        watch_signals(cancel.clone())?;
+        Ok(Self {
+            volume: volume.to_owned(),
+            args,
+            filters,
+            surroundings,
+            source: open_source(source)?,
+            cancel,
+            begun: Instant::now(),
+        })
+    }
+
+    pub(super) fn source(&self) -> &Source {
+        &self.source
+    }
+
+    pub(super) fn args(&self) -> &TransferArgs {
+        &self.args
+    }
+
+    /// The first message of a session.
+    pub(super) fn hello(&self) -> Result<Hello, Failure> {
+        let args = &self.args;
+        Ok(Hello {
+            versions: (VERSION, VERSION),
+            nonce: handshake::random()?,
+            volume: self.volume.clone(),
+            root: match &self.source {
+                Source::Tree(_) => RootKind::Tree,
+                Source::Device(device) => RootKind::Device(device.size()),
+            },
+            probe: false,
+            window: SIGNATURE_WINDOW,
+            streams: args.streams,
+            io_timeout: args.timeout,
+            options: Options {
+                delete: args.delete,
+                max_delete: args.max_delete,
+                checksum: args.checksum,
+                atomic: args.atomic,
+                dry_run: args.dry_run,
+                itemize: args.itemize,
+                verify: args.verify,
+                allow_empty: args.allow_empty_source,
+                no_owner: args.no_owner,
+                filters: self.filters.clone(),
+            },
+        })
+    }
+
+    /// Runs one session over streams that are agreed on.
+    pub(super) async fn send(
+        &self,
+        streams: Vec<BoxedLink>,
+        agreed: Agreed,
+    ) -> Result<Session, Failure> {
+        for loss in agreed.losses() {
+            self.surroundings.console.warn(&format!("pvferry: note: {loss}"));
+        }
+        let progress = Arc::new(Progress::default());
+        let mode =
+            self.args.progress.parse().map_err(|error: telemetry::Error| {
+                Failure::new(ExitCode::Usage, error.to_string())
+            })?;
+        let console = &self.surroundings.console;
+        let reporter = Reporter::start(mode, Arc::clone(&progress), console)
+            .map_err(|error| Failure::new(ExitCode::StartUp, error.to_string()))?;
+        let reporter = Arc::new(reporter);
+        let measured =
+            Arc::new(self.surroundings.metrics.session(&self.volume, Arc::clone(&progress)));
+        let monitors: Vec<Arc<dyn Monitor>> =
+            vec![Arc::clone(&reporter) as _, Arc::clone(&measured) as _];
+        let context = Context {
+            progress: Arc::clone(&progress),
+            monitor: Arc::new(Fanout::new(monitors)),
+            window: SIGNATURE_WINDOW,
+            workers: setup::workers(),
+            io_timeout: self.args.timeout,
+            bandwidth_limit: self.args.bwlimit,
+            compress: match self.args.compress {
+                Compress::Auto => session::Compression::Auto,
+                Compress::Never => session::Compression::Never,
+                Compress::Zstd => session::Compression::Always,
+            },
+            cancel: self.cancel.clone(),
+        };
+        let ended = session::send(streams, agreed, self.source.clone(), context).await;
+        reporter.finish();
+        if let Some(measured) = Arc::into_inner(measured) {
+            measured.finish(match &ended {
+                Ok(summary) if summary.exit_code == 0 => metrics::Outcome::Completed,
+                Ok(_) => metrics::Outcome::Partial,
+                Err(_) => metrics::Outcome::Failed,
+            });
+        }
+        Ok(Session { outcome: ended.map_err(Failure::from), progress })
+    }
+
+    /// Prints the result and makes the report of the run.
+    pub(super) fn end(&self, session: &Session, attempt: u32) -> Report {
+        let snapshot = session.progress.snapshot();
+        let elapsed = self.begun.elapsed();
+        let report = outcome::report(&self.volume, &session.outcome, snapshot, attempt, elapsed);
+        let console = &self.surroundings.console;
+        if let Err(failure) = &session.outcome {
+            console.warn(&format!("pvferry: {}", failure.what));
+        } else if !report.reason.is_empty() {
+            console.warn(&format!("pvferry: {}", report.reason));
+        }
+        if self.args.json {
+            console.print(&report.to_json());
+        } else if session.outcome.is_ok() {
+            console.print(&outcome::sentence(&report, self.args.dry_run));
+        }
+        report
+    }
+}
+
+/// How a session went.
+pub(super) struct Session {
+    pub(super) outcome: Result<Summary, Failure>,
+    pub(super) progress: Arc<Progress>,
+}
+
+impl Session {
+    /// A session that never began.
+    pub(super) fn failed(failure: Failure) -> Self {
+        Self { outcome: Err(failure), progress: Arc::default() }
+    }
+}
+
+fn open_source(path: &Path) -> Result<Source, Failure> {
+    let unfit = |error: volume::Error| {
+        let what = match error.errno.kind() {
+            io::ErrorKind::NotFound => format!("the source {} does not exist", path.display()),
+            io::ErrorKind::NotADirectory => {
+                format!("the source {} is no directory and no block device", path.display())
+            }
+            _ => format!("cannot open the source: {error}"),
+        };
+        Failure::new(ExitCode::Selection, what)
+    };
+    if device::is_block_device(path).map_err(unfit)? {
+        return BlockSource::open(path)
+            .map(|device| Source::Device(Arc::new(device)))
+            .map_err(unfit);
+    }
+    Dir::open_root(path).map(Source::Tree).map_err(unfit)
+}
+
+/// The first signal ends the session in an orderly way, the second the process.
+fn watch_signals(cancel: Cancel) -> Result<(), Failure> {
+    let shutdown =
+        Shutdown::install().map_err(|error| Failure::new(ExitCode::StartUp, error.to_string()))?;
+    tokio::spawn(async move {
+        shutdown.requested().await;
+        cancel.cancel();
+        shutdown.insisted().await;
+        #[allow(clippy::disallowed_methods, reason = "the user insists: nothing more to wait for")]
+        std::process::exit(i32::from(ExitCode::Signal.number()));
+    });
+    Ok(())
+}
+
+/// Where the termination message goes: where told, else where Kubernetes looks, if it does.
+pub(super) fn termination_log(given: Option<PathBuf>) -> Option<PathBuf> {
+    let default = PathBuf::from(pod::termination::DEFAULT_PATH);
+    given.or_else(|| default.exists().then_some(default))
+}
+
+/// Leaves the termination message; that it cannot be left is told, and changes nothing.
+pub(super) fn leave_message(path: Option<&Path>, report: &Report) {
+    let Some(path) = path else { return };
+    let containers = std::env::var(pod::env::CONTAINERS).ok().and_then(|n| n.parse().ok());
+    let limit = pod::termination::message_limit(containers.unwrap_or(1));
+    if let Err(error) = pod::termination::write(path, report, limit) {
+        tracing::warn!("no termination message: {error}");
+    }
+}

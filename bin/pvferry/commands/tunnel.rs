@@ -1,0 +1,139 @@
+//! `pvferry tunnel`: carries the plaintext of a pod over mutual TLS, and leaves with its pod.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use pod::{ExitCode, Reason, Shutdown, idle::IdleWatch, marker, status, status::Status};
+use tokio::time::Instant;
+use tunnel::{Event, IdentitySource, Kind, Tunnel};
+
+use crate::{cli::TunnelArgs, outcome::Failure, setup::Surroundings};
+
+pub(super) async fn run(
+    args: TunnelArgs,
+    surroundings: &Surroundings,
+) -> Result<ExitCode, Failure> {
+    let identity = IdentitySource::new(&args.identity)?;
+    let tunnel = Tunnel::new(args.listen, args.connect, identity).server_name(args.server_name);
+    let signals =
+        Shutdown::install().map_err(|error| Failure::new(ExitCode::StartUp, error.to_string()))?;
+    let idle = Duration::from_secs(args.idle);
+    let watch = Arc::new(Mutex::new(IdleWatch::new(now(), idle)));
+    if let Some(dir) = &args.marker_dir {
+        let _ = status::clear(dir);
+    }
+    let events = {
+        let (watch, dir) = (Arc::clone(&watch), args.marker_dir.clone());
+        let readiness = surroundings.readiness.clone();
+        move |event: Event| on_event(&event, &watch, dir.as_ref(), &readiness)
+    };
+    let code = Arc::new(Mutex::new(ExitCode::Ok));
+    let leave = {
+        let code = Arc::clone(&code);
+        async move {
+            *code.lock() =
+                reason_to_leave(&args.marker_dir, args.exit_when, &watch, &signals).await;
+        }
+    };
+    tunnel.run(leave, events).await?;
+    let code = *code.lock();
+    Ok(code)
+}
+
+/// Waits for the markers, for a signal, or until nobody seems to be left.
+async fn reason_to_leave(
+    marker_dir: &Option<PathBuf>,
+    exit_when: Option<u32>,
+    watch: &Mutex<IdleWatch>,
+    signals: &Shutdown,
+) -> ExitCode {
+    let markers = async {
+        let (Some(dir), Some(count)) = (marker_dir, exit_when) else {
+            return std::future::pending().await;
+        };
+        match marker::wait_for(dir, count as usize, marker::POLL_INTERVAL).await {
+            Ok(markers) => {
+                for (volume, report) in markers {
+                    tracing::info!(%volume, outcome = ?report.outcome, "sync container is done");
+                }
+                ExitCode::Ok
+            }
+            Err(error) => {
+                tracing::error!("cannot watch the markers: {error}");
+                ExitCode::FileIo
+            }
+        }
+    };
+    let deserted = async {
+        if exit_when.is_none() {
+            return std::future::pending().await;
+        }
+        loop {
+            tokio::time::sleep(marker::POLL_INTERVAL).await;
+            if watch.lock().expired(now()) {
+                tracing::error!(
+                    "no connection for too long and not all markers are there: \
+                     a sync container must have died without leaving one"
+                );
+                return ExitCode::IoTimeout;
+            }
+        }
+    };
+    tokio::select! {
+        code = markers => code,
+        code = deserted => code,
+        () = signals.requested() => ExitCode::Signal,
+    }
+}
+
+fn on_event(
+    event: &Event,
+    watch: &Mutex<IdleWatch>,
+    marker_dir: Option<&PathBuf>,
+    readiness: &telemetry::metrics::Readiness,
+) {
+    match event {
+        Event::Listening { address } => {
+            readiness.set(true);
+            tracing::info!("listening on {address}");
+        }
+        Event::Connected { id, .. } => {
+            watch.lock().opened();
+            tracing::debug!(id, "connected");
+            if let Some(dir) = marker_dir {
+                let _ = status::clear(dir);
+            }
+        }
+        Event::Failed { id, error } => {
+            tracing::warn!(id, "{error}");
+            if let Some(dir) = marker_dir {
+                let told = status::write(dir, &Status::now(reason(error), error.to_string()));
+                if let Err(error) = told {
+                    tracing::warn!("{error}");
+                }
+            }
+        }
+        Event::Closed { id, sent, received, error } => {
+            watch.lock().closed(now());
+            match error {
+                None => tracing::info!(id, sent, received, "connection ended"),
+                Some(error) => tracing::warn!(id, sent, received, "connection broke: {error}"),
+            }
+        }
+        _ => {}
+    }
+}
+
+fn reason(error: &tunnel::Error) -> Reason {
+    match error.kind() {
+        Kind::Dns => Reason::Dns,
+        Kind::Refused => Reason::Refused,
+        Kind::ConnectTimeout => Reason::Timeout,
+        Kind::Identity => Reason::Identity,
+        _ => Reason::Tls,
+    }
+}
+
+fn now() -> std::time::Instant {
+    Instant::now().into_std()
+}

@@ -1,0 +1,170 @@
+//! From what a session says to what a run reports: exit code, report, sentence.
+
+use std::time::Duration;
+
+use pod::{EntryError, ExitCode, Report};
+use session::{Error, Snapshot, Summary};
+use telemetry::human;
+
+/// How a run ended without a summary.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) code: ExitCode,
+    /// One sentence: what failed, on what, what to do.
+    pub(crate) what: String,
+    pub(crate) retryable: bool,
+}
+
+impl Failure {
+    pub(crate) fn new(code: ExitCode, what: impl Into<String>) -> Self {
+        Self { code, what: what.into(), retryable: false }
+    }
+}
+
+impl From<&Error> for Failure {
+    fn from(error: &Error) -> Self {
+        // A stream that breaks by a refusal of the other end carries the TLS reason.
+        let tls = match error {
+            Error::Stream(io) => tunnel::Error::from_io(io),
+            _ => None,
+        };
+        if let Some(tls) = tls {
+            let failure = Self::from(tls);
+            // The connection stood: what broke is the stream of a session.
+            let broke = tls.kind() == tunnel::Kind::Network;
+            return Self { code: if broke { ExitCode::Stream } else { failure.code }, ..failure };
+        }
+        let code = ExitCode::from_number(error.exit_code()).unwrap_or(ExitCode::Protocol);
+        Self { code, what: error.to_string(), retryable: error.is_retryable() }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::from(&error)
+    }
+}
+
+impl From<&tunnel::Error> for Failure {
+    fn from(error: &tunnel::Error) -> Self {
+        use tunnel::Kind;
+        let code = match error.kind() {
+            _ if matches!(error, tunnel::Error::Listen { .. }) => ExitCode::Socket,
+            Kind::Dns | Kind::Refused | Kind::ConnectTimeout => ExitCode::ConnectTimeout,
+            Kind::Network | Kind::Local => ExitCode::Socket,
+            _ => ExitCode::StartUp,
+        };
+        Self { code, what: error.to_string(), retryable: error.is_retryable() }
+    }
+}
+
+impl From<tunnel::Error> for Failure {
+    fn from(error: tunnel::Error) -> Self {
+        Self::from(&error)
+    }
+}
+
+impl From<pod::GaveUp> for Failure {
+    fn from(gave_up: pod::GaveUp) -> Self {
+        let (code, retryable) = (gave_up.exit_code(), gave_up.is_retryable());
+        Self { code, what: gave_up.to_string(), retryable }
+    }
+}
+
+/// The report of a run of `volume` that took `seconds`.
+pub(crate) fn report(
+    volume: &str,
+    outcome: &Result<Summary, Failure>,
+    progress: Snapshot,
+    attempt: u32,
+    elapsed: Duration,
+) -> Report {
+    let mut report = match outcome {
+        Ok(summary) => completed(volume, summary),
+        Err(failure) => {
+            let mut report = Report::new(volume, failure.code, failure.what.clone());
+            report.retryable = failure.retryable;
+            report.entries = progress.entries_total;
+            report.files_written = progress.files_written;
+            report.files_deleted = progress.files_deleted;
+            report.bytes_total = progress.bytes_total;
+            report.bytes_literal = progress.bytes_literal;
+            report.bytes_matched = progress.bytes_matched;
+            report.wire_sent = progress.wire_sent;
+            report.wire_received = progress.wire_received;
+            report
+        }
+    };
+    report.attempt = attempt;
+    report.seconds = elapsed.as_secs_f64();
+    report
+}
+
+/// The report of a run that ended before its first session.
+pub(crate) fn not_begun(volume: &str, failure: &Failure) -> Report {
+    let mut report = Report::new(volume, failure.code, failure.what.clone());
+    report.retryable = failure.retryable;
+    report.attempt = 1;
+    report
+}
+
+fn completed(volume: &str, summary: &Summary) -> Report {
+    let code = ExitCode::from_number(summary.exit_code).unwrap_or(ExitCode::Partial);
+    let first = summary.problems.first().map(|p| format!("{}: {}", p.name, p.what));
+    let reason = match (summary.problem_count, first.unwrap_or_default()) {
+        (0, _) => String::new(),
+        (1, first) => format!("not transferred as it should be: {first}"),
+        (count, first) => {
+            format!(
+                "{count} entries were not transferred as they should be, the first of them: {first}"
+            )
+        }
+    };
+    let mut report = Report::new(volume, code, reason);
+    report.entries = summary.entries;
+    report.files_written = summary.files_written;
+    report.files_deleted = summary.files_deleted;
+    report.bytes_total = summary.bytes_total;
+    report.bytes_literal = summary.bytes_literal;
+    report.bytes_matched = summary.bytes_matched;
+    report.wire_sent = summary.wire_sent;
+    report.wire_received = summary.wire_received;
+    report.round_trips = u64::from(summary.round_trips);
+    report.digest = Some(hex(&summary.digest));
+    report.errors = summary
+        .problems
+        .iter()
+        .map(|problem| EntryError { name: problem.name.clone(), what: problem.what.clone() })
+        .collect();
+    report.errors_omitted = summary.problem_count - summary.problems.len() as u64;
+    report
+}
+
+/// The summary for people: what was done, how much, how fast.
+pub(crate) fn sentence(report: &Report, dry_run: bool) -> String {
+    let seconds = report.seconds.max(1e-9);
+    let would = if dry_run { " (dry run: nothing was changed)" } else { "" };
+    format!(
+        "{} entries, {}; {} files written, {} deleted{would}\n\
+         sent {} of content ({} on the wire), {} was there already\n\
+         {:.2} s, {}",
+        report.entries,
+        human::bytes(report.bytes_total),
+        report.files_written,
+        report.files_deleted,
+        human::bytes(report.bytes_literal),
+        human::bytes(report.wire_sent),
+        human::bytes(report.bytes_matched),
+        report.seconds,
+        human::rate(report.bytes_total as f64 / seconds),
+    )
+}
+
+/// `bytes` in hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
