@@ -1,0 +1,132 @@
+//! `pvferry digest` and `pvferry verify`, judged by the independent comparison.
+
+use std::{collections::BTreeSet, path::Path};
+
+use serde_json::Value;
+use testkit::{Aspects, Kind, Process, Snapshot, TempTree, differences};
+
+use crate::support::{copy, pvferry, report};
+
+fn digest(path: &Path) -> String {
+    let mut command = pvferry(["digest"]);
+    command.arg(path);
+    let finished = Process::run(command);
+    finished.expect(0);
+    finished.stdout.trim().to_owned()
+}
+
+#[test]
+fn a_digest_is_of_the_tree_and_not_of_the_place() {
+    let (source, destination) = (TempTree::new(), TempTree::new());
+    source.everything().populate(1, 50);
+    copy(source.path(), destination.path(), &["--verify"]).expect(0);
+    let whole = digest(source.path());
+    assert_eq!(whole.len(), 64);
+    assert_eq!(whole, digest(destination.path()));
+
+    let mut json = pvferry(["digest", "--json"]);
+    json.arg(source.path());
+    let json: Value = serde_json::from_str(&Process::run(json).stdout).unwrap();
+    assert_eq!(json["digest"], whole);
+
+    type Change = fn(&TempTree) -> &TempTree;
+    let changes: [Change; 7] = [
+        |t| t.patch("size-4096", 4095, b"#").mtime("size-4096", 1, 1),
+        |t| t.mtime("plain", 1, 2),
+        |t| t.mode("one/two/three", 0o700),
+        |t| t.rename("one/two/three/plain", "one/two/three/plain2"),
+        |t| t.remove("to nothing").symlink("to nothing", "something"),
+        |t| t.xattr("marked", "user.binary", &[0, 1, 254]),
+        |t| t.remove("one/across").file("one/across", "shared").mtime("one/across", 1, 1),
+    ];
+    let mut seen = BTreeSet::from([whole]);
+    for (index, change) in changes.iter().enumerate() {
+        change(&destination);
+        assert!(seen.insert(digest(destination.path())), "change {index} is not in the digest");
+    }
+}
+
+#[test]
+fn verify_names_every_difference() {
+    for seed in 0..8 {
+        let (a, b) = (TempTree::new(), TempTree::new());
+        for tree in [&a, &b] {
+            tree.populate(seed, 60);
+        }
+        copy(a.path(), b.path(), &["--delete"]).expect(0);
+        let verify = || {
+            let mut command = pvferry(["verify"]);
+            command.arg(a.path()).arg(b.path());
+            Process::run(command)
+        };
+        assert_eq!(verify().expect(0).stdout, "");
+
+        b.mutate(seed + 10, 15);
+        let finished = verify();
+        finished.expect(23);
+        let (left, right) = (Snapshot::of(a.path()), Snapshot::of(b.path()));
+        // Of a tree that only one side has the reference names every entry, `verify` the top.
+        let in_both = |path: &Path| {
+            path.parent().is_none_or(|parent| {
+                [&left, &right]
+                    .iter()
+                    .all(|tree| tree.0.get(parent).is_some_and(|node| node.kind == Kind::Directory))
+            })
+        };
+        let found = differences(&left, &right, Aspects::default());
+        let differs = |path: &Path| {
+            let start = match path.as_os_str().as_encoded_bytes() {
+                b"" => ".: ".to_owned(),
+                name => format!("{}: ", name.escape_ascii()),
+            };
+            found.iter().any(|line| line.starts_with(&start))
+        };
+        let expected: BTreeSet<String> = left
+            .0
+            .keys()
+            .chain(right.0.keys())
+            .filter(|path| in_both(path) && differs(path))
+            .map(|path| escaped(path))
+            .collect();
+        let named: BTreeSet<String> = finished
+            .stdout
+            .lines()
+            .map(|line| line.split_once(": ").unwrap().0.to_owned())
+            .collect();
+        assert_eq!(named, expected, "seed {seed}\n{}\n{found:#?}", finished.stdout);
+    }
+}
+
+/// A name as messages show it: text as it is, control bytes, backslashes and what is no text as `\xNN`.
+fn escaped(path: &Path) -> String {
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("\\x{byte:02x}")).collect::<String>();
+    if path == Path::new("") {
+        return ".".to_owned();
+    }
+    let mut shown = String::new();
+    for chunk in path.as_os_str().as_encoded_bytes().utf8_chunks() {
+        for c in chunk.valid().chars() {
+            if c.is_control() || c == '\\' {
+                shown += &hex(c.encode_utf8(&mut [0; 4]).as_bytes());
+            } else {
+                shown.push(c);
+            }
+        }
+        shown += &hex(chunk.invalid());
+    }
+    shown
+}
+
+#[test]
+fn verification_after_a_transfer_sees_what_the_quick_check_cannot() {
+    let (source, destination) = (TempTree::new(), TempTree::new());
+    for tree in [&source, &destination] {
+        tree.file("f", "same size").mtime("f", 1, 1).mtime("", 1, 1);
+    }
+    destination.file("f", "SAME SIZE").mtime("f", 1, 1);
+    copy(source.path(), destination.path(), &[]).expect(0);
+    let finished = copy(source.path(), destination.path(), &["--verify"]);
+    assert_ne!(finished.code(), 0);
+    assert_ne!(report(&finished)["outcome"], "completed");
+    copy(source.path(), destination.path(), &["--checksum", "--verify"]).expect(0);
+}

@@ -1,0 +1,184 @@
+//! Trees that change under the run: by their owner, or by an enemy.
+
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+};
+
+use testkit::{Content, Finished, Process, Snapshot, TempTree, assert_same};
+
+use crate::support::{assert_untouched, copy, copy_command};
+
+/// Runs `work` again and again on another thread until `run` has ended.
+fn during<T>(work: impl FnMut() + Send, run: impl FnOnce() -> T) -> T {
+    let stop = AtomicBool::new(false);
+    let mut work = work;
+    thread::scope(|scope| {
+        let worker = scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                work();
+            }
+        });
+        let result = run();
+        stop.store(true, Ordering::Relaxed);
+        worker.join().unwrap();
+        result
+    })
+}
+
+#[track_caller]
+fn no_success_or_true(finished: &Finished, source: &Path, destination: &Path) {
+    match finished.code() {
+        0 => assert_same(source, destination),
+        code => assert!([23, 24].contains(&code), "{code}: {}", finished.stderr),
+    }
+}
+
+#[test]
+fn files_that_change_while_they_are_read() {
+    let (source, destination) = (TempTree::new(), TempTree::new());
+    let path = source.at("m/changing");
+    for index in 0..300 {
+        source.file(format!("a/{index}"), Content::random(index, 4000));
+        source.file(format!("z/{index}"), Content::random(index, 4000));
+    }
+    let contents = [Content::random(1, 3 << 20), Content::random(2, 3 << 20)];
+    source.file("m/changing", contents[0].clone());
+    let mut turn = 0_usize;
+    let finished = during(
+        || {
+            turn += 1;
+            match turn % 5 {
+                0 => fs::write(&path, contents[turn % 2].bytes()).unwrap(),
+                1 => fs::File::options().write(true).open(&path).unwrap().set_len(100_000).unwrap(),
+                2 => fs::write(&path, Content::random(3, 5 << 20).bytes()).unwrap(),
+                3 => {
+                    fs::remove_file(&path).unwrap();
+                    rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RUSR).unwrap();
+                }
+                _ => {
+                    fs::remove_file(&path).unwrap();
+                    fs::write(&path, contents[0].bytes()).unwrap();
+                }
+            }
+        },
+        || copy(source.path(), destination.path(), &["--timeout", "20"]),
+    );
+    assert!([0, 23, 24].contains(&finished.code()), "{}", finished.stderr);
+    // What did not change has arrived, also what comes after.
+    let (left, right) = (Snapshot::of(source.path()), Snapshot::of(destination.path()));
+    for (path, node) in left.0.iter().filter(|(path, _)| !path.starts_with("m")) {
+        assert_eq!(node.content, right.node(path).content, "{path:?}");
+    }
+    // At rest the next run makes it exact.
+    copy(source.path(), destination.path(), &["--delete"]).expect(0);
+    assert_same(source.path(), destination.path());
+}
+
+#[test]
+fn entries_that_come_and_go() {
+    let (source, destination) = (TempTree::new(), TempTree::new());
+    source.populate(1, 200);
+    let mut turn = 0_u64;
+    let finished = during(
+        || {
+            turn += 1;
+            let dir = source.at(format!("moving {}", turn % 3));
+            if dir.exists() {
+                fs::remove_dir_all(&dir).unwrap();
+            } else {
+                fs::create_dir(&dir).unwrap();
+                for index in 0..20 {
+                    fs::write(dir.join(index.to_string()), "text").unwrap();
+                }
+            }
+        },
+        || copy(source.path(), destination.path(), &["--delete"]),
+    );
+    assert!([0, 23, 24].contains(&finished.code()), "{}", finished.stderr);
+    copy(source.path(), destination.path(), &["--delete"]).expect(0);
+    assert_same(source.path(), destination.path());
+}
+
+#[test]
+fn nothing_outside_is_touched_where_the_destination_flips_to_symlinks() {
+    let outside = TempTree::new();
+    outside.populate(5, 50).file("d/f0", "precious").file("f0", "precious");
+    let before = Snapshot::of(outside.path());
+    for round in 0..6 {
+        let (source, destination) = (TempTree::new(), TempTree::new());
+        for index in 0..60 {
+            source.file(format!("d/d/f{index}"), Content::random(index + round, 3000));
+            destination.file(format!("d/d/f{index}"), "old");
+            destination.file(format!("d/d/extraneous {index}"), "old");
+        }
+        source.dir("d/d/new/er");
+        let (dir, aside) = (destination.at("d"), destination.path().with_file_name("aside"));
+        let finished = during(
+            || {
+                // The directory goes aside and a link to the outside takes its place, and back again.
+                if fs::rename(&dir, &aside).is_ok() {
+                    let _ = symlink(outside.path(), &dir);
+                    thread::yield_now();
+                    if dir.is_symlink() {
+                        let _ = fs::remove_file(&dir);
+                    }
+                    let _ = fs::rename(&aside, &dir);
+                }
+            },
+            || {
+                let command = copy_command(source.path(), destination.path(), &["--delete"]);
+                Process::run(command)
+            },
+        );
+        // Who wins is open; that the run ends, and where it wrote, is not.
+        let _ = finished.code();
+        assert_untouched(&before, outside.path());
+    }
+}
+
+#[test]
+fn nothing_outside_is_read_where_the_source_flips_to_symlinks() {
+    let outside = TempTree::new();
+    outside.file("secret", "not to be read").dir("d/deep");
+    for _ in 0..6 {
+        let (source, destination) = (TempTree::new(), TempTree::new());
+        for index in 0..60 {
+            source.file(format!("d/f{index}"), Content::random(index, 3000));
+        }
+        let (dir, aside) = (source.at("d"), source.path().with_file_name("aside"));
+        let finished = during(
+            || {
+                if fs::rename(&dir, &aside).is_ok() {
+                    let _ = symlink(outside.path(), &dir);
+                    thread::yield_now();
+                    let _ = fs::remove_file(&dir);
+                    let _ = fs::rename(&aside, &dir);
+                }
+            },
+            || copy(source.path(), destination.path(), &[]),
+        );
+        let _ = finished.code();
+        assert!(!destination.at("d/secret").exists() || destination.at("d").is_symlink());
+        for path in Snapshot::of(destination.path()).paths() {
+            assert!(!path.ends_with("secret") && !path.ends_with("deep"), "{path:?}");
+        }
+    }
+}
+
+#[test]
+fn a_symlink_where_a_directory_belongs_is_replaced_and_never_followed() {
+    let (source, destination, outside) = (TempTree::new(), TempTree::new(), TempTree::new());
+    outside.file("f", "precious").dir("sub");
+    let before = Snapshot::of(outside.path());
+    source.file("d/f", "new").file("e/sub/g", "new");
+    destination.symlink("d", outside.path().to_str().unwrap());
+    destination.dir("e").symlink("e/sub", outside.path().to_str().unwrap());
+    let finished = copy(source.path(), destination.path(), &["--delete"]);
+    no_success_or_true(&finished, source.path(), destination.path());
+    finished.expect(0);
+    assert_untouched(&before, outside.path());
+}

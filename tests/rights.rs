@@ -1,0 +1,127 @@
+//! Runs with fewer rights than root has.
+
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
+
+use testkit::{Aspects, Finished, Process, Snapshot, TempTree, assert_same, differences, skip};
+
+use crate::support::{assert_rsync_finds_nothing, copy, copy_command, report};
+
+/// The capabilities that a transfer pod keeps.
+const POD: &str = "-all,+chown,+dac_override,+fowner,+fsetid,+setfcap,+mknod";
+
+/// `pvferry copy` below `setpriv` with these arguments.
+fn copy_with(rights: &[&str], source: &Path, destination: &Path, options: &[&str]) -> Finished {
+    let run = copy_command(source, destination, options);
+    let mut command = Command::new("setpriv");
+    command.args(rights).arg("--").arg(run.get_program()).args(run.get_args());
+    Process::run(command)
+}
+
+#[test]
+fn root_with_the_capabilities_of_a_pod_only() {
+    if !(skip::root() && skip::commands(&["setpriv"])) {
+        return;
+    }
+    let (source, destination) = (TempTree::new(), TempTree::new());
+    source.everything().populate(1, 50);
+    destination.populate(2, 50).file("plain", "read-only").mode("plain", 0o000);
+    let bound = format!("--bounding-set={POD}");
+    let options = ["--delete", "--verify"];
+    copy_with(&[&bound], source.path(), destination.path(), &options).expect(0);
+    assert_same(source.path(), destination.path());
+    assert_rsync_finds_nothing(source.path(), destination.path());
+}
+
+#[test]
+fn an_ordinary_user_copies_what_is_his() {
+    if !(skip::root() && skip::commands(&["setpriv"])) {
+        return;
+    }
+    let (source, destination) = (TempTree::new(), TempTree::new());
+    source.populate(1, 100).mutate(2, 30);
+    destination.populate(3, 30);
+    for tree in [&source, &destination] {
+        for path in Snapshot::of(tree.path()).0.keys() {
+            tree.owner(path, 65_534, 65_534);
+        }
+        let parent = tree.path().parent().unwrap();
+        fs::set_permissions(parent, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    // In a directory without the right to write, which its owner can give himself.
+    destination.dir("locked").file("locked/f", "x").owner("locked/f", 65_534, 65_534);
+    destination.owner("locked", 65_534, 65_534).mode("locked", 0o500);
+    let nobody = ["--reuid=65534", "--regid=65534", "--clear-groups"];
+    copy_with(&nobody, source.path(), destination.path(), &["--delete"]).expect(0);
+    assert_same(source.path(), destination.path());
+}
+
+#[test]
+fn an_ordinary_user_loses_owners_and_devices_and_says_so() {
+    if !(skip::root() && skip::commands(&["setpriv"])) {
+        return;
+    }
+    let (source, destination) = (TempTree::new(), TempTree::new());
+    source.file("mine", "1").file("theirs", "2").file("d/f", "3").character_device("null", 1, 3);
+    source.owner("theirs", 1234, 1234);
+    destination.owner("", 65_534, 65_534);
+    for tree in [&source, &destination] {
+        let parent = tree.path().parent().unwrap();
+        fs::set_permissions(parent, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let nobody = ["--reuid=65534", "--regid=65534", "--clear-groups"];
+    let finished = copy_with(&nobody, source.path(), destination.path(), &[]);
+    let partial = report(finished.expect(23));
+    assert_eq!(partial["outcome"], "partial");
+    assert!(partial["errors"].to_string().contains("null"), "{partial}");
+
+    // Without owners and devices he can have all of it.
+    let options = ["--no-owner", "--exclude", "null"];
+    copy_with(&nobody, source.path(), destination.path(), &options).expect(0);
+    let (left, right) = (Snapshot::of(source.path()), Snapshot::of(destination.path()));
+    let aspects = Aspects { permissions: false, ..Aspects::default() };
+    assert_eq!(differences(&left, &right, aspects), ["null: only on the left"]);
+}
+
+#[test]
+fn entries_without_rights_and_immutable_ones_at_the_destination() {
+    if !(skip::root() && skip::commands(&["chattr", "setpriv"])) {
+        return;
+    }
+    let (source, destination) = (TempTree::new(), TempTree::new());
+    source.file("ro/f", "new").file("fixed", "new").file("after", "new");
+    destination.file("ro/f", "old").mode("ro/f", 0o400).mode("ro", 0o500).file("fixed", "old");
+    let chattr = |flag: &str| {
+        let status = Command::new("chattr").arg(flag).arg(destination.at("fixed")).status();
+        status.unwrap().success()
+    };
+    if !chattr("+i") {
+        return skip::unsupported("this file system knows no immutable files");
+    }
+    // The right to lift the flag is not among those of a pod.
+    let bound = format!("--bounding-set={POD}");
+    let finished = copy_with(&[&bound], source.path(), destination.path(), &[]);
+    let kept = fs::read_to_string(destination.at("fixed")).unwrap();
+    let whole = copy(source.path(), destination.path(), &[]);
+    let _ = chattr("-i"); // or the tree could not be removed
+    let report = report(finished.expect(23));
+    assert_eq!(report["errors"][0]["name"], "fixed", "{report}");
+    assert_eq!(kept, "old");
+    assert_eq!(fs::read_to_string(destination.at("after")).unwrap(), "new");
+    // Who may lift it does.
+    whole.expect(0);
+    assert_same(source.path(), destination.path());
+}
+
+#[test]
+fn times_that_the_destination_cannot_hold_are_reported() {
+    let Some(mount) = testkit::Mount::tmpfs("size=1m") else { return };
+    let Some(ext4) = testkit::Mount::ext4(16) else { return };
+    let source = TempTree::below(mount.path());
+    // Beyond the year 2446 ext4 clamps without a word.
+    source.file("far", "x").mtime("far", 20_000_000_000, 5).file("near", "y");
+    let destination = TempTree::below(ext4.path());
+    let finished = copy(source.path(), destination.path(), &[]);
+    let report = report(finished.expect(23));
+    assert_eq!(report["errors"][0]["name"], "far", "{report}");
+    assert_eq!(Snapshot::of(destination.path()).node("near").size, 1);
+}

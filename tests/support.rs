@@ -1,0 +1,83 @@
+//! What the themes share: the program, its report, and rsync as a second judge.
+
+use std::{
+    ffi::{OsStr, OsString},
+    path::Path,
+    process::Command,
+};
+
+use serde_json::Value;
+use testkit::{Aspects, Finished, Process, Snapshot, differences};
+
+/// The program with these arguments, in an environment that sets nothing of it.
+pub(crate) fn pvferry<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pvferry"));
+    command.args(arguments).env_remove("RUST_LOG").env_remove("PVFERRY_CONTAINERS");
+    command
+}
+
+/// `pvferry copy` to its end, with a report on standard output.
+pub(crate) fn copy(source: &Path, destination: &Path, options: &[&str]) -> Finished {
+    Process::run(copy_command(source, destination, options))
+}
+
+/// `pvferry copy`, ready to start.
+pub(crate) fn copy_command(source: &Path, destination: &Path, options: &[&str]) -> Command {
+    let mut command = pvferry(["copy", "--json"]);
+    command.args(options).arg(source).arg(destination);
+    command
+}
+
+/// The report that a run printed, which must agree with how it ended.
+#[track_caller]
+pub(crate) fn report(finished: &Finished) -> Value {
+    let line = finished.stdout.lines().last().unwrap_or_default();
+    let report: Value = serde_json::from_str(line)
+        .unwrap_or_else(|error| panic!("{error} in {line:?}\n{}", finished.stderr));
+    assert_eq!(report["exit_code"], finished.code(), "{report}");
+    report
+}
+
+/// Fails unless rsync, with all it can keep switched on, finds nothing to do.
+#[track_caller]
+pub(crate) fn assert_rsync_finds_nothing(source: &Path, destination: &Path) {
+    if !testkit::skip::commands(&["rsync"]) {
+        return;
+    }
+    let inside = |path: &Path| {
+        let mut path = OsString::from(path);
+        path.push("/");
+        path
+    };
+    let mut rsync = Command::new("rsync");
+    rsync.args(["-aHAXnic", "--numeric-ids", "--delete", "--modify-window=-1"]);
+    let finished = Process::run({
+        rsync.arg(inside(source)).arg(inside(destination));
+        rsync
+    });
+    finished.expect(0);
+    assert_eq!(finished.stdout, "", "rsync would change something");
+}
+
+/// Fails unless nothing at all was written to the tree at `path` since `before`.
+#[track_caller]
+pub(crate) fn assert_untouched(before: &Snapshot, path: &Path) {
+    let aspects = Aspects { untouched: true, ..Aspects::default() };
+    let found = differences(before, &Snapshot::of(path), aspects);
+    assert!(found.is_empty(), "something was written:\n  {}", found.join("\n  "));
+}
+
+/// Fails unless standard error explains the end in one line that begins with the program's name and holds
+/// all of `words`.
+#[track_caller]
+pub(crate) fn assert_explains(finished: &Finished, words: &[&str]) {
+    let told: Vec<_> =
+        finished.stderr.lines().filter(|line| line.starts_with("pvferry: ")).collect();
+    let matches = |line: &&&str| words.iter().all(|word| line.contains(word));
+    assert!(
+        told.iter().filter(matches).count() == 1,
+        "not one line with {words:?} in:\n{}",
+        finished.stderr
+    );
+    assert!(!finished.stderr.contains("panicked"), "{}", finished.stderr);
+}
