@@ -146,7 +146,10 @@ async fn run_pump<S>(
         sent: &progress.wire_sent,
         received: &progress.wire_received,
         ping: ToSender::Ping.encode(),
-        fail: &|error| shared.control.fail(error),
+        fail: &|error| match error {
+            Error::Timeout(_) if shared.is_committed() => shared.no_goodbye(),
+            error => shared.control.fail(error),
+        },
         may_close: &|| shared.is_committed(),
     };
     let ended = pump::run(stream, queue, config, |frame| shared.on_frame(frame)).await;
