@@ -145,12 +145,12 @@ pub(crate) fn sentence(report: &Report, dry_run: bool) -> String {
     let seconds = report.seconds.max(1e-9);
     let would = if dry_run { " (dry run: nothing was changed)" } else { "" };
     format!(
-        "{} entries, {}; {} files written, {} deleted{would}\n\
+        "{}, {}; {} written, {} deleted{would}\n\
          sent {} of content ({} on the wire), {} was there already\n\
          {:.2} s, {}",
-        report.entries,
+        human::counted(report.entries, "entry", "entries"),
         human::bytes(report.bytes_total),
-        report.files_written,
+        human::counted(report.files_written, "file", "files"),
         report.files_deleted,
         human::bytes(report.bytes_literal),
         human::bytes(report.wire_sent),

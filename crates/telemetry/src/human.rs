@@ -31,6 +31,12 @@ pub fn count(count: u64) -> String {
     text
 }
 
+/// A number of things by their name: `1 entry`, `2 entries`.
+#[must_use]
+pub fn counted(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
 /// A time span by its two largest units: `320ms`, `8.1s`, `42s`, `4m 05s`, `1h 02m`, `3d 04h`.
 #[must_use]
 pub fn duration(span: Duration) -> String {
@@ -73,6 +79,13 @@ fn scaled(bytes: f64) -> String {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn one_thing_is_not_many() {
+        assert_eq!(counted(0, "entry", "entries"), "0 entries");
+        assert_eq!(counted(1, "entry", "entries"), "1 entry");
+        assert_eq!(counted(2, "entry", "entries"), "2 entries");
+    }
 
     #[test]
     fn bytes_at_the_edges() {

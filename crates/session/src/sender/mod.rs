@@ -18,7 +18,10 @@ mod small;
 pub(crate) mod state;
 pub(crate) mod walk;
 
-use std::{sync::Arc, thread};
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    thread,
+};
 
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -167,7 +170,7 @@ fn drive(shared: &Arc<Shared>) -> Result<(Commit, Option<[u8; 32]>), Stopped> {
         Source::Tree(root) => walk::walk(shared, root)?,
         Source::Device(device) => walk::announce_device(shared, device)?,
     }
-    shared.context.progress.listing_complete.store(true, std::sync::atomic::Ordering::Relaxed);
+    shared.context.progress.listing_complete.store(true, Relaxed);
     let tree = shared.source_digest();
     Ok((shared.wait_for_commit()?, tree))
 }
@@ -189,7 +192,11 @@ impl Shared {
                 problems.add(".", "the tree digests of both ends differ", 23);
             }
         }
-        let snapshot = self.context.progress.snapshot();
+        // Only the receiver counts what it writes; until its commit record these stand at zero here.
+        let progress = &self.context.progress;
+        progress.files_written.store(commit.files_written, Relaxed);
+        progress.files_deleted.store(commit.files_deleted, Relaxed);
+        let snapshot = progress.snapshot();
         Summary {
             entries: snapshot.entries_total,
             files_written: commit.files_written,

@@ -102,6 +102,8 @@ impl Outcome {
         }
         assert_eq!(self.sender.entries, self.receiver.entries);
         assert_eq!(self.sender.bytes_total, self.receiver.bytes_total);
+        assert_eq!(self.sender.files_written, self.receiver.files_written);
+        assert_eq!(self.sender.files_deleted, self.receiver.files_deleted);
     }
 
     pub(crate) fn assert_problem(&self, code: u8, name: &str) {
