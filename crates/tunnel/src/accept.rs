@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use crate::connect::handshake_error;
 use crate::error::{Error, PeerError};
 use crate::identity::IdentitySource;
+use crate::read_ahead::ReadAhead;
 use crate::spiffe::{Role, Spiffe};
 use crate::stream::TlsStream;
 use crate::{policy, socket, verify};
@@ -50,7 +51,7 @@ impl Acceptor {
         let acceptor = tokio_rustls::TlsAcceptor::from(Arc::clone(identity.server()?));
         socket::tune(&stream).map_err(Error::Io)?;
         let handshake = acceptor
-            .accept_with(stream, |tls: &mut ServerConnection| {
+            .accept_with(ReadAhead::new(stream), |tls: &mut ServerConnection| {
                 tls.set_buffer_limit(Some(policy::WRITE_BUFFER));
             })
             .into_fallible();
@@ -80,7 +81,7 @@ fn peer_name(tls: &ServerConnection) -> Result<Spiffe, Error> {
     }
 }
 
-async fn drain(mut stream: TcpStream) -> std::io::Result<()> {
+async fn drain(mut stream: ReadAhead) -> std::io::Result<()> {
     stream.shutdown().await?;
     let mut scrap = [0; 4096];
     while stream.read(&mut scrap).await? != 0 {}

@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::error::Error;
 use crate::identity::IdentitySource;
+use crate::read_ahead::ReadAhead;
 use crate::spiffe::Role;
 use crate::stream::TlsStream;
 use crate::target::Target;
@@ -65,9 +66,10 @@ impl Connector {
 
         let stream = self.reach(target).await?;
         let connector = tokio_rustls::TlsConnector::from(config);
-        let handshake = connector.connect_with(name, stream, |tls: &mut ClientConnection| {
-            tls.set_buffer_limit(Some(policy::WRITE_BUFFER));
-        });
+        let handshake =
+            connector.connect_with(name, ReadAhead::new(stream), |tls: &mut ClientConnection| {
+                tls.set_buffer_limit(Some(policy::WRITE_BUFFER));
+            });
         match timeout_at(Instant::now() + self.timeout, handshake).await {
             Ok(Ok(tls)) => Ok(TlsStream::new(tls.into())),
             Ok(Err(error)) => Err(handshake_error(error, Role::Destination)),

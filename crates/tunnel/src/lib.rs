@@ -21,6 +21,8 @@ mod identity;
 mod local;
 pub mod pki;
 mod policy;
+mod pool;
+mod read_ahead;
 mod relay;
 mod serve;
 mod socket;

@@ -21,20 +21,14 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
 use crate::endpoint::Endpoint;
 use crate::error::Error;
 use crate::local::LocalStream;
+use crate::pool::Pool;
 use crate::stream::TlsStream;
-
-/// Bytes moved by one read and one write at most.
-const BUFFER: usize = 256 * 1024;
-
-/// Buffers that are kept for the next burst; more are given back to the system.
-const SPARE_BUFFERS: usize = 16;
 
 /// How long a side that can no longer be written to is still read.
 const LINGER: Duration = Duration::from_secs(10);
@@ -45,7 +39,7 @@ pub struct Traffic {
     pub(crate) sent: AtomicU64,
     pub(crate) received: AtomicU64,
     pub(crate) open: AtomicUsize,
-    buffers: Mutex<Vec<Box<[u8]>>>,
+    buffers: Pool,
 }
 
 impl Traffic {
@@ -65,17 +59,6 @@ impl Traffic {
     #[must_use]
     pub fn open(&self) -> usize {
         self.open.load(Relaxed)
-    }
-
-    fn take_buffer(&self) -> Box<[u8]> {
-        self.buffers.lock().pop().unwrap_or_else(|| vec![0; BUFFER].into_boxed_slice())
-    }
-
-    fn give_back(&self, buffer: Box<[u8]>) {
-        let mut spare = self.buffers.lock();
-        if spare.len() < SPARE_BUFFERS {
-            spare.push(buffer);
-        }
     }
 }
 
@@ -294,7 +277,7 @@ impl<'a> Flow<'a> {
         if self.buffer.is_none() {
             ready!(source.poll_readable(cx))?;
         }
-        let mut buffer = self.buffer.take().unwrap_or_else(|| traffic.take_buffer());
+        let mut buffer = self.buffer.take().unwrap_or_else(|| traffic.buffers.take());
         let mut space = ReadBuf::new(&mut buffer);
         let polled = Pin::new(source).poll_read(cx, &mut space);
         let filled = space.filled().len();
@@ -302,7 +285,7 @@ impl<'a> Flow<'a> {
             self.unwritten = 0..filled;
             self.buffer = Some(buffer);
         } else {
-            traffic.give_back(buffer);
+            traffic.buffers.give_back(buffer);
         }
         polled.map_ok(|()| filled > 0)
     }
@@ -453,6 +436,6 @@ mod tests {
             tokio::task::yield_now().await;
         }
         tokio::task::yield_now().await;
-        assert_eq!(traffic.buffers.lock().len(), 1, "one buffer served both directions in turn");
+        assert_eq!(traffic.buffers.spare(), 1, "one buffer served both directions in turn");
     }
 }

@@ -14,20 +14,20 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{
     AsyncBufRead as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf,
 };
-use tokio::net::TcpStream;
 
 use crate::error::Error;
+use crate::read_ahead::ReadAhead;
 use crate::spiffe::Role;
 
 /// A TLS connection whose peer has proved its identity. Both directions close on their own.
 #[derive(Debug)]
 pub struct TlsStream {
-    inner: tokio_rustls::TlsStream<TcpStream>,
+    inner: tokio_rustls::TlsStream<ReadAhead>,
     peer: Role,
 }
 
 impl TlsStream {
-    pub(crate) fn new(inner: tokio_rustls::TlsStream<TcpStream>) -> Self {
+    pub(crate) fn new(inner: tokio_rustls::TlsStream<ReadAhead>) -> Self {
         let peer = match &inner {
             tokio_rustls::TlsStream::Client(_) => Role::Destination,
             tokio_rustls::TlsStream::Server(_) => Role::Source,
@@ -50,8 +50,8 @@ impl TlsStream {
 
     /// The socket below, for tests that bring it into trouble.
     #[cfg(test)]
-    pub(crate) fn socket(&self) -> &TcpStream {
-        self.inner.get_ref().0
+    pub(crate) fn socket(&self) -> &tokio::net::TcpStream {
+        self.inner.get_ref().0.socket()
     }
 
     /// Ready when reading would return without waiting. Needs no buffer, so that idle connections hold none.
