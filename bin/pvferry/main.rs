@@ -11,6 +11,11 @@ mod setup;
 
 use std::process;
 
+/// Buffers are filled by one thread and freed by another all the time. The system's allocator gives
+/// them back to the kernel in between, and a static binary's is slower still.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> process::ExitCode {
     match cli::parse() {
         Ok(parsed) => commands::run(parsed).into(),
