@@ -72,6 +72,18 @@ impl RangeFold {
         self.0.update(&segment.0);
     }
 
+    /// Adds the segments of a hole of `len` bytes, which begins where a segment does.
+    pub fn push_zeros(&mut self, key: &HashKey, layout: Layout, len: u64) {
+        let segment = u64::from(layout.segment_len());
+        for _ in 0..len / segment {
+            self.push(key.zero_segment(layout));
+        }
+        let tail = (len % segment) as usize;
+        if tail > 0 {
+            self.push(key.hash(&vec![0; tail]));
+        }
+    }
+
     /// The range hash.
     pub fn finish(self) -> StrongHash {
         StrongHash::truncate(&self.0.finalize())

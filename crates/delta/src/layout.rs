@@ -70,6 +70,14 @@ impl Layout {
         offset >> self.segment_log2
     }
 
+    /// True where `len` bytes from `offset` on are whole segments of a file of `file_len` bytes, of
+    /// which the last may be short.
+    pub fn is_of_segments(self, offset: u64, len: u64, file_len: u64) -> bool {
+        let segment = u64::from(self.segment_len());
+        let ends = len.is_multiple_of(segment) || offset.checked_add(len) == Some(file_len);
+        len > 0 && offset.is_multiple_of(segment) && ends
+    }
+
     /// The number of leaves of a segment of `segment_len` bytes (short for a last segment).
     pub fn leaves(self, segment_len: u32) -> u32 {
         segment_len.div_ceil(LEAF_LEN)

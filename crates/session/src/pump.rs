@@ -46,8 +46,8 @@ pub(crate) struct PumpConfig<'a> {
     pub(crate) ping: OutFrame,
     /// Takes what the peer did wrong. The stream stays open for what is said of it.
     pub(crate) fail: &'a (dyn Fn(Error) + Sync),
-    /// True once the peer may close the stream.
-    pub(crate) may_close: &'a (dyn Fn() -> bool + Sync),
+    /// Takes in that the peer has closed its side; true where it may.
+    pub(crate) on_end: &'a (dyn Fn() -> bool + Sync),
 }
 
 /// Moves frames until the queue is closed and written out and the peer has closed too.
@@ -134,7 +134,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<'_, S> {
             let read = match self.poll_read(cx, on_frame)? {
                 Read::Some => true,
                 Read::Pending => false,
-                Read::Eof if self.queue_closed || self.deaf || (self.config.may_close)() => {
+                Read::Eof if (self.config.on_end)() || self.queue_closed || self.deaf => {
                     self.ended = true;
                     false
                 }

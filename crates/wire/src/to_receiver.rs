@@ -58,8 +58,8 @@ pub enum ToReceiver {
     EndOfFile(EntryId, u64, Ended),
     /// Asks for the leaf hashes of a segment.
     LeafRequest(EntryId, u32),
-    /// Asks for the block hashes of the basis from an offset on: offset, block length.
-    BlockRequest(EntryId, u64, u32),
+    /// Asks for the block hashes of a range of the basis: offset, length, block length.
+    BlockRequest(EntryId, u64, u64, u32),
     /// Signatures were taken in: so many bytes more may come.
     Credit(u64),
     /// Still here.
@@ -183,9 +183,9 @@ impl ToReceiver {
                 b = frame::open(kind::LEAF_REQUEST, 16);
                 put(&mut b, &[entry.0, u64::from(*segment)]);
             }
-            Self::BlockRequest(entry, from, block_len) => {
-                b = frame::open(kind::BLOCK_REQUEST, 24);
-                put(&mut b, &[entry.0, *from, u64::from(*block_len)]);
+            Self::BlockRequest(entry, from, len, block_len) => {
+                b = frame::open(kind::BLOCK_REQUEST, 32);
+                put(&mut b, &[entry.0, *from, *len, u64::from(*block_len)]);
             }
             Self::Credit(bytes) => return credit(*bytes),
             Self::Ping => return frame::close(frame::open(kind::PING, 0), payload),
@@ -264,13 +264,14 @@ impl ToReceiver {
             }
             kind::LEAF_REQUEST => Self::LeafRequest(EntryId(d.varint()?), d.u32("segment")?),
             kind::BLOCK_REQUEST => {
-                let (entry, from) = (EntryId(d.varint()?), d.varint()?);
+                let entry = EntryId(d.varint()?);
+                let (from, len) = (d.varint()?, d.varint()?);
                 let block_len = d.u32("block length")?;
-                range(from, 0)?;
+                range(from, len)?;
                 if !limits::BLOCK_LEN.contains(&block_len) || !block_len.is_power_of_two() {
                     return Err(DecodeError::Limit("block length"));
                 }
-                Self::BlockRequest(entry, from, block_len)
+                Self::BlockRequest(entry, from, len, block_len)
             }
             kind::CREDIT => Self::Credit(d.varint()?),
             kind::PING => Self::Ping,

@@ -23,7 +23,8 @@ use super::{
     basis::{Basis, Output},
     dirs::{self, DirState},
     merge::{self, Settled},
-    patch::{self, Delta},
+    patch::Delta,
+    rebuild,
     state::{Shared, TargetKindRef},
     whole::Whole,
 };
@@ -188,9 +189,11 @@ impl FileState {
                     _ => shared.broken("leaf request for a file without a signature"),
                 };
             }
-            ToReceiver::BlockRequest(_, from, block_len) => {
+            ToReceiver::BlockRequest(_, from, len, block_len) => {
                 return match &self.body {
-                    Body::Delta(delta) => delta.answer_blocks(shared, self.id, from, block_len),
+                    Body::Delta(delta) => {
+                        delta.answer_blocks(shared, self.id, (from, len), block_len)
+                    }
                     _ => shared.broken("block request for a file without a signature"),
                 };
             }
@@ -469,7 +472,7 @@ fn choose(
     {
         shared.before_content()?;
         dir.touch();
-        let basis = Basis::Part(patch::duplicate(&writer, dir, entry)?);
+        let basis = Basis::Part(rebuild::duplicate(&writer, dir, entry)?);
         let output = Some(Output::File(Arc::new(writer)));
         return Ok(Body::Delta(Box::new(Delta::new(basis, output, len, false))));
     }

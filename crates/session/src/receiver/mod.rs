@@ -4,23 +4,28 @@
 //! * [`target`]: the volume, opened, locked and found fit.
 //! * [`merge`]: one directory's listing against what is there; [`place`], [`place_file`]: what to make, fix
 //!   and ask for.
-//! * [`file`]: the content of one file while it comes: [`whole`], or as a [`patch`] of a [`basis`].
+//! * [`file`]: the content of one file while it comes: [`whole`], or as a [`patch`] of a [`basis`], which may
+//!   [`rebuild`] it; [`known`]: the hashes of what stands.
+//! * [`answer`]: what the sender asks of a basis.
 //! * [`signature`]: one thread that hashes the bases.
 //! * [`dirs`]: directories, finished when everything in them is.
 //! * [`finish`]: what must wait for the end: renames, links, removals, the flush, the commit.
 //! * [`journal`]: how a power cut in the middle of a session is noticed by the next.
 //! * [`work`]: the workers; [`state`]: what they share; [`dispatch`]: where each frame of the sender goes.
 
+mod answer;
 mod basis;
 mod dirs;
 mod dispatch;
 mod file;
 mod finish;
 mod journal;
+mod known;
 mod merge;
 mod patch;
 mod place;
 mod place_file;
+mod rebuild;
 mod signature;
 mod state;
 mod target;
@@ -150,7 +155,13 @@ async fn run_pump<S>(
             Error::Timeout(_) if shared.is_committed() => shared.no_goodbye(),
             error => shared.control.fail(error),
         },
-        may_close: &|| shared.is_committed(),
+        on_end: &|| {
+            let committed = shared.is_committed();
+            if committed && first {
+                shared.no_goodbye();
+            }
+            committed
+        },
     };
     let ended = pump::run(stream, queue, config, |frame| shared.on_frame(frame)).await;
     match ended {

@@ -45,9 +45,7 @@ impl Whole {
         if offset < range.next || !offset.is_multiple_of(segment) || !fits {
             return Ok(None);
         }
-        for _ in 0..(offset - range.next) / segment {
-            range.fold.push(shared.key.zero_segment(whole_layout()));
-        }
+        range.fold.push_zeros(&shared.key, whole_layout(), offset - range.next);
         for piece in data.chunks(segment as usize) {
             range.fold.push(shared.key.hash(piece));
         }
@@ -111,7 +109,8 @@ impl Whole {
                 None if end - start == range_len => zeros,
                 None => zero_range(shared, end - start),
                 Some(mut range) => {
-                    push_zeros(shared, &mut range.fold, end.saturating_sub(range.next));
+                    let left = end.saturating_sub(range.next);
+                    range.fold.push_zeros(&shared.key, layout, left);
                     range.fold.finish()
                 }
             };
@@ -140,18 +139,6 @@ fn data_runs(data: &[u8]) -> Vec<std::ops::Range<usize>> {
 
 fn zero_range(shared: &Shared, len: u64) -> delta::StrongHash {
     let mut fold = RangeFold::new(&shared.key);
-    push_zeros(shared, &mut fold, len);
+    fold.push_zeros(&shared.key, whole_layout(), len);
     fold.finish()
-}
-
-fn push_zeros(shared: &Shared, fold: &mut RangeFold, len: u64) {
-    let layout = whole_layout();
-    let segment = u64::from(layout.segment_len());
-    for _ in 0..len / segment {
-        fold.push(shared.key.zero_segment(layout));
-    }
-    let tail = (len % segment) as usize;
-    if tail > 0 {
-        fold.push(shared.key.hash(&vec![0; tail]));
-    }
 }

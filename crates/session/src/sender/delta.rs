@@ -4,7 +4,7 @@
 //!   aligned pass:  own segment i  ==  basis segment i ?   ── yes ─► nothing to send
 //!                         │ no
 //!                         ├─► ask for its leaf hashes; when they come, send the leaves that differ
-//!                         └─► many in a row: search the rest of the basis at every offset
+//!                         └─► many in a row: look for moved content (search.rs)
 //! ```
 //!
 //! The receiver streams its segment hashes while this end reads and hashes, so both disks work at
@@ -14,7 +14,7 @@
 use std::{collections::HashMap, sync::Arc, sync::atomic::Ordering::Relaxed};
 
 use bytes::Bytes;
-use delta::{Aligned, Layout, SegmentFold, Step, StrongHash};
+use delta::{Aligned, Layout, RangeFold, SegmentFold, Step, StrongHash};
 use volume::source::Stamp;
 use wire::{Entry, Hash, ToReceiver};
 
@@ -29,6 +29,13 @@ use crate::control::Stopped;
 const MAX_OPEN: usize = 256;
 /// Content that is held for them, in bytes, beyond one segment.
 const MAX_OPEN_BYTES: usize = 16 << 20;
+/// Segments without anything in common, one behind the other, after which no more leaves are asked for
+/// but those of every so many segments.
+const NOVEL: u32 = 16;
+const NOVEL_SAMPLE: u64 = 32;
+/// Segment hashes of the basis that are kept behind the newest: content may have moved back.
+const BASIS_KEPT: usize = 4096;
+
 /// Takes files until there are no more.
 pub(super) fn work(shared: &Arc<Shared>) -> Result<(), Stopped> {
     while let Ok(job) = shared.delta_jobs.recv() {
@@ -76,6 +83,8 @@ fn compare(shared: &Arc<Shared>, job: &DeltaJob) -> Result<(), Stopped> {
         entry,
         layout,
         fold: SegmentFold::new(&shared.key, layout),
+        pieces: None,
+        novel: 0,
         basis: Vec::new(),
         basis_first: 0,
         basis_ended: false,
@@ -98,6 +107,10 @@ pub(super) struct Comparison<'a> {
     pub(super) entry: Entry,
     pub(super) layout: Layout,
     pub(super) fold: SegmentFold,
+    /// The hashes of what follows those segments, where the file is built anew.
+    pub(super) pieces: Option<RangeFold>,
+    /// Segments in a row of which no leaf was in the basis.
+    novel: u32,
     /// Hashes of the basis from segment `basis_first` on, as far as they came.
     pub(super) basis: Vec<Hash>,
     pub(super) basis_first: u64,
@@ -127,13 +140,16 @@ impl Comparison<'_> {
             let basis = self.basis_hash(index)?;
             let equal = basis == Some(hash.0) && self.same_length(index, &range);
             if equal {
+                self.novel = 0;
                 self.fold.push(hash);
                 self.count_matched(range.end - range.start);
             } else {
                 match (own, basis.is_some()) {
                     (Own::Hole, _) => self.send_hole(range.clone())?,
-                    (Own::Data(bytes), true) => self.ask_leaves(index, bytes)?,
-                    (Own::Data(bytes), false) => self.send_patch(range.start, bytes)?,
+                    (Own::Data(bytes), true) if self.is_sampled(index) => {
+                        self.ask_leaves(index, bytes)?;
+                    }
+                    (Own::Data(bytes), _) => self.send_patch(range.start, bytes)?,
                 }
                 self.fold.push(hash);
             }
@@ -147,6 +163,12 @@ impl Comparison<'_> {
         self.take_leaves_until(0)?;
         self.drain_signature()?;
         self.finish()
+    }
+
+    /// Whether the leaves of a segment are worth a question: where content is new throughout, they
+    /// are not.
+    fn is_sampled(&self, index: u64) -> bool {
+        self.novel < NOVEL || index.is_multiple_of(NOVEL_SAMPLE)
     }
 
     /// Reads a segment. A failure is remembered, and named at the end.
@@ -182,8 +204,11 @@ impl Comparison<'_> {
     /// The receiver's hash of a segment, waiting for it; `None` past the end of its file.
     pub(super) fn basis_hash(&mut self, index: u64) -> Result<Option<Hash>, Stopped> {
         loop {
-            if index < self.basis_first + self.basis.len() as u64 {
-                return Ok(Some(self.basis[(index - self.basis_first) as usize]));
+            if index < self.basis_first {
+                return Ok(None);
+            }
+            if let Some(hash) = self.basis.get((index - self.basis_first) as usize) {
+                return Ok(Some(*hash));
             }
             if self.basis_ended {
                 return Ok(None);
@@ -199,9 +224,12 @@ impl Comparison<'_> {
                 if u64::from(first) != self.basis_first + self.basis.len() as u64 {
                     return self.broken("signature out of order");
                 }
-                // What is behind the comparison is never looked at again.
-                self.basis_first = u64::from(first);
-                self.basis = hashes;
+                if self.basis.len() > 2 * BASIS_KEPT {
+                    let behind = self.basis.len() - BASIS_KEPT;
+                    self.basis.drain(..behind);
+                    self.basis_first += behind as u64;
+                }
+                self.basis.extend(hashes);
                 self.basis_ended = last;
                 self.shared.grant_signatures(cost)
             }
@@ -230,27 +258,12 @@ impl Comparison<'_> {
     pub(super) fn take_leaves_until(&mut self, limit: usize) -> Result<(), Stopped> {
         while self.open.len() > limit {
             let answer = self.job.answers.recv().map_err(|_| Stopped)?;
-            self.buffer_or_take(answer)?;
+            self.take(answer)?;
         }
         while let Ok(answer) = self.job.answers.try_recv() {
-            self.buffer_or_take(answer)?;
+            self.take(answer)?;
         }
         Ok(())
-    }
-
-    /// As [`Self::take`], but keeps hashes that the comparison has not come to.
-    pub(super) fn buffer_or_take(&mut self, answer: Answer) -> Result<(), Stopped> {
-        match answer {
-            Answer::Signature(first, hashes, last, cost) => {
-                if u64::from(first) != self.basis_first + self.basis.len() as u64 {
-                    return self.broken("signature out of order");
-                }
-                self.basis.extend(hashes);
-                self.basis_ended = last;
-                self.shared.grant_signatures(cost)
-            }
-            other => self.take(other),
-        }
     }
 
     pub(super) fn send_leaves(&mut self, segment: u32, hashes: &[Hash]) -> Result<(), Stopped> {
@@ -264,6 +277,7 @@ impl Comparison<'_> {
             literal += range.len() as u64;
             self.send_patch(start + range.start as u64, own.slice(range))?;
         }
+        self.novel = if literal < own.len() as u64 { 0 } else { self.novel + 1 };
         self.count_matched(own.len() as u64 - literal);
         Ok(())
     }
@@ -297,6 +311,9 @@ impl Comparison<'_> {
             let end = (at + files::PIECE).min(bytes.len());
             self.frames += 1;
             let piece = bytes.slice(at..end);
+            if let Some(pieces) = &mut self.pieces {
+                pieces.push(self.shared.key.hash(&piece));
+            }
             let message = ToReceiver::Patch(self.file.id, offset + at as u64, piece);
             self.shared.send_charged(self.file.id.0, message.encode())?;
             at = end;
@@ -309,6 +326,9 @@ impl Comparison<'_> {
         let progress = &self.shared.context.progress;
         progress.bytes_hole.fetch_add(len, Relaxed);
         self.settled(len);
+        if let Some(pieces) = &mut self.pieces {
+            pieces.push_zeros(&self.shared.key, self.layout, len);
+        }
         self.frames += 1;
         let message = ToReceiver::Hole(self.file.id, range.start, len);
         self.shared.send_charged(self.file.id.0, message.encode())

@@ -18,7 +18,7 @@ use super::{
 use crate::{MAX_FILE, control::Stopped};
 
 /// Content in one frame of a large file, in bytes.
-pub(super) const PIECE: usize = 256 << 10;
+pub(crate) const PIECE: usize = 256 << 10;
 /// How often a file that changes while it is read is tried.
 pub(super) const TRIES: u32 = 4;
 
@@ -149,7 +149,7 @@ impl LargeFile {
                     shared.send_charged(range, message.encode())?;
                 }
                 None => {
-                    fold_zeros(shared, self.layout, stop - at, &mut fold);
+                    fold.push_zeros(&shared.key, self.layout, stop - at);
                     progress.bytes_hole.fetch_add(stop - at, Relaxed);
                 }
             }
@@ -172,17 +172,6 @@ impl LargeFile {
         let digest = fold.finish(self.entry.meta.size).0;
         let read = Reading { content: &self.content, stamp: self.stamp, entry: &self.entry };
         end_of_file(shared, &self.file, read, complete, frames, digest)
-    }
-}
-
-fn fold_zeros(shared: &Shared, layout: Layout, len: u64, fold: &mut RangeFold) {
-    let segment = u64::from(layout.segment_len());
-    for _ in 0..len / segment {
-        fold.push(shared.key.zero_segment(layout));
-    }
-    let tail = (len % segment) as usize;
-    if tail > 0 {
-        fold.push(shared.key.hash(&vec![0; tail]));
     }
 }
 

@@ -13,6 +13,7 @@ mod dispatch;
 mod entry;
 mod files;
 mod inline;
+mod moved;
 mod search;
 mod small;
 pub(crate) mod state;
@@ -36,6 +37,7 @@ use crate::{
     handshake::Agreed,
     pump::{self, PumpConfig},
 };
+pub(crate) use files::PIECE;
 pub(crate) use files::whole_layout;
 pub(crate) use small::SMALL;
 use state::Shared;
@@ -87,7 +89,7 @@ where
                 received: &progress.wire_received,
                 ping: ToReceiver::Ping.encode(),
                 fail: &|error| shared.control.fail(error),
-                may_close: &|| shared.is_committed(),
+                on_end: &|| shared.is_committed(),
             };
             let ended = pump::run(stream, queue, config, |frame| shared.on_frame(frame)).await;
             // With the commit record here, all is said that the outcome depends on.

@@ -123,8 +123,8 @@ fn to_receiver() -> impl Strategy<Value = ToReceiver> {
         }),
         2 => (id(), any::<u64>(), ended()).prop_map(|(id, n, how)| ToReceiver::EndOfFile(id, n, how)),
         1 => (id(), any::<u32>()).prop_map(|(id, segment)| ToReceiver::LeafRequest(id, segment)),
-        1 => (id(), 0..=END, (9..=20u32).prop_map(|log2| 1 << log2))
-            .prop_map(|(id, from, len)| ToReceiver::BlockRequest(id, from, len)),
+        1 => (id(), stretch(), (9..=20u32).prop_map(|log2| 1 << log2))
+            .prop_map(|(id, (at, len), block)| ToReceiver::BlockRequest(id, at, len, block)),
         1 => any::<u64>().prop_map(ToReceiver::Credit),
         1 => Just(ToReceiver::Ping),
         1 => (1..=u8::MAX, text()).prop_map(|(code, why)| ToReceiver::Abort(code, why)),

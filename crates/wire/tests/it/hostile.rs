@@ -228,11 +228,12 @@ fn offsets_stay_within_a_file() {
     assert_eq!(numbers(24, &[1, 1, 3]), Some(Invalid("end of file")));
     assert_eq!(numbers(24, &[1, 1, 0]), Some(Truncated), "metadata are missing");
     assert_eq!(numbers(25, &[1, 1 << 32]), Some(Limit("segment")));
-    assert_eq!(numbers(26, &[1, END, 512]), None);
-    assert_eq!(numbers(26, &[1, END + 1, 512]), over);
-    assert_eq!(numbers(26, &[1, 0, 1 << 20]), None);
+    assert_eq!(numbers(26, &[1, END - 9, 9, 512]), None);
+    assert_eq!(numbers(26, &[1, END - 9, 10, 512]), over);
+    assert_eq!(numbers(26, &[1, u64::MAX, 2, 512]), over);
+    assert_eq!(numbers(26, &[1, 0, END, 1 << 20]), None);
     for block_len in [0, 1, 256, 511, 513, 3 << 10, 1 << 21, 1 << 32] {
-        assert_eq!(numbers(26, &[1, 0, block_len]), Some(Limit("block length")), "{block_len}");
+        assert_eq!(numbers(26, &[1, 0, 9, block_len]), Some(Limit("block length")), "{block_len}");
     }
 }
 

@@ -244,7 +244,7 @@ fn from_sender() -> Vec<(String, Message)> {
         ("ended-changed", ToReceiver::EndOfFile(id, 12, Ended::Changed)),
         ("ended-failed", ToReceiver::EndOfFile(id, 0, Ended::Failed)),
         ("leaf-request", ToReceiver::LeafRequest(id, 129)),
-        ("block-request", ToReceiver::BlockRequest(id, 131_072, 2048)),
+        ("block-request", ToReceiver::BlockRequest(id, 131_072, 1 << 20, 2048)),
         ("credit-to-receiver", ToReceiver::Credit(123_456)),
         ("ping-to-receiver", ToReceiver::Ping),
         ("abort-to-receiver", ToReceiver::Abort(20, "ended by a signal".into())),

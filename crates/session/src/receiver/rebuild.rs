@@ -1,0 +1,199 @@
+//! A file whose content has moved: built anew from copies of its basis and from what is in none.
+//!
+//! It comes in pieces, one behind the other without a gap. The hashes of the pieces make its digest, and
+//! those of copied segments are known since the signature was made: nothing is read twice.
+
+use std::{
+    ops::Range,
+    os::fd::{AsFd, OwnedFd},
+    sync::Arc,
+};
+
+use delta::RangeFold;
+use rustix::{
+    fs::{self, SeekFrom},
+    io::Errno,
+};
+use volume::writer::FileWriter;
+use wire::Entry;
+
+use super::{
+    basis::{self, Basis, Output},
+    dirs::DirState,
+    file::FileState,
+    patch::{Delta, Inner},
+    state::Shared,
+};
+use crate::{control::Stopped, sender::PIECE};
+
+/// A file that is being built anew.
+pub(super) struct Rebuilt {
+    /// What the file had become before, up to here, stands.
+    pub(super) keep: u64,
+    /// Where the next piece belongs.
+    pub(super) next: u64,
+    pub(super) pieces: RangeFold,
+    /// Where the old content can be read. `None` in a dry run.
+    old: Option<OwnedFd>,
+}
+
+impl Rebuilt {
+    /// Takes in that a piece of `len` bytes comes at `at`, which must be behind the piece before.
+    pub(super) fn follow(&mut self, shared: &Shared, at: u64, len: u64) -> Result<(), Stopped> {
+        if at != self.next {
+            return shared.broken("content out of order");
+        }
+        self.next = at + len;
+        Ok(())
+    }
+}
+
+impl Delta {
+    /// Begins a new file with the first `keep` bytes of what the file has become.
+    pub(super) fn rebuild(
+        &self,
+        shared: &Shared,
+        file: &FileState,
+        inner: &mut Inner,
+        keep: u64,
+    ) -> Result<volume::Result<()>, Stopped> {
+        let segment = u64::from(self.layout.segment_len());
+        if inner.rebuilt.is_some() || keep > self.basis_len || !keep.is_multiple_of(segment) {
+            return shared.broken("rebuild that makes no sense");
+        }
+        let Some(dir) = file.dir() else { return shared.broken("rebuild of a device") };
+        inner.changed = true;
+        let old = if self.dry {
+            None
+        } else {
+            dir.touch();
+            match self.begin(shared, dir, file.entry(), inner, keep) {
+                Ok(Some(old)) => Some(old),
+                Ok(None) => return shared.broken("rebuild of a device"),
+                Err(error) => return Ok(Err(error)),
+            }
+        };
+        let pieces = RangeFold::new(&shared.key);
+        inner.rebuilt = Some(Rebuilt { keep, next: keep, pieces, old });
+        Ok(Ok(()))
+    }
+
+    fn begin(
+        &self,
+        shared: &Shared,
+        dir: &DirState,
+        entry: &Entry,
+        inner: &mut Inner,
+        keep: u64,
+    ) -> volume::Result<Option<OwnedFd>> {
+        shared.before_content()?;
+        let old = match (&inner.output, &self.basis) {
+            (Some(Output::File(writer)), _) => duplicate(&**writer, dir, entry)?,
+            (None, Basis::File(basis)) => duplicate(basis, dir, entry)?,
+            _ => return Ok(None),
+        };
+        // The temporary name passes to the new file; what bore it lives on by its descriptor.
+        if let Some(Output::File(writer)) = inner.output.take()
+            && let Some(writer) = Arc::into_inner(writer)
+        {
+            writer.keep();
+        }
+        let new = FileWriter::beside(dir.dir()?, &entry.name)?;
+        copy_data(&new, &old, 0, 0..keep)?;
+        inner.output = Some(Output::File(Arc::new(new)));
+        Ok(Some(old))
+    }
+
+    /// Copies `len` bytes of the basis from `from` on to `at`.
+    pub(super) fn copy(
+        &self,
+        shared: &Shared,
+        inner: &mut Inner,
+        at: u64,
+        from: u64,
+        len: u64,
+    ) -> Result<volume::Result<()>, Stopped> {
+        let Inner { rebuilt: Some(rebuilt), output, known, .. } = inner else {
+            return shared.broken("copy into a file that is not built anew");
+        };
+        if from + len > self.basis_len {
+            return shared.broken("copy from past the end of a file");
+        }
+        rebuilt.follow(shared, at, len)?;
+        let Rebuilt { old: Some(old), pieces, .. } = rebuilt else { return Ok(Ok(())) };
+        let Some(Output::File(writer)) = output else {
+            return shared.broken("copy onto a device");
+        };
+        if !self.layout.is_of_segments(from, len, self.basis_len) {
+            // A short piece of anything: its hash is made of what is copied.
+            if len > PIECE as u64 {
+                return shared.broken("copy of more than may be hashed at once");
+            }
+            let mut buffer = vec![0; len as usize];
+            return Ok(copy_through(writer, old, &mut buffer, (from, at))
+                .map(|()| pieces.push(shared.key.hash(&buffer))));
+        }
+        let mut done = from;
+        while done < from + len {
+            let index = done / u64::from(self.layout.segment_len());
+            let range = self.layout.segment_range(index, self.basis_len);
+            match known.get(index, &range) {
+                Some(hash) => pieces.push(hash),
+                None => return shared.broken("copy of a segment whose hash was not sent"),
+            }
+            done = range.end;
+        }
+        Ok(copy_data(writer, old, from, at..at + len))
+    }
+}
+
+/// Copies what fills `buffer` by way of it, from one offset to another.
+fn copy_through(
+    writer: &FileWriter,
+    old: &OwnedFd,
+    buffer: &mut [u8],
+    (from, at): (u64, u64),
+) -> volume::Result<()> {
+    let failed = |errno| volume::Error::new("read", "the old content", errno);
+    if basis::read_full(old, from, buffer).map_err(failed)? < buffer.len() {
+        return Err(failed(Errno::NODATA));
+    }
+    writer.write_at(at, buffer)
+}
+
+/// A descriptor of its own for the file behind `fd`, which is `entry` of `dir`.
+pub(super) fn duplicate(fd: impl AsFd, dir: &DirState, entry: &Entry) -> volume::Result<OwnedFd> {
+    rustix::io::fcntl_dupfd_cloexec(fd, 0)
+        .map_err(|errno| volume::Error::new("open", dir.display_entry(&entry.name), errno))
+}
+
+/// Copies the data of `basis` from `from` on to the range `to` of a new file, and not its holes,
+/// which the new file has already.
+pub(super) fn copy_data(
+    new: &FileWriter,
+    basis: impl AsFd,
+    mut from: u64,
+    to: Range<u64>,
+) -> volume::Result<()> {
+    let basis = basis.as_fd();
+    let end = from + (to.end - to.start);
+    let shift = |at: u64| to.start + (at + (to.end - to.start) - end);
+    while from < end {
+        let start = match fs::seek(basis, SeekFrom::Data(from)) {
+            Ok(start) => start.max(from),
+            Err(Errno::NXIO) => break,
+            // A file system that does not tell.
+            Err(_) => return new.copy_range(basis, from, shift(from), end - from),
+        };
+        if start >= end {
+            break;
+        }
+        let stop = match fs::seek(basis, SeekFrom::Hole(start)) {
+            Ok(stop) if stop > start => stop.min(end),
+            _ => end,
+        };
+        new.copy_range(basis, start, shift(start), stop - start)?;
+        from = stop;
+    }
+    Ok(())
+}
