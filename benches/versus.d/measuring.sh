@@ -149,7 +149,8 @@ measure() {
   rm -rf "$dst"
 }
 
-# The same without delay, so that the clock tells what the round trips were; twice, because it is a small difference.
+# The same without delay, so that the clock tells what the round trips were; twice, because the difference is small
+# beside what runs vary by.
 measure_near() {
   local side
   start_servers near

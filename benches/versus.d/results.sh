@@ -20,7 +20,7 @@ summarise() {
         my @of = map { my $c = $_; [map { $_->[$c] } @{$rows{$key}}] } 0 .. 4;
         my @sorted = sort { $a <=> $b } @{$of[0]};
         my $trips = $of[3][0] eq "-" ? "-" : (sort { $b <=> $a } @{$of[3]})[0];
-        my $clock = exists $near{$key} ? sprintf "%.1f", (median(@{$of[0]}) - $near{$key}) * 1000 / $rtt : "-";
+        my $clock = exists $near{$key} ? sprintf "%.1f", ($sorted[0] - $near{$key}) * 1000 / $rtt : "-";
         my $share = $of[4][0] eq "-" ? "-" : median(@{$of[4]});
         print join "\t", $key, median(@{$of[0]}), @sorted[0, -1], median(@{$of[1]}), median(@{$of[2]}),
           $trips, $clock, $share, "@{$of[0]}";
@@ -137,7 +137,8 @@ report() {
   echo "The clock runs over the client and the flush of the destination. Trees were compared after every run. × is how many"
   echo "times faster than the peer, by medians; below 1 is slower. CPU is that of all processes of a side. Bytes on the wire are"
   echo "both directions before TLS. Peak memory is the VmHWM of the largest process of each kind, in a run of its own."
-  echo "Round trips by the clock: what the run takes longer than without delay, divided by one; the connection itself is two of them."
+  echo "Round trips by the clock: how much longer the shortest run takes than the shortest without delay, divided by one round trip;"
+  echo "connecting, by TCP and TLS, is two of them. Counted: by the session itself, from its first message on."
   echo "Movers' flags: \`${mover_flags[*]}\`; pvferry has \`--delete\` too, and keeps what those flags keep."
   echo
   echo "In brackets: how many times faster than rsync + stunnel with movers' flags, and with its best flags."
