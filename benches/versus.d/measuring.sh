@@ -149,14 +149,16 @@ measure() {
   rm -rf "$dst"
 }
 
-# The same without delay, so that the clock tells what the round trips were; twice, because the difference is small
-# beside what runs vary by.
+# The same without delay, so that the clock tells what the round trips were: as often, because the difference is small beside
+# what runs vary by.
 measure_near() {
-  local side
+  local side i
   start_servers near
-  for side in "${on[@]}" "${on[@]}"; do
-    run "$1" "$side" "$(flags_of "$side")"
-    printf '%s\t%s\t%s\n' "$1" "$side" "$seconds" >> "$work/near.tsv"
+  for ((i = 1; i <= count; i++)); do
+    for side in "${on[@]}"; do
+      run "$1" "$side" "$(flags_of "$side")"
+      printf '%s\t%s\t%s\n' "$1" "$side" "$seconds" >> "$work/near.tsv"
+    done
   done
   stop_servers
 }
