@@ -146,7 +146,7 @@ fn insertions_that_move_everything_behind_them() {
     const SIZE: usize = 16 * MIB;
     const INSERTIONS: usize = 10;
     // The blocks around each, and its share of the segments that go before the search begins.
-    const INSERTION: u64 = 28 << 10;
+    const INSERTION: u64 = 22 << 10;
     let (source, destination) = (TempTree::new(), TempTree::new());
     let mut content = Content::random(1, SIZE);
     destination.file("f", content.clone());

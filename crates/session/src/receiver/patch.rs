@@ -19,7 +19,7 @@ use super::{
     basis::{Basis, Output},
     file::{FileState, Finished},
     known::Known,
-    rebuild::{self, Rebuilt},
+    rebuild::{Old, Rebuilt},
     state::Shared,
 };
 use crate::control::Stopped;
@@ -153,7 +153,7 @@ impl Delta {
             }
             None => {
                 let copy = FileWriter::beside(on_disk, name)?;
-                rebuild::copy_data(&copy, basis, 0, 0..self.basis_len)?;
+                Old::new(basis).copy_to(&copy, 0, 0..self.basis_len)?;
                 copy.set_len(self.basis_len)?;
                 copy
             }

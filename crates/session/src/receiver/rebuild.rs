@@ -34,7 +34,7 @@ pub(super) struct Rebuilt {
     pub(super) next: u64,
     pub(super) pieces: RangeFold,
     /// Where the old content can be read. `None` in a dry run.
-    old: Option<OwnedFd>,
+    old: Option<Old<OwnedFd>>,
 }
 
 impl Rebuilt {
@@ -85,7 +85,7 @@ impl Delta {
         entry: &Entry,
         inner: &mut Inner,
         keep: u64,
-    ) -> volume::Result<Option<OwnedFd>> {
+    ) -> volume::Result<Option<Old<OwnedFd>>> {
         shared.before_content()?;
         let old = match (&inner.output, &self.basis) {
             (Some(Output::File(writer)), _) => duplicate(&**writer, dir, entry)?,
@@ -99,7 +99,8 @@ impl Delta {
             writer.keep();
         }
         let new = FileWriter::beside(dir.dir()?, &entry.name)?;
-        copy_data(&new, &old, 0, 0..keep)?;
+        let mut old = Old::new(old);
+        old.copy_to(&new, 0, 0..keep)?;
         inner.output = Some(Output::File(Arc::new(new)));
         Ok(Some(old))
     }
@@ -130,7 +131,7 @@ impl Delta {
                 return shared.broken("copy of more than may be hashed at once");
             }
             let mut buffer = vec![0; len as usize];
-            return Ok(copy_through(writer, old, &mut buffer, (from, at))
+            return Ok(copy_through(writer, &old.fd, &mut buffer, (from, at))
                 .map(|()| pieces.push(shared.key.hash(&buffer))));
         }
         let mut done = from;
@@ -143,7 +144,7 @@ impl Delta {
             }
             done = range.end;
         }
-        Ok(copy_data(writer, old, from, at..at + len))
+        Ok(old.copy_to(writer, from, at..at + len))
     }
 }
 
@@ -167,33 +168,55 @@ pub(super) fn duplicate(fd: impl AsFd, dir: &DirState, entry: &Entry) -> volume:
         .map_err(|errno| volume::Error::new("open", dir.display_entry(&entry.name), errno))
 }
 
-/// Copies the data of `basis` from `from` on to the range `to` of a new file, and not its holes,
-/// which the new file has already.
-pub(super) fn copy_data(
-    new: &FileWriter,
-    basis: impl AsFd,
-    mut from: u64,
-    to: Range<u64>,
-) -> volume::Result<()> {
-    let basis = basis.as_fd();
-    let end = from + (to.end - to.start);
-    let shift = |at: u64| to.start + (at + (to.end - to.start) - end);
-    while from < end {
-        let start = match fs::seek(basis, SeekFrom::Data(from)) {
-            Ok(start) => start.max(from),
-            Err(Errno::NXIO) => break,
-            // A file system that does not tell.
-            Err(_) => return new.copy_range(basis, from, shift(from), end - from),
-        };
-        if start >= end {
-            break;
-        }
-        let stop = match fs::seek(basis, SeekFrom::Hole(start)) {
-            Ok(stop) if stop > start => stop.min(end),
-            _ => end,
-        };
-        new.copy_range(basis, start, shift(start), stop - start)?;
-        from = stop;
+/// Old content, to copy from.
+pub(super) struct Old<F> {
+    fd: F,
+    /// The stretch of data that was found last. Some file systems look for its end page by page, so it
+    /// is not asked for again for each copy.
+    data: Range<u64>,
+}
+
+impl<F: AsFd> Old<F> {
+    pub(super) fn new(fd: F) -> Self {
+        Self { fd, data: 0..0 }
     }
-    Ok(())
+
+    /// Copies the data from `from` on to the range `to` of a new file, and not the holes, which the
+    /// new file has already.
+    pub(super) fn copy_to(
+        &mut self,
+        new: &FileWriter,
+        mut from: u64,
+        to: Range<u64>,
+    ) -> volume::Result<()> {
+        let end = from + (to.end - to.start);
+        let shift = |at: u64| to.end - (end - at);
+        while from < end {
+            if !self.data.contains(&from) {
+                match self.next_data(from) {
+                    Ok(Some(data)) => self.data = data,
+                    Ok(None) => break,
+                    // A file system that does not tell.
+                    Err(_) => return new.copy_range(&self.fd, from, shift(from), end - from),
+                }
+                from = from.max(self.data.start);
+                continue;
+            }
+            let stop = self.data.end.min(end);
+            new.copy_range(&self.fd, from, shift(from), stop - from)?;
+            from = stop;
+        }
+        Ok(())
+    }
+
+    /// The first stretch of data that ends behind `from`.
+    fn next_data(&self, from: u64) -> Result<Option<Range<u64>>, Errno> {
+        let start = match fs::seek(&self.fd, SeekFrom::Data(from)) {
+            Ok(start) => start.max(from),
+            Err(Errno::NXIO) => return Ok(None),
+            Err(errno) => return Err(errno),
+        };
+        let end = fs::seek(&self.fd, SeekFrom::Hole(start))?;
+        if end > start { Ok(Some(start..end)) } else { Err(Errno::INVAL) }
+    }
 }

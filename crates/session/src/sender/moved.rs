@@ -26,9 +26,10 @@ use super::{
 };
 use crate::control::Stopped;
 
-/// How far around the expected place content is looked for, in bytes of both files, and the length of
-/// the blocks that are compared there: at first near and fine, then farther and coarser.
-const REACHES: [(u64, u32); 2] = [(1 << 20, 2 << 10), (8 << 20, 8 << 10)];
+/// How far before and behind the expected place content is looked for, in bytes, and the length of the
+/// blocks that are compared there: at first near and fine, then farther and coarser. What was inserted
+/// or cut out leaves nothing to be found before that place, so most of the time one looks ahead.
+const REACHES: [(u64, u64, u32); 2] = [(0, 256 << 10, 2 << 10), (8 << 20, 8 << 20, 8 << 10)];
 /// Longest copy in one message, in bytes, so that a long one is under way before it ends.
 const MAX_COPY: u64 = 4 << 20;
 /// Places where a shift changes before the rest of the file is searched in one go: each costs a round
@@ -69,13 +70,13 @@ impl<'a> Comparison<'a> {
         at: u64,
         shift: i64,
     ) -> Result<Option<Found>, Stopped> {
-        for (reach, block_len) in REACHES {
+        for (before, behind, block_len) in REACHES {
             let Some(around) = at.checked_add_signed(-shift) else { return Ok(None) };
             let segment = u64::from(self.layout.segment_len());
-            let start = (around.saturating_sub(reach).max(keep) / segment) * segment;
-            let end = around.saturating_add(reach).next_multiple_of(segment);
+            let start = (around.saturating_sub(before).max(keep) / segment) * segment;
+            let end = around.saturating_add(behind).next_multiple_of(segment);
             let basis = start..end.min(self.job.basis_len);
-            let own = at..at.saturating_add(reach).min(self.entry.meta.size);
+            let own = at..at.saturating_add(behind).min(self.entry.meta.size);
             if basis.is_empty() || own.is_empty() {
                 return Ok(None);
             }

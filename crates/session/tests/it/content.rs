@@ -131,6 +131,62 @@ fn insertions_are_found_at_any_offset() {
     assert!(outcome.sender.bytes_literal < MIB as u64, "{}", outcome.sender.bytes_literal);
 }
 
+/// Content that has moved far, back and forth, in part, and again: whatever the shift, what arrives is
+/// the file.
+#[test]
+fn content_moves_in_every_way() {
+    for seed in 0..40 {
+        let mut rng = testkit::Rng::new(seed);
+        let old = noise(seed, (1 + rng.below(12) as usize) * MIB + rng.below(70_000) as usize);
+        let mut new = old.clone();
+        for _ in 0..1 + rng.below(if seed % 8 == 0 { 300 } else { 12 }) {
+            let at = rng.below(new.len() as u64 + 1) as usize;
+            let most = *rng.pick(&[100, 5000, 70_000, 3 * MIB as u64]);
+            let len = 1 + rng.below(most) as usize;
+            let end = (at + len).min(new.len());
+            match rng.below(5) {
+                0 => drop(new.splice(at..at, rng.bytes(len))),
+                1 => drop(new.drain(at..end)),
+                2 => new[at..end].fill(0),
+                3 => {
+                    let taken: Vec<u8> = new.drain(at..end).collect();
+                    let to = rng.below(new.len() as u64 + 1) as usize;
+                    new.splice(to..to, taken);
+                }
+                _ => {
+                    let fresh = rng.bytes(end - at);
+                    new[at..end].copy_from_slice(&fresh);
+                }
+            }
+        }
+        for atomic in [false, true] {
+            changed(&old, &new).converge_twice(Options { atomic, ..Options::default() });
+        }
+    }
+}
+
+/// Far more places than are looked at one by one, in a file that is shifted as a whole.
+#[test]
+fn pages_that_change_in_shifted_content_cost_themselves() {
+    let old = noise(1, 24 * MIB);
+    let mut new = noise(2, 100);
+    new.extend_from_slice(&old);
+    for n in 0..200 {
+        let at = n * 120_000 + 777;
+        new[at..at + 4096].copy_from_slice(&noise(n as u64, 4096));
+    }
+    let outcome = changed(&old, &new).converge_twice(Options::default());
+    let limit = 200 * (24 << 10) + MIB as u64;
+    assert!(outcome.sender.bytes_literal < limit, "{}", outcome.sender.bytes_literal);
+}
+
+#[test]
+fn a_log_whose_beginning_was_cut_off_keeps_its_rest() {
+    let old = noise(1, 40 * MIB);
+    let outcome = changed(&old, &old[15 * MIB + 17..]).converge_twice(Options::default());
+    assert!(outcome.sender.bytes_literal < MIB as u64, "{}", outcome.sender.bytes_literal);
+}
+
 #[test]
 fn a_total_rewrite_arrives_whole() {
     for (old, new) in [(9, 9), (9, 5), (5, 9)] {
