@@ -18,6 +18,7 @@ pub mod flush;
 mod glob;
 mod held;
 pub mod list;
+mod listxattrat;
 pub mod lock;
 pub mod metadata;
 pub mod remove;

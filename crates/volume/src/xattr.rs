@@ -1,8 +1,8 @@
 //! Extended attributes and POSIX ACLs, of entries that are not opened.
 //!
 //! A symbolic link, a device node or a FIFO has attributes but cannot be opened for them, and the
-//! calls that take `(directory, name)` are younger than the kernels that nodes run. An entry is
-//! therefore reached as `/proc/<pid>/fd/<descriptor>/<name>` with the calls that do not follow links.
+//! calls that take `(directory, name)` are younger than most kernels that nodes run. Whether there are
+//! attributes at all is asked by [`listxattrat`] where there is that call; else an entry is reached as `/proc/<pid>/fd/<descriptor>/<name>` with the calls that do not follow links.
 //! This is confined: the first part is a link that the kernel resolves to the held descriptor itself
 //! and not by its path, the second is one component that is neither followed nor `..`.
 //! Where `/proc` is missing, files and directories are opened instead, and for every other kind the
@@ -32,7 +32,7 @@ use rustix::{
 };
 use wire::{Name, Xattr, Xattrs};
 
-use crate::{Dir, dir::DirFd};
+use crate::{Dir, dir::DirFd, listxattrat};
 
 /// The longest value, in bytes.
 pub const MAX_VALUE: usize = 64 * 1024;
@@ -76,8 +76,16 @@ pub fn is_carried(name: &[u8], selinux: bool) -> bool {
 /// `EOPNOTSUPP` where the file system keeps none, `E2BIG` where they are more than [`MAX_TOTAL`]
 /// bytes, `ENOSYS` as the module says, and whatever `listxattr(2)` and `getxattr(2)` answer.
 pub fn read(target: XattrTarget<'_>, selinux: bool) -> Result<Xattrs, Errno> {
-    let object = Object::reach(target)?;
     let mut short = [MaybeUninit::uninit(); SHORT_LIST];
+    if let XattrTarget::At(dir, name) = target {
+        match listxattrat::list(dir, name, &mut short) {
+            Some(Ok(0)) => return Ok(Xattrs::new()),
+            Some(Err(errno)) if errno != Errno::RANGE => return Err(errno),
+            // There are some, or there is no such call.
+            Some(_) | None => {}
+        }
+    }
+    let object = Object::reach(target)?;
     match object.list(&mut short) {
         Ok(([], _)) => Ok(Xattrs::new()),
         Ok((names, _)) => read_values(&object, names, selinux),
