@@ -10,6 +10,8 @@ use std::{
 };
 
 use bytes::{BufMut as _, Bytes, BytesMut};
+use parking_lot::Mutex;
+use rustix::time::{ClockId, clock_gettime};
 use wire::{
     Decoder, Encoder, Frame, OutFrame,
     frame::{self, COMPRESSED, HEADER_LEN},
@@ -21,7 +23,8 @@ use crate::{Error, Result};
 /// When frames with content are compressed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Compression {
-    /// Where a sample shows that it pays and the link is slower than the compressor.
+    /// Where a sample shows that it pays, the link is slower than the compressor, and there are
+    /// processors left to do it.
     #[default]
     Auto,
     /// Never.
@@ -35,7 +38,11 @@ const LEVEL: i32 = 1;
 /// Smaller frames gain nothing.
 const MIN: usize = 512;
 /// Waiting for the link that shows it to be slower than the compressor, per byte.
-const SLOW: Duration = Duration::from_nanos(4);
+const SLOW: Duration = Duration::from_nanos(8);
+/// Bytes that say something about the link. Who sends less has little to gain.
+const ENOUGH: u64 = 16 << 20;
+/// The part of all processors that this process may use and still have some left, in percent.
+const BUSY: u128 = 70;
 /// Frames compressed, or not, before the next sample.
 const STRETCH: i64 = 64;
 
@@ -47,6 +54,26 @@ pub(crate) struct Compressor {
     bytes: AtomicU64,
     /// Above zero: so many more frames are compressed unseen; below: so many are not.
     credit: AtomicI64,
+    load: Mutex<Load>,
+}
+
+/// How busy this process kept the processors since the last time somebody asked.
+struct Load {
+    at: Instant,
+    used: Duration,
+}
+
+impl Load {
+    fn now() -> Self {
+        let used = clock_gettime(ClockId::ProcessCPUTime);
+        Self { at: Instant::now(), used: Duration::new(used.tv_sec as u64, used.tv_nsec as u32) }
+    }
+
+    fn is_high(&self, now: &Self) -> bool {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let had = now.at.duration_since(self.at).as_nanos() * processors as u128;
+        now.used.saturating_sub(self.used).as_nanos() * 100 > had * BUSY
+    }
 }
 
 impl Compressor {
@@ -56,6 +83,7 @@ impl Compressor {
             waited: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             credit: AtomicI64::new(0),
+            load: Mutex::new(Load::now()),
         }
     }
 
@@ -82,12 +110,26 @@ impl Compressor {
         if len < MIN || !self.wanted() {
             return frame;
         }
+        let decides = self.mode == Compression::Auto && self.credit.load(Relaxed) == 0;
+        if decides && self.is_busy() {
+            // The content would wait for the compressor instead of the link.
+            self.credit.store(-STRETCH, Relaxed);
+            return frame;
+        }
         let packed = pack(&frame, len);
-        if self.mode == Compression::Auto && self.credit.load(Relaxed) == 0 {
+        if decides {
             let pays = packed.as_ref().is_some_and(|packed| packed.wire_len() * 10 < len * 9);
             self.credit.store(if pays { STRETCH } else { -4 * STRETCH }, Relaxed);
         }
         packed.unwrap_or(frame)
+    }
+
+    fn is_busy(&self) -> bool {
+        let now = Load::now();
+        let mut load = self.load.lock();
+        let high = load.is_high(&now);
+        *load = now;
+        high
     }
 
     fn wanted(&self) -> bool {
@@ -96,7 +138,7 @@ impl Compressor {
             Compression::Always => true,
             Compression::Auto => {
                 let (waited, bytes) = (self.waited.load(Relaxed), self.bytes.load(Relaxed));
-                if bytes < 1 << 20 || Duration::from_nanos(waited / bytes.max(1)) < SLOW {
+                if bytes < ENOUGH || Duration::from_nanos(waited / bytes.max(1)) < SLOW {
                     return false;
                 }
                 match self.credit.load(Relaxed) {
@@ -198,6 +240,12 @@ mod tests {
         auto.watch(100 << 20, || ());
         assert_eq!(auto.apply(frame.clone()), frame);
         auto.waited.store(u64::MAX / 2, Relaxed);
+        // Where the processors are busy a stretch goes by uncompressed, and then the question is
+        // asked again: here, of a time in which nothing was done.
+        auto.load.lock().at -= Duration::from_secs(3600);
         assert!(auto.apply(frame.clone()).wire_len() < frame.wire_len());
+        let busy = Load { at: Instant::now(), used: Duration::ZERO };
+        let now = Load { at: busy.at + Duration::from_secs(1), used: Duration::from_secs(3600) };
+        assert!(busy.is_high(&now) && !busy.is_high(&Load { used: Duration::ZERO, ..now }));
     }
 }
