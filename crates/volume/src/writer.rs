@@ -26,7 +26,7 @@ mod content;
 
 use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    sync::OnceLock,
+    sync::{OnceLock, atomic::AtomicBool},
 };
 
 use rustix::{
@@ -59,6 +59,8 @@ pub struct FileWriter {
     place: Place,
     /// Finished, or to be left as it is.
     settled: bool,
+    /// Writing past the page cache was refused.
+    cached: AtomicBool,
 }
 
 enum Place {
@@ -144,7 +146,8 @@ impl FileWriter {
     }
 
     fn new(dir: &Dir, name: &Name, fd: OwnedFd, place: Place) -> Self {
-        Self { dir: dir.clone(), name: name.clone(), fd, place, settled: false }
+        let cached = AtomicBool::new(false);
+        Self { dir: dir.clone(), name: name.clone(), fd, place, settled: false, cached }
     }
 
     /// The directory that the file will be in.

@@ -2,15 +2,25 @@
 //!
 //! Everything that changes the file sets the dirty mark first, where there is one to set.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::{
+    io::IoSlice,
+    os::fd::{AsFd, BorrowedFd},
+    sync::atomic::Ordering::Relaxed,
+};
 
 use rustix::{
     fs::{self, FallocateFlags},
-    io::{self, Errno},
+    io::{self, Errno, ReadWriteFlags},
 };
 
 use super::FileWriter;
 use crate::{Result, source::read_full};
+
+/// `RWF_DONTCACHE` of `linux/fs.h`, since Linux 6.14.
+const DONTCACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
+
+/// Writes of fewer bytes gain nothing from it.
+const UNCACHED_MIN: usize = 64 * 1024;
 
 /// Copying and zeroing by hand go in pieces of this size, in bytes.
 const PIECE: usize = 256 * 1024;
@@ -96,7 +106,34 @@ impl FileWriter {
     /// Whatever `pwrite(2)` answers.
     pub fn write_at(&self, offset: u64, data: &[u8]) -> Result<()> {
         self.before_change()?;
-        write_full(self.fd.as_fd(), offset, data).map_err(|e| self.error("write", e))
+        let mut done = 0;
+        if data.len() >= UNCACHED_MIN && !self.cached.load(Relaxed) {
+            done = self.write_uncached(offset, data).map_err(|e| self.error("write", e))?;
+        }
+        let rest = &data[done..];
+        write_full(self.fd.as_fd(), offset + done as u64, rest).map_err(|e| self.error("write", e))
+    }
+
+    /// Writes so that the kernel begins to write back at once and keeps no copy: it flushes while
+    /// bytes still come, and takes no memory for content that nobody reads before the cutover.
+    /// Returns how much could be written so; less than all where the file system cannot.
+    fn write_uncached(&self, offset: u64, data: &[u8]) -> Result<usize, Errno> {
+        let mut done = 0;
+        while done < data.len() {
+            let rest = [IoSlice::new(&data[done..])];
+            match io::pwritev2(&self.fd, &rest, offset + done as u64, DONTCACHE) {
+                Ok(0) => return Err(Errno::IO),
+                Ok(n) => done += n,
+                Err(Errno::INTR) => {}
+                // An older kernel, or a file system without; of a filter of system calls the others.
+                Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS | Errno::PERM) => {
+                    self.cached.store(true, Relaxed);
+                    break;
+                }
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(done)
     }
 
     /// Makes `len` bytes at `offset` zero, as a hole where the file system has holes. The size of the
