@@ -2,7 +2,7 @@
 //!
 //! A symbolic link, a device node or a FIFO has attributes but cannot be opened for them, and the
 //! calls that take `(directory, name)` are younger than most kernels that nodes run. Whether there are
-//! attributes at all is asked by [`listxattrat`] where there is that call; else an entry is reached as `/proc/<pid>/fd/<descriptor>/<name>` with the calls that do not follow links.
+//! attributes at all is asked by `listxattrat(2)` where there is that call; else an entry is reached as `/proc/<pid>/fd/<descriptor>/<name>` with the calls that do not follow links.
 //! This is confined: the first part is a link that the kernel resolves to the held descriptor itself
 //! and not by its path, the second is one component that is neither followed nor `..`.
 //! Where `/proc` is missing, files and directories are opened instead, and for every other kind the

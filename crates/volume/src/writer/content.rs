@@ -19,6 +19,9 @@ use crate::{Result, source::read_full};
 /// `RWF_DONTCACHE` of `linux/fs.h`, since Linux 6.14.
 const DONTCACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
 
+/// Content is shared between files in blocks of no less than this, in bytes, at the same place in both.
+const SHARED_BLOCK: u64 = 4096;
+
 /// Writes of fewer bytes gain nothing from it.
 const UNCACHED_MIN: usize = 64 * 1024;
 
@@ -55,6 +58,9 @@ impl FileWriter {
     /// `ENODATA` where `basis` ends before; whatever reading and writing answer.
     pub fn copy_range(&self, basis: impl AsFd, from: u64, to: u64, len: u64) -> Result<()> {
         self.before_change()?;
+        if from % SHARED_BLOCK != to % SHARED_BLOCK && self.copies_itself() {
+            return self.copy_by_hand(basis.as_fd(), from, to, len);
+        }
         let (mut from, mut to, mut left) = (from, to, len);
         while left > 0 {
             let (mut off_in, mut off_out) = (from, to);
@@ -76,6 +82,17 @@ impl FileWriter {
             }
         }
         Ok(())
+    }
+
+    /// True for file systems of which the kernel would copy page by page through the page cache what
+    /// cannot be shared; those on a network copy at the server.
+    fn copies_itself(&self) -> bool {
+        const EXT4: u64 = 0xef53;
+        const XFS: u64 = 0x5846_5342;
+        const BTRFS: u64 = 0x9123_683e;
+        // The width and sign of the type differ between architectures.
+        fs::fstatfs(&self.fd)
+            .is_ok_and(|stat| [EXT4, XFS, BTRFS].contains(&((stat.f_type as u64) & 0xffff_ffff)))
     }
 
     fn copy_by_hand(
