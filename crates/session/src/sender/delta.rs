@@ -33,7 +33,7 @@ const MAX_OPEN_BYTES: usize = 16 << 20;
 /// but those of every so many segments.
 const NOVEL: u32 = 16;
 const NOVEL_SAMPLE: u64 = 32;
-/// Segment hashes of the basis that are kept behind the newest: content may have moved back.
+/// Segment hashes of the basis that are kept behind the comparison: content may have moved back.
 const BASIS_KEPT: usize = 4096;
 
 /// Takes files until there are no more.
@@ -88,12 +88,14 @@ fn compare(shared: &Arc<Shared>, job: &DeltaJob) -> Result<(), Stopped> {
         basis: Vec::new(),
         basis_first: 0,
         basis_ended: false,
+        looked_at: 0,
         open: HashMap::new(),
         max_open: (MAX_OPEN_BYTES / layout.segment_len() as usize).clamp(1, MAX_OPEN),
         compared: 0,
         frames: 0,
         failed: false,
-        requested: false,
+        searches: 0,
+        search_from: 0,
     };
     comparison.run()
 }
@@ -115,6 +117,8 @@ pub(super) struct Comparison<'a> {
     pub(super) basis: Vec<Hash>,
     pub(super) basis_first: u64,
     pub(super) basis_ended: bool,
+    /// The segment of the basis that was asked for last.
+    looked_at: u64,
     /// Own content of the segments whose leaf hashes were asked for.
     pub(super) open: HashMap<u32, Bytes>,
     pub(super) max_open: usize,
@@ -122,7 +126,9 @@ pub(super) struct Comparison<'a> {
     pub(super) compared: u64,
     pub(super) frames: u64,
     pub(super) failed: bool,
-    pub(super) requested: bool,
+    /// Searches that found nothing to build on, and the offset before which none is tried again.
+    pub(super) searches: u32,
+    pub(super) search_from: u64,
 }
 
 impl Comparison<'_> {
@@ -153,10 +159,11 @@ impl Comparison<'_> {
                 }
                 self.fold.push(hash);
             }
-            if let Step::Search { .. } = aligned.observe(index, equal)
-                && self.search(range.end)?
-            {
-                return self.finish();
+            if let Step::Search { .. } = aligned.observe(index, equal) {
+                if self.search(range.end)? {
+                    return self.finish();
+                }
+                aligned = Aligned::new(self.layout, size, self.job.basis_len);
             }
             index += 1;
         }
@@ -203,6 +210,7 @@ impl Comparison<'_> {
 
     /// The receiver's hash of a segment, waiting for it; `None` past the end of its file.
     pub(super) fn basis_hash(&mut self, index: u64) -> Result<Option<Hash>, Stopped> {
+        self.looked_at = index;
         loop {
             if index < self.basis_first {
                 return Ok(None);
@@ -224,10 +232,10 @@ impl Comparison<'_> {
                 if u64::from(first) != self.basis_first + self.basis.len() as u64 {
                     return self.broken("signature out of order");
                 }
-                if self.basis.len() > 2 * BASIS_KEPT {
-                    let behind = self.basis.len() - BASIS_KEPT;
-                    self.basis.drain(..behind);
-                    self.basis_first += behind as u64;
+                let behind = self.looked_at.saturating_sub(self.basis_first) as usize;
+                if (2 * BASIS_KEPT..=self.basis.len()).contains(&behind) {
+                    self.basis.drain(..behind - BASIS_KEPT);
+                    self.basis_first += (behind - BASIS_KEPT) as u64;
                 }
                 self.basis.extend(hashes);
                 self.basis_ended = last;

@@ -45,7 +45,7 @@ pub(super) struct Found {
     /// Up to where that decides the file; a segment of the basis ends at the same place.
     until: u64,
     /// Own offset minus basis offset from there on.
-    shift: i64,
+    pub(super) shift: i64,
 }
 
 /// The part of a file that is built anew.

@@ -16,18 +16,21 @@ use crate::{Error, control::Stopped};
 
 /// Content that a search of all of the basis must find something in before the file is built anew.
 const PROBE: u64 = 8 << 20;
+/// Content after a search in vain before the next, at first; then twice as much each time.
+const AGAIN: u64 = 32 << 20;
 
 impl Comparison<'_> {
     /// Looks in the rest of the basis for the content from `from` on. True where that settled the
-    /// file; false where nothing was found, and the aligned pass should go on. A file is searched
-    /// once.
+    /// file; false where nothing was found, or all in its place, and the aligned pass should go on.
+    /// It asks again when it fails for long, but less and less often.
     pub(super) fn search(&mut self, from: u64) -> Result<bool, Stopped> {
         let (size, basis_len) = (self.entry.meta.size, self.job.basis_len);
         let device = matches!(self.content, Content::Device(_));
-        if self.requested || device || from >= basis_len.min(size) {
+        if device || from < self.search_from || from >= basis_len.min(size) {
             return Ok(false);
         }
-        self.requested = true;
+        self.search_from = from.saturating_add(AGAIN << self.searches.min(32));
+        self.searches += 1;
         // Everything before `from` must be patched before the receiver builds on it.
         self.take_leaves_until(0)?;
         let grown = size.wrapping_sub(basis_len) as i64;
@@ -36,11 +39,15 @@ impl Comparison<'_> {
             // One insertion or one cut leaves the end where it was, seen from the end.
             found = self.look_around(from, from, grown)?;
         }
+        if found.as_ref().is_some_and(|found| found.shift == 0) {
+            // Many pages were rewritten, and nothing has moved.
+            return Ok(false);
+        }
         if found.is_some() {
             self.rebuild(from, found, None)?;
             return Ok(true);
         }
-        if grown == 0 || self.failed {
+        if grown == 0 || self.searches > 1 || self.failed {
             return Ok(false);
         }
         let Some(index) = self.index_of_rest(from)? else { return Ok(false) };

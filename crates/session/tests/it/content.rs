@@ -92,6 +92,27 @@ fn rewritten_pages_of_a_large_file_are_patched_in_place() {
     assert_eq!(inode(&pair.to.path().join("big")), before, "in place");
 }
 
+/// The receiver hashes holes faster than the sender gets answers: what comes long before it is needed
+/// is kept.
+#[test]
+fn hashes_that_run_far_ahead_are_kept() {
+    const LEN: u64 = 1 << 30;
+    const SEGMENTS: usize = 320;
+    let (head, tail) = (noise(1, SEGMENTS << 16), noise(2, MIB));
+    let pair = Pair::new();
+    let data = [(0, head.clone()), (LEN - MIB as u64, tail.clone())];
+    sparse(&pair.to.path().join("big"), LEN, &data);
+    let (mut new_head, mut new_tail) = (head, tail);
+    for segment in 0..SEGMENTS {
+        new_head[(segment << 16) + 5000] ^= 1;
+    }
+    new_tail[300_000] ^= 1;
+    let data = [(0, new_head), (LEN - MIB as u64, new_tail)];
+    sparse(&pair.from.path().join("big"), LEN, &data);
+    let outcome = pair.converge(Options::default());
+    assert_eq!(outcome.sender.bytes_literal, (SEGMENTS as u64 + 1) * 4096);
+}
+
 #[test]
 fn an_atomic_patch_makes_a_new_file() {
     let mut content = noise(1, 4 * MIB);
