@@ -67,7 +67,7 @@ watch() {
   own=" $(servers_of "$1") "
   for pid in "${servers[@]}"; do [[ $own == *" $pid "* ]] || others+=("$pid"); done
   exec perl -e '
-    my ($out, $shell, @others) = @ARGV; my %peak;
+    my ($out, $pvferry, $shell, @others) = @ARGV; my %peak;
     $SIG{TERM} = sub {
       open my $f, ">", $out or die $!;
       printf $f "%s %d\n", $_, $peak{$_} for sort keys %peak;
@@ -80,15 +80,15 @@ watch() {
         next if $seen{$pid}++;
         push @below, split " ", slurp("/proc/$pid/task/$pid/children");
         my @words = split /\0/, slurp("/proc/$pid/cmdline");
-        next unless @words && $words[0] =~ /(rsync|stunnel|pvferry)[^\/]*$/;
-        my $what = $1 eq "pvferry" ? $words[1] : $1;
+        next unless @words;
+        my $what = $words[0] eq $pvferry ? $words[1] : $words[0] =~ /(rsync|stunnel)[^\/]*$/ ? $1 : next;
         my ($size) = slurp("/proc/$pid/status") =~ /VmHWM:\s+(\d+)/ or next;
         $peak{$what} = $size if $size > ($peak{$what} // 0);
       }
       select undef, undef, undef, 0.02;
     }
     sub slurp { open my $f, "<", shift or return ""; local $/; my $text = <$f>; $text // "" }
-    ' "$work/memory" $$ "${others[@]}"
+    ' "$work/memory" "$pvferry" $$ "${others[@]}"
 }
 
 # memory_of: what `watch` saw, in MiB, as one line.

@@ -72,7 +72,7 @@ impl RangeFold {
         self.0.update(&segment.0);
     }
 
-    /// Adds the segments of a hole of `len` bytes, which begins where a segment does.
+    /// Adds the segments of `len` zeros, the last of which may be short.
     pub fn push_zeros(&mut self, key: &HashKey, layout: Layout, len: u64) {
         let segment = u64::from(layout.segment_len());
         for _ in 0..len / segment {

@@ -125,8 +125,8 @@ impl Compressor {
     }
 
     fn is_busy(&self) -> bool {
-        let now = Load::now();
         let mut load = self.load.lock();
+        let now = Load::now();
         let high = load.is_high(&now);
         *load = now;
         high

@@ -44,7 +44,7 @@ pub use sender::{Source, send};
 pub use summary::{Problem, Summary};
 
 /// Largest file that is moved, in bytes: 64 TiB. Tables that grow with a file stay small up to there.
-pub(crate) const MAX_FILE: u64 = 1 << 46;
+pub(crate) use wire::limits::MAX_FILE;
 
 /// What both ends of a session are given.
 #[derive(Clone)]

@@ -19,7 +19,7 @@ use wire::Name;
 
 use crate::Dir;
 
-/// One number on all architectures, as for every call since 5.1 (`include/uapi/asm-generic/unistd.h`).
+/// The number on all architectures that nodes have (`include/uapi/asm-generic/unistd.h`).
 const LISTXATTRAT: libc::c_long = 465;
 
 /// The call was refused once: this kernel does not have it, or a filter does not let it through.

@@ -6,6 +6,11 @@ pub const MAX_FRAME: usize = 2 << 20;
 pub const MAX_HELLO: usize = 64 << 10;
 /// Longest piece of file content in one frame, in bytes.
 pub const MAX_DATA: usize = 1 << 20;
+/// Longest piece of a file built anew that is hashed at once though it does not travel: a hole, or a copy
+/// that is not made of whole segments. In bytes.
+pub const MAX_PIECE: u64 = 256 << 10;
+/// Largest file that is moved, in bytes.
+pub const MAX_FILE: u64 = 1 << 46;
 /// Longest symbolic link target, in bytes: what Linux stores.
 pub const MAX_TARGET: usize = 4095;
 /// Longest name of an extended attribute, in bytes: what Linux stores.

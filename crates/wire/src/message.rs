@@ -148,10 +148,10 @@ pub(crate) fn metadata(d: &mut Decoder) -> Result<Metadata, DecodeError> {
     Ok(meta)
 }
 
-/// Offsets within a file stay within what the kernel can address.
+/// Offsets stay within the largest file.
 pub(crate) fn range(offset: u64, len: u64) -> Result<(), DecodeError> {
     match offset.checked_add(len) {
-        Some(end) if end <= i64::MAX as u64 => Ok(()),
+        Some(end) if end <= limits::MAX_FILE => Ok(()),
         _ => Err(DecodeError::Limit("file offset")),
     }
 }

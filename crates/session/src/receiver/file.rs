@@ -290,7 +290,9 @@ impl FileState {
             existing.meta = entry.meta;
             ((inode.dev, inode.ino) == existing.identity).then_some(existing)
         });
-        let next = Self::new(shared, dir, self.id, &self.entry, self.link, existing, true);
+        // A dry run leaves nothing, and goes on with nothing that another left.
+        let part = !shared.dry_run();
+        let next = Self::new(shared, dir, self.id, &self.entry, self.link, existing, part);
         let next = match next {
             Ok(next) => Arc::new(next),
             Err(error) => {
@@ -299,6 +301,9 @@ impl FileState {
             }
         };
         let want = next.want();
+        if shared.dry_run() && matches!(want, Want::Whole) {
+            return self.give_up(shared);
+        }
         shared.files.lock().insert(self.id, Arc::clone(&next));
         shared.ask(vec![(self.id, want)])?;
         if matches!(want, Want::Delta { .. }) {
@@ -468,7 +473,7 @@ fn choose(
     if part
         && size > SMALL
         && let Some((writer, len)) = FileWriter::open_part(dir.dir()?, &entry.name)?
-        && len > SMALL
+        && (SMALL + 1..=MAX_FILE).contains(&len)
     {
         shared.before_content()?;
         dir.touch();

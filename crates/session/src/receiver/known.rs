@@ -5,6 +5,9 @@ use std::{collections::BTreeMap, ops::Range};
 
 use delta::{HashKey, Layout, StrongHash};
 
+/// Segments whose hashes are kept; no basis has more, and what a file grows by beyond is read again.
+const MAX_SEGMENTS: u64 = 1 << 20;
+
 /// Hashes of the segments from the first on, and the ranges for which they do not hold any more.
 pub(super) struct Known {
     layout: Layout,
@@ -34,7 +37,7 @@ impl Known {
             let end = at + piece.len() as u64;
             let hash = at.is_multiple_of(segment_len).then(|| key.hash(piece));
             if !hash.is_some_and(|hash| self.replace(at / segment_len, hash, end, basis)) {
-                self.stale.insert(at..end);
+                self.make_stale(at..end);
             }
             at = end;
         }
@@ -47,8 +50,15 @@ impl Known {
             range.start.is_multiple_of(segment_len) && range.end - range.start == segment_len;
         let index = range.start / segment_len;
         if !whole || !self.replace(index, key.zero_segment(self.layout), range.end, basis) {
-            self.stale.insert(range);
+            self.make_stale(range);
         }
+    }
+
+    /// Whole segments, so that there are never more ranges than segments.
+    fn make_stale(&mut self, range: Range<u64>) {
+        let segment = u64::from(self.layout.segment_len());
+        let start = range.start / segment * segment;
+        self.stale.insert(start..range.end.next_multiple_of(segment));
     }
 
     /// False where the hash is not that of a whole segment, or comes before that of the one before.
@@ -58,7 +68,7 @@ impl Known {
         if index < count && (full || (index + 1 == count && end >= self.len)) {
             self.hashes[index as usize] = hash;
             self.len = self.len.max(end);
-        } else if index == count && index >= basis {
+        } else if index == count && index >= basis && count < MAX_SEGMENTS {
             if !self.len.is_multiple_of(u64::from(self.layout.segment_len())) {
                 // What was the short end of the file is in the middle now, and longer.
                 self.stale.insert(self.len - 1..self.len);

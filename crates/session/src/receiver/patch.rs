@@ -13,7 +13,7 @@ use volume::{
     metadata::{self, Applied, MetadataDiff},
     writer::FileWriter,
 };
-use wire::{ContentDigest, Metadata, ToReceiver, Want};
+use wire::{ContentDigest, Metadata, ToReceiver, Want, limits::MAX_PIECE};
 
 use super::{
     basis::{Basis, Output},
@@ -81,7 +81,7 @@ impl Delta {
             ToReceiver::Patch(_, at, data) => {
                 let len = data.len() as u64;
                 shared.context.progress.bytes_literal.fetch_add(len, Relaxed);
-                inner.sent += len;
+                inner.sent = inner.sent.saturating_add(len);
                 match &mut inner.rebuilt {
                     Some(rebuilt) => {
                         rebuilt.follow(shared, at, len)?;
@@ -92,8 +92,11 @@ impl Delta {
                 Box::new(move |output| output.write_at(at, &data))
             }
             ToReceiver::Hole(_, at, len) => {
-                inner.sent += len;
+                inner.sent = inner.sent.saturating_add(len);
                 match &mut inner.rebuilt {
+                    Some(_) if len > MAX_PIECE => {
+                        return shared.broken("hole of more than may be hashed at once");
+                    }
                     Some(rebuilt) => {
                         rebuilt.follow(shared, at, len)?;
                         rebuilt.pieces.push_zeros(&shared.key, self.layout, len);

@@ -15,7 +15,7 @@ use rustix::{
     io::Errno,
 };
 use volume::writer::FileWriter;
-use wire::Entry;
+use wire::{Entry, limits::MAX_PIECE};
 
 use super::{
     basis::{self, Basis, Output},
@@ -24,7 +24,7 @@ use super::{
     patch::{Delta, Inner},
     state::Shared,
 };
-use crate::{control::Stopped, sender::PIECE};
+use crate::control::Stopped;
 
 /// A file that is being built anew.
 pub(super) struct Rebuilt {
@@ -127,7 +127,7 @@ impl Delta {
         };
         if !self.layout.is_of_segments(from, len, self.basis_len) {
             // A short piece of anything: its hash is made of what is copied.
-            if len > PIECE as u64 {
+            if len > MAX_PIECE {
                 return shared.broken("copy of more than may be hashed at once");
             }
             let mut buffer = vec![0; len as usize];
@@ -138,11 +138,17 @@ impl Delta {
         while done < from + len {
             let index = done / u64::from(self.layout.segment_len());
             let range = self.layout.segment_range(index, self.basis_len);
-            match known.get(index, &range) {
-                Some(hash) => pieces.push(hash),
-                None => return shared.broken("copy of a segment whose hash was not sent"),
-            }
             done = range.end;
+            if let Some(hash) = known.get(index, &range) {
+                pieces.push(hash);
+                continue;
+            }
+            // Blocks were found in it before the signature came to it.
+            let mut segment = vec![0; (range.end - range.start) as usize];
+            match read_old(&old.fd, range.start, &mut segment) {
+                Ok(()) => pieces.push(shared.key.hash(&segment)),
+                Err(error) => return Ok(Err(error)),
+            }
         }
         Ok(old.copy_to(writer, from, at..at + len))
     }
@@ -155,11 +161,17 @@ fn copy_through(
     buffer: &mut [u8],
     (from, at): (u64, u64),
 ) -> volume::Result<()> {
-    let failed = |errno| volume::Error::new("read", "the old content", errno);
-    if basis::read_full(old, from, buffer).map_err(failed)? < buffer.len() {
-        return Err(failed(Errno::NODATA));
-    }
+    read_old(old, from, buffer)?;
     writer.write_at(at, buffer)
+}
+
+fn read_old(old: &OwnedFd, from: u64, buffer: &mut [u8]) -> volume::Result<()> {
+    let failed = |errno| volume::Error::new("read", "the old content", errno);
+    match basis::read_full(old, from, buffer) {
+        Ok(got) if got == buffer.len() => Ok(()),
+        Ok(_) => Err(failed(Errno::NODATA)),
+        Err(errno) => Err(failed(errno)),
+    }
 }
 
 /// A descriptor of its own for the file behind `fd`, which is `entry` of `dir`.

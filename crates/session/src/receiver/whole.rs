@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use delta::{ContentFold, RangeFold};
+use delta::{ContentFold, RangeFold, StrongHash};
 use parking_lot::Mutex;
 use volume::writer::FileWriter;
 use wire::{ContentDigest, Metadata};
@@ -22,10 +22,12 @@ pub(super) struct Whole {
     ranges: Mutex<BTreeMap<u64, Range>>,
 }
 
-/// The digest of a stretch of content that is still coming.
-struct Range {
-    next: u64,
-    fold: RangeFold,
+/// The digest of a stretch of content.
+enum Range {
+    /// It is still coming; the next piece belongs there.
+    Open { next: u64, fold: Box<RangeFold> },
+    /// All of it came. A hash instead of a hasher, of which a large file would have many.
+    Whole(StrongHash),
 }
 
 impl Whole {
@@ -39,22 +41,30 @@ impl Whole {
     ) -> volume::Result<Option<()>> {
         let index = offset >> RANGE_LOG2;
         let segment = u64::from(whole_layout().segment_len());
-        let fresh = || Range { next: index << RANGE_LOG2, fold: RangeFold::new(&shared.key) };
-        let mut range = self.ranges.lock().remove(&index).unwrap_or_else(fresh);
+        let (mut next, mut fold) = match self.ranges.lock().remove(&index) {
+            None => (index << RANGE_LOG2, Box::new(RangeFold::new(&shared.key))),
+            Some(Range::Open { next, fold }) => (next, fold),
+            Some(Range::Whole(_)) => return Ok(None),
+        };
         let fits = (offset + data.len() as u64 - 1) >> RANGE_LOG2 == index;
-        if offset < range.next || !offset.is_multiple_of(segment) || !fits {
+        if offset < next || !offset.is_multiple_of(segment) || !fits {
             return Ok(None);
         }
-        range.fold.push_zeros(&shared.key, whole_layout(), offset - range.next);
+        fold.push_zeros(&shared.key, whole_layout(), offset - next);
         for piece in data.chunks(segment as usize) {
-            range.fold.push(shared.key.hash(piece));
+            fold.push(shared.key.hash(piece));
         }
-        range.next = (offset + data.len() as u64).next_multiple_of(segment);
+        next = (offset + data.len() as u64).next_multiple_of(segment);
         let writer = self.writer(shared, file)?;
         for run in data_runs(data) {
             writer.write_at(offset + run.start as u64, &data[run])?;
         }
         drop(writer);
+        let range = if next == (index + 1) << RANGE_LOG2 {
+            Range::Whole(fold.finish())
+        } else {
+            Range::Open { next, fold }
+        };
         self.ranges.lock().insert(index, range);
         Ok(Some(()))
     }
@@ -108,10 +118,10 @@ impl Whole {
             let hash = match ranges.remove(&index) {
                 None if end - start == range_len => zeros,
                 None => zero_range(shared, end - start),
-                Some(mut range) => {
-                    let left = end.saturating_sub(range.next);
-                    range.fold.push_zeros(&shared.key, layout, left);
-                    range.fold.finish()
+                Some(Range::Whole(hash)) => hash,
+                Some(Range::Open { next, mut fold }) => {
+                    fold.push_zeros(&shared.key, layout, end.saturating_sub(next));
+                    fold.finish()
                 }
             };
             fold.push_range(hash);

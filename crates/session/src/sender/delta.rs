@@ -232,6 +232,10 @@ impl Comparison<'_> {
                 if u64::from(first) != self.basis_first + self.basis.len() as u64 {
                     return self.broken("signature out of order");
                 }
+                let end = u64::from(first) + hashes.len() as u64;
+                if end > self.layout.segments(self.job.basis_len) {
+                    return self.broken("signature of more than the basis holds");
+                }
                 let behind = self.looked_at.saturating_sub(self.basis_first) as usize;
                 if (2 * BASIS_KEPT..=self.basis.len()).contains(&behind) {
                     self.basis.drain(..behind - BASIS_KEPT);

@@ -18,7 +18,7 @@ use super::{
 use crate::{MAX_FILE, control::Stopped};
 
 /// Content in one frame of a large file, in bytes.
-pub(crate) const PIECE: usize = 256 << 10;
+pub(super) const PIECE: usize = wire::limits::MAX_PIECE as usize;
 /// How often a file that changes while it is read is tried.
 pub(super) const TRIES: u32 = 4;
 

@@ -22,7 +22,6 @@ use wire::ToReceiver;
 use super::{
     delta::{Comparison, Own},
     files::PIECE,
-    state::Round,
 };
 use crate::control::Stopped;
 
@@ -35,8 +34,10 @@ const MAX_COPY: u64 = 4 << 20;
 /// Places where a shift changes before the rest of the file is searched in one go: each costs a round
 /// trip.
 const MAX_PLACES: u32 = 128;
-/// Content that is sent without looking for it, after a place where nothing was found.
-const LOST: Range<u64> = 1 << 20..64 << 20;
+/// Content that is sent without looking for it after a place where nothing was found: at first, and at
+/// most.
+const MIN_LOST: u64 = 1 << 20;
+const MAX_LOST: u64 = 64 << 20;
 
 /// Where content of the file stands in the basis.
 pub(super) struct Found {
@@ -145,7 +146,7 @@ impl<'a> Comparison<'a> {
             shift: 0,
             copy: (0, 0, 0),
             places: 0,
-            lost: (LOST.start, 0),
+            lost: (MIN_LOST, 0),
         };
         if let Some(found) = found {
             rebuild.take(&found)?;
@@ -178,7 +179,7 @@ impl Rebuild<'_, '_> {
             }
             self.places += 1;
             if self.places > MAX_PLACES {
-                let from = self.at.saturating_add_signed(-self.shift).saturating_sub(LOST.start);
+                let from = self.at.saturating_add_signed(-self.shift).saturating_sub(MIN_LOST);
                 let segment = u64::from(self.comparison.layout.segment_len());
                 let from = (from / segment * segment).max(self.keep);
                 return match self.comparison.index_of_rest(from)? {
@@ -189,11 +190,11 @@ impl Rebuild<'_, '_> {
             match self.comparison.look_around(self.keep, self.at, self.shift)? {
                 Some(found) => {
                     self.take(&found)?;
-                    self.lost = (LOST.start, 0);
+                    self.lost = (MIN_LOST, 0);
                 }
                 None => {
                     let (step, _) = self.lost;
-                    self.lost = ((step * 2).min(LOST.end), self.at.saturating_add(step));
+                    self.lost = ((step * 2).min(MAX_LOST), self.at.saturating_add(step));
                 }
             }
         }
@@ -314,7 +315,6 @@ impl Rebuild<'_, '_> {
     /// Searches the rest of the file for what `index` has, at every offset.
     fn search_rest(&mut self, index: &SearchIndex) -> Result<(), Stopped> {
         self.flush_copy()?;
-        self.comparison.shared.round(Round::Blocks);
         let size = self.comparison.entry.meta.size;
         let shared = Arc::clone(self.comparison.shared);
         let mut matcher = Matcher::new(index, &shared.key);

@@ -87,6 +87,8 @@ impl Comparison<'_> {
         let blocks = self.receive_blocks(&basis, block_len)?;
         match SearchIndex::build(blocks, block_len, basis) {
             Ok(index) => Ok(Some(index)),
+            // Not all of the basis can be read there: that is no place to look.
+            Err(delta::Error::BlockCount { got, expected }) if got < expected => Ok(None),
             Err(error) => {
                 self.shared.control.fail(Error::Delta(error));
                 Err(Stopped)

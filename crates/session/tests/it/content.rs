@@ -201,11 +201,22 @@ fn pages_that_change_in_shifted_content_cost_themselves() {
     assert!(outcome.sender.bytes_literal < limit, "{}", outcome.sender.bytes_literal);
 }
 
+/// Long enough for several frames of signatures.
 #[test]
 fn a_log_whose_beginning_was_cut_off_keeps_its_rest() {
-    let old = noise(1, 40 * MIB);
-    let outcome = changed(&old, &old[15 * MIB + 17..]).converge_twice(Options::default());
+    let old = noise(1, 200 * MIB);
+    let outcome = changed(&old, &old[71 * MIB + 17..]).converge_twice(Options::default());
     assert!(outcome.sender.bytes_literal < MIB as u64, "{}", outcome.sender.bytes_literal);
+}
+
+/// 64 MiB are one range of a digest.
+#[test]
+fn sizes_around_that_of_a_range() {
+    let pair = Pair::new();
+    for (name, len) in [("a", 64 * MIB - 100), ("b", 64 * MIB), ("c", 64 * MIB + 1)] {
+        write(pair.from.path(), name, &noise(len as u64, len));
+    }
+    pair.converge_twice(Options::default());
 }
 
 #[test]

@@ -98,7 +98,7 @@ fn wants_that_make_no_sense() {
 #[test]
 fn answers_that_nobody_asked_for() {
     let begun = || vec![plan(1, vec![(0, DELTA)]), plan(3, vec![])];
-    for (first, hashes, last) in [(5, 3, false), (0, 0, false)] {
+    for (first, hashes, last) in [(5, 3, false), (0, 0, false), (0, 33, true)] {
         let mut script = begun();
         script.push(ToSender::Signature(EntryId(1), first, vec![[0; 16]; hashes], last));
         breaks(script);

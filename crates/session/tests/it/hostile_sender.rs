@@ -204,6 +204,13 @@ fn content_of_the_wrong_kind_or_place() {
     let rebuild = || ToReceiver::Rebuild(EntryId(1), 1 << 20);
     breaks(vec![asked(), rebuild(), rebuild(), end()]);
     breaks(vec![asked(), rebuild(), ToReceiver::Copy(EntryId(1), 0, 1 << 40, 10), end()]);
+    // Pieces follow each other, and none takes long to hash.
+    let copy = |at, from, len| ToReceiver::Copy(EntryId(1), at, from, len);
+    breaks(vec![asked(), rebuild(), copy(2 << 20, 1 << 20, 65536), end()]);
+    breaks(vec![asked(), rebuild(), copy(1 << 20, (1 << 20) + 1, (256 << 10) + 1), end()]);
+    breaks(vec![asked(), rebuild(), ToReceiver::Hole(EntryId(1), 1 << 20, 1 << 45), end()]);
+    breaks(vec![asked(), ToReceiver::Rebuild(EntryId(1), 1000), end()]);
+    breaks(vec![asked(), copy(0, 0, 65536), end()]);
     breaks(vec![asked(), data(2, 0, 10), data(2, 65536, 10), whole(2, 1, 200_000), end()]);
 }
 

@@ -5,7 +5,7 @@
 use std::{
     io::IoSlice,
     os::fd::{AsFd, BorrowedFd},
-    sync::atomic::Ordering::Relaxed,
+    sync::{OnceLock, atomic::Ordering::Relaxed},
 };
 
 use rustix::{
@@ -16,7 +16,7 @@ use rustix::{
 use super::FileWriter;
 use crate::{Result, source::read_full};
 
-/// `RWF_DONTCACHE` of `linux/fs.h`, since Linux 6.14.
+/// `RWF_DONTCACHE` of `linux/fs.h`.
 const DONTCACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
 
 /// Content is shared between files in blocks of no less than this, in bytes, at the same place in both.
@@ -124,7 +124,7 @@ impl FileWriter {
     pub fn write_at(&self, offset: u64, data: &[u8]) -> Result<()> {
         self.before_change()?;
         let mut done = 0;
-        if data.len() >= UNCACHED_MIN && !self.cached.load(Relaxed) {
+        if data.len() >= UNCACHED_MIN && !self.cached.load(Relaxed) && kernel_is_sound() {
             done = self.write_uncached(offset, data).map_err(|e| self.error("write", e))?;
         }
         let rest = &data[done..];
@@ -230,6 +230,19 @@ impl FileWriter {
     }
 }
 
+/// Linux has [`DONTCACHE`] since 6.14. Until 6.16 it could drop a page that was being written again.
+fn kernel_is_sound() -> bool {
+    static SOUND: OnceLock<bool> = OnceLock::new();
+    *SOUND.get_or_init(|| is_since_6_16(rustix::system::uname().release().to_bytes()))
+}
+
+fn is_since_6_16(release: &[u8]) -> bool {
+    let mut numbers = release.split(|byte| !byte.is_ascii_digit()).map(|digits| {
+        std::str::from_utf8(digits).ok().and_then(|text| text.parse().ok()).unwrap_or(0_u32)
+    });
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (6, 16)
+}
+
 /// Writes all of `data` at `offset`.
 pub(crate) fn write_full(fd: BorrowedFd<'_>, offset: u64, data: &[u8]) -> Result<(), Errno> {
     let mut done = 0;
@@ -247,4 +260,19 @@ pub(crate) fn write_full(fd: BorrowedFd<'_>, offset: u64, data: &[u8]) -> Result
 
 fn piece(left: u64) -> usize {
     usize::try_from(left).unwrap_or(PIECE).min(PIECE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases_are_compared_by_their_numbers() {
+        for yes in ["6.16.0", "6.16-rc1", "6.100.1-cloud", "7.0", "10.2.3"] {
+            assert!(is_since_6_16(yes.as_bytes()), "{yes}");
+        }
+        for no in ["6.15.9", "6.2.0", "5.19.0-generic", "4.18.0-305.el8", "6", "", "linux"] {
+            assert!(!is_since_6_16(no.as_bytes()), "{no}");
+        }
+    }
 }

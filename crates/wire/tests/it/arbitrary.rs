@@ -19,7 +19,7 @@ use wire::{
 
 use crate::support::Message;
 
-const END: u64 = i64::MAX as u64;
+const END: u64 = wire::limits::MAX_FILE;
 
 pub(crate) fn message() -> impl Strategy<Value = Message> {
     prop_oneof![

@@ -14,7 +14,8 @@ use crate::{
     support::{SIDES, Side, by_hand, decode, take_frame},
 };
 
-const END: u64 = i64::MAX as u64;
+const END: u64 = limits::MAX_FILE;
+const MAX_SIZE: u64 = i64::MAX as u64;
 /// Owner, group and time of an entry, as ordinary as can be.
 const ORDINARY: [u64; 4] = [0, 0, 0, 0];
 
@@ -93,8 +94,8 @@ fn metadata_are_what_linux_can_store() {
     assert_eq!(meta(2, 0, [0, 0, id + 1, 0, 0], &[]), Some(Limit("gid")));
     assert_eq!(meta(2, 0, [0, 0, 0, 0, 1_000_000_000], &[]), Some(Invalid("mtime")));
     assert_eq!(meta(2, 0, [0, 0, 0, u64::MAX, 0], &[]), None, "before 1970");
-    assert_eq!(meta(1, 0, none, &[END]), None);
-    assert_eq!(meta(1, 0, none, &[END + 1]), Some(Limit("file size")));
+    assert_eq!(meta(1, 0, none, &[MAX_SIZE]), None);
+    assert_eq!(meta(1, 0, none, &[MAX_SIZE + 1]), Some(Limit("file size")));
     assert_eq!(meta(6, 0, none, &[id, id]), None);
     assert_eq!(meta(6, 0, none, &[id + 1, 0]), Some(Limit("rdev")));
     assert_eq!(meta(7, 0, none, &[0]), Some(Truncated));
