@@ -100,18 +100,7 @@ impl<'a> Comparison<'a> {
             }
             Op::Literal(bytes) => next += bytes.len() as u64,
         };
-        let shared = Arc::clone(self.shared);
-        let mut matcher = Matcher::new(index, &shared.key);
-        let mut at = own.start;
-        while at < own.end && !self.failed {
-            let stop = (at + PIECE as u64).min(own.end);
-            match self.read(at..stop)? {
-                Own::Data(bytes) => matcher.push(&bytes, &mut sink),
-                Own::Hole => matcher.push(&vec![0; (stop - at) as usize], &mut sink),
-            }
-            at = stop;
-        }
-        matcher.finish(&mut sink);
+        self.find_in(index, own, &mut sink)?;
         // The last place where the end of a segment of the basis was found.
         let segment = u64::from(self.layout.segment_len());
         let basis_len = self.job.basis_len;

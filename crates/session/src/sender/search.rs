@@ -125,20 +125,30 @@ impl Comparison<'_> {
 
     fn probe(&mut self, index: &SearchIndex, from: u64) -> Result<bool, Stopped> {
         let mut found = false;
+        let end = (from + PROBE).min(self.entry.meta.size);
+        self.find_in(index, from..end, &mut |op| found |= matches!(op, Op::Copy { .. }))?;
+        Ok(found)
+    }
+
+    /// Searches `own` content for what `index` has.
+    pub(super) fn find_in(
+        &mut self,
+        index: &SearchIndex,
+        own: Range<u64>,
+        sink: &mut impl FnMut(Op<'_>),
+    ) -> Result<(), Stopped> {
         let shared = Arc::clone(self.shared);
         let mut matcher = Matcher::new(index, &shared.key);
-        let mut sink = |op: Op<'_>| found |= matches!(op, Op::Copy { .. });
-        let end = (from + PROBE).min(self.entry.meta.size);
-        let mut at = from;
-        while at < end && !self.failed {
-            let stop = (at + files::PIECE as u64).min(end);
+        let mut at = own.start;
+        while at < own.end && !self.failed {
+            let stop = (at + files::PIECE as u64).min(own.end);
             match self.read(at..stop)? {
-                Own::Data(bytes) => matcher.push(&bytes, &mut sink),
-                Own::Hole => matcher.push(&vec![0; (stop - at) as usize], &mut sink),
+                Own::Data(bytes) => matcher.push(&bytes, sink),
+                Own::Hole => matcher.push(&vec![0; (stop - at) as usize], sink),
             }
             at = stop;
         }
-        matcher.finish(&mut sink);
-        Ok(found)
+        matcher.finish(sink);
+        Ok(())
     }
 }
