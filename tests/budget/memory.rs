@@ -6,16 +6,19 @@ use testkit::{Mount, TempTree};
 
 use crate::support::copy_command;
 
-/// What any run may take, in bytes: 18 to 28 MiB were seen. What is on its way may fill a window of 32 MiB where the
+/// What any run may take, in bytes: 18 to 40 MiB were seen. What is on its way may fill a window of 32 MiB where the
 /// receiver falls behind.
 const PEAK: u64 = 64 << 20;
-/// What each further entry may add, in bytes. No list of all entries could do with so little.
+/// What each further entry may add, in bytes, beyond what differs from run to run. Together that is less than a list of
+/// all entries with their metadata would take at both ends.
 const GROWTH: u64 = 60;
+/// What the allocator keeps for threads that happened to need it, in bytes: up to 14 MiB were seen.
+const WOBBLE: u64 = 20 << 20;
 
 const FILES_A_DIRECTORY: u64 = 100;
 /// Enough entries to fill every window that there is.
 const FEW: u64 = 500;
-const MANY: u64 = 1000;
+const MANY: u64 = 1500;
 
 /// A peak depends on who waits for whom: the lowest of some runs says what a run cannot do without.
 const RUNS: usize = 3;
@@ -27,7 +30,7 @@ fn peak_memory_is_bounded_and_does_not_follow_the_tree() {
     let few = Pair::new(mount.path(), FEW);
     let few = (0..RUNS).map(|_| few.peak()).min().unwrap();
     let many = Pair::new(mount.path(), MANY);
-    let limit = few + (MANY - FEW) * (FILES_A_DIRECTORY + 1) * GROWTH;
+    let limit = few + WOBBLE + (MANY - FEW) * (FILES_A_DIRECTORY + 1) * GROWTH;
     let mut peaks = Vec::new();
     let stays = (0..TRIES).any(|_| {
         peaks.push(many.peak());
@@ -72,8 +75,6 @@ impl Pair {
 /// not do: it counts what the process was before `exec`, which is a copy of the tests.
 fn peak(source: &Path, destination: &Path) -> u64 {
     let mut command = copy_command(source, destination, &["--progress", "none"]);
-    // How the allocator spreads threads over arenas differs from run to run.
-    command.env("MALLOC_ARENA_MAX", "1");
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
     let status = format!("/proc/{}/status", child.id());
     let mut peak = 0;
