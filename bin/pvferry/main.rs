@@ -6,17 +6,14 @@
 mod cli;
 mod commands;
 mod link;
+mod memory;
 mod outcome;
 mod setup;
 
 use std::process;
 
-/// Buffers are filled by one thread and freed by another all the time. The system's allocator gives
-/// them back to the kernel in between, and a static binary's is slower still.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> process::ExitCode {
+    memory::give_back_soon();
     match cli::parse() {
         Ok(parsed) => commands::run(parsed).into(),
         Err(error) => {

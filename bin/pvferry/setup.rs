@@ -55,6 +55,9 @@ pub(crate) async fn serve_metrics(
     Ok(())
 }
 
+/// Bytes that a receiver lets a sender send ahead, and the half of what it may become on a long line.
+pub(crate) const WINDOW: u64 = 16 << 20;
+
 /// Threads for disk and hashing: one a core, and never fewer than two, so that reading and
 /// writing overlap.
 pub(crate) fn workers() -> usize {

@@ -20,7 +20,6 @@ use crate::{
 const VOLUME: &str = "copy";
 /// For TLS and hello, in a process that talks to itself.
 const HANDSHAKE: Duration = Duration::from_secs(30);
-const WINDOW: u64 = 32 << 20;
 
 pub(super) async fn run(
     args: CopyArgs,
@@ -106,7 +105,7 @@ async fn transfer(run: &Run<'_>, destination: &Path) -> Result<Session, Failure>
     let pair = pki::ephemeral(VOLUME).map_err(|error| setup(&error))?;
     let listener = TcpListener::bind("127.0.0.1:0").await.map_err(|error| setup(&error))?;
     let address = listener.local_addr().map_err(|error| setup(&error))?;
-    let server = Server::<BoxedLink>::new(WINDOW);
+    let server = Server::<BoxedLink>::new(setup::WINDOW);
     let acceptor = Acceptor::new(IdentitySource::fixed(pair.destination));
     let receiving = tokio::spawn(receive(
         listener,
@@ -157,7 +156,7 @@ async fn receive(
         let context = Context {
             progress: Arc::new(Progress::default()),
             monitor: Arc::new(()),
-            window: WINDOW,
+            window: setup::WINDOW,
             workers: setup::workers(),
             io_timeout,
             bandwidth_limit: None,

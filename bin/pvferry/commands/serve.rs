@@ -31,7 +31,6 @@ use crate::{
 const HANDSHAKE: Duration = Duration::from_secs(15);
 /// Connections that may be open at a time, most of them silent.
 const CONNECTIONS: usize = 8192;
-const WINDOW: u64 = 32 << 20;
 
 pub(super) async fn run(args: ServeArgs, surroundings: &Surroundings) -> Result<ExitCode, Failure> {
     let message = transfer::termination_log(args.termination_log.clone());
@@ -77,7 +76,7 @@ async fn serve(
     let shared = Arc::new(Shared {
         volumes,
         acceptor: Acceptor::new(IdentitySource::new(&args.identity)?),
-        server: Server::new(WINDOW),
+        server: Server::new(setup::WINDOW),
         ended: Mutex::default(),
         one_more: Notify::new(),
         cancel: Cancel::default(),
@@ -178,7 +177,7 @@ impl Shared {
         let context = Context {
             progress: Arc::clone(&progress),
             monitor: Arc::clone(&measured) as Arc<dyn Monitor>,
-            window: WINDOW,
+            window: setup::WINDOW,
             workers: setup::workers(),
             io_timeout: self.io_timeout,
             bandwidth_limit: None,

@@ -158,6 +158,16 @@ impl Credit {
         Ok(())
     }
 
+    /// Takes `amount` where it is there and nobody waits.
+    pub(crate) fn try_acquire(&self, amount: u64) -> bool {
+        let mut state = self.state.lock();
+        let free = !state.closed && state.serving == state.next && state.amount >= amount;
+        if free {
+            state.amount -= amount;
+        }
+        free
+    }
+
     /// Gives `amount` back, or grants more.
     pub(crate) fn grant(&self, amount: u64) {
         let mut state = self.state.lock();

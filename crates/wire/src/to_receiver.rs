@@ -62,6 +62,8 @@ pub enum ToReceiver {
     BlockRequest(EntryId, u64, u64, u32),
     /// Signatures were taken in: so many bytes more may come.
     Credit(u64),
+    /// The sender has no credit left.
+    Blocked,
     /// Still here.
     Ping,
     /// The session is over, and why: an exit code, never 0, and a sentence.
@@ -188,6 +190,7 @@ impl ToReceiver {
                 put(&mut b, &[entry.0, *from, *len, u64::from(*block_len)]);
             }
             Self::Credit(bytes) => return credit(*bytes),
+            Self::Blocked => return frame::close(frame::open(kind::BLOCKED, 0), payload),
             Self::Ping => return frame::close(frame::open(kind::PING, 0), payload),
             Self::Abort(code, why) => return abort(*code, why),
             Self::Goodbye(goodbye) => {
@@ -274,6 +277,7 @@ impl ToReceiver {
                 Self::BlockRequest(entry, from, len, block_len)
             }
             kind::CREDIT => Self::Credit(d.varint()?),
+            kind::BLOCKED => Self::Blocked,
             kind::PING => Self::Ping,
             kind::ABORT => {
                 let code = failure_code(&mut d)?;

@@ -22,6 +22,10 @@ impl Shared {
                 self.signature_credit.grant(*bytes);
                 return Ok(());
             }
+            ToReceiver::Blocked => {
+                self.more_credit();
+                return Ok(());
+            }
             ToReceiver::Abort(code, why) => return Err(Error::Aborted(*code, why.clone())),
             ToReceiver::Goodbye(_) => return Err(Error::Protocol("goodbye before the commit")),
             ToReceiver::EndOfListing(meta) => {
@@ -35,7 +39,7 @@ impl Shared {
             _ => {}
         }
         // What waits here is bounded by what the sender was granted.
-        if self.used.fetch_add(cost, Relaxed) + cost > self.agreed.welcome.window {
+        if !self.window.take(cost) {
             return Err(Error::Protocol("more than the window permits"));
         }
         let lane = self.lane(&message);
@@ -54,7 +58,8 @@ impl Shared {
                 self.changed.notify_all();
                 Ok(())
             }
-            ToReceiver::Ping | ToReceiver::Credit(_) => Ok(()),
+            // Streams have no order among each other: it may have waited before.
+            ToReceiver::Ping | ToReceiver::Credit(_) | ToReceiver::Blocked => Ok(()),
             ToReceiver::Abort(code, why) => Err(Error::Aborted(code, why)),
             _ => Err(Error::Protocol("message behind the commit")),
         }

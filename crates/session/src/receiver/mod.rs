@@ -30,6 +30,7 @@ mod signature;
 mod state;
 mod target;
 mod whole;
+mod window;
 mod work;
 
 use std::{sync::Arc, thread};

@@ -24,6 +24,7 @@ use super::{
     journal::Journal,
     merge::LinkGroup,
     target::{Target, TargetKind},
+    window::Window,
 };
 use crate::{
     Context, Error, Result,
@@ -37,8 +38,6 @@ use crate::{
 /// Content is spread over the workers in stretches of so many bytes (as a power of two), the range
 /// of a content digest, so that a range is hashed by one worker and in order.
 pub(super) const RANGE_LOG2: u32 = 26;
-/// Credit is returned in steps of this part of the window.
-const CREDIT_STEPS: u64 = 16;
 
 pub(super) struct Shared {
     pub(super) agreed: Agreed,
@@ -77,9 +76,7 @@ pub(super) struct Shared {
     pub(super) reflinks: AtomicBool,
     pub(super) tally: Mutex<Tally>,
     pub(super) changed: Condvar,
-    /// Credit that frames took and that was not yet given back, and how much of it is due.
-    pub(super) used: AtomicU64,
-    owed: AtomicU64,
+    pub(super) window: Window,
     committed: AtomicBool,
 }
 
@@ -112,6 +109,8 @@ pub(super) enum Work {
     Directory(EntryId),
     /// As above, of a file.
     File(EntryId),
+    /// Credit for the sender.
+    Grant(u64),
 }
 
 /// What is still on its way.
@@ -178,8 +177,7 @@ impl Shared {
             reflinks: AtomicBool::new(true),
             tally: Mutex::default(),
             changed: Condvar::new(),
-            used: AtomicU64::new(0),
-            owed: AtomicU64::new(0),
+            window: Window::new(agreed.welcome.window),
             committed: AtomicBool::new(false),
             agreed,
             context,
@@ -278,16 +276,21 @@ impl Shared {
 
     /// Gives credit back for a frame that was taken in.
     pub(super) fn return_credit(&self, cost: u64) -> Result<(), Stopped> {
-        let owed = self.owed.fetch_add(cost, Relaxed) + cost;
-        if owed < self.agreed.welcome.window / CREDIT_STEPS {
-            return Ok(());
-        }
-        match self.owed.swap(0, Relaxed) {
+        match self.window.give_back(cost) {
             0 => Ok(()),
-            owed => {
-                self.used.fetch_sub(owed, Relaxed);
-                self.send(&ToSender::Credit(owed))
-            }
+            granted => self.send(&ToSender::Credit(granted)),
+        }
+    }
+
+    /// The sender waits for credit: has a worker grant more where the window may grow.
+    pub(super) fn more_credit(&self) {
+        let more = self.window.blocked();
+        if more > 0
+            && let Some(lanes) = &*self.lanes.lock()
+        {
+            self.tally.lock().frames += 1;
+            let lane = self.next_lane.fetch_add(1, Relaxed) % lanes.len() as u64;
+            let _ = lanes[lane as usize].send(Work::Grant(more));
         }
     }
 

@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use wire::{EntryId, ToReceiver};
+use wire::{EntryId, ToReceiver, ToSender};
 
 use super::{
     merge::Merge,
@@ -35,6 +35,10 @@ pub(super) fn work(shared: &Arc<Shared>, lane: usize) -> Result<(), Stopped> {
             Work::File(id) => {
                 let waiting = worker.content.remove(&id);
                 worker.resume(shared, waiting)?;
+                shared.frame_done();
+            }
+            Work::Grant(credit) => {
+                shared.send(&ToSender::Credit(credit))?;
                 shared.frame_done();
             }
         }

@@ -60,7 +60,7 @@ impl Shared {
                 self.problem(&problem.name, &problem.what, problem.exit_code);
             }
             ToSender::Action(line) => self.context.monitor.action(&line),
-            ToSender::Credit(bytes) => self.send_credit.grant(bytes),
+            ToSender::Credit(bytes) => self.granted(bytes),
             ToSender::Ping => {}
             ToSender::Abort(code, why) => return Err(Error::Aborted(code, why)),
             ToSender::Commit(commit) => {

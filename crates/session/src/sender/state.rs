@@ -12,7 +12,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use delta::Layout;
 use parking_lot::{Condvar, Mutex};
 use volume::{digest, stat::ReadOptions};
-use wire::{Commit, EntryId, FileKind, Hash, WeakStrong};
+use wire::{Commit, EntryId, FileKind, Hash, ToReceiver, WeakStrong};
 
 use super::{
     Source,
@@ -42,6 +42,8 @@ pub(super) struct Shared {
     pub(super) control: Control,
     /// Bytes of listings and content that the receiver lets us send.
     pub(super) send_credit: Arc<Credit>,
+    /// The receiver was told that there is none left, and has not granted more since.
+    told_blocked: AtomicBool,
     pub(super) walk_budget: Arc<Credit>,
     compressor: Compressor,
     pub(super) manifest: Manifest,
@@ -126,6 +128,7 @@ impl Shared {
         let (inline_queue, inline_jobs) = unbounded();
         Arc::new(Self {
             send_credit: control.credit(agreed.welcome.window),
+            told_blocked: AtomicBool::new(false),
             walk_budget: control.credit(WALK_BUDGET),
             control,
             compressor: Compressor::new(context.compress),
@@ -250,10 +253,28 @@ impl Shared {
         self.problem(&error.name, &what, code);
     }
 
+    /// Takes credit of the receiver, waiting until there is enough. The receiver is told that it is
+    /// waited for: it may have room for more.
+    pub(super) fn take_credit(&self, cost: u64) -> Result<(), Stopped> {
+        if self.send_credit.try_acquire(cost) {
+            return Ok(());
+        }
+        if !self.told_blocked.swap(true, Relaxed) {
+            self.outbox()?.send(ToReceiver::Blocked.encode())?;
+        }
+        self.send_credit.acquire(cost)
+    }
+
+    /// The receiver grants more credit.
+    pub(super) fn granted(&self, bytes: u64) {
+        self.told_blocked.store(false, Relaxed);
+        self.send_credit.grant(bytes);
+    }
+
     /// Sends a listing or content, once the receiver has room for it.
     pub(super) fn send_charged(&self, lane: u64, frame: wire::OutFrame) -> Result<(), Stopped> {
         let len = frame.wire_len();
-        self.compressor.watch(len, || self.send_credit.acquire(frame_cost(len)))?;
+        self.compressor.watch(len, || self.take_credit(frame_cost(len)))?;
         let frame = self.compressor.apply(frame);
         self.compressor.watch(0, || self.outbox()?.send_on(lane, frame))
     }

@@ -323,7 +323,7 @@ impl Walker<'_> {
             // What the frame may take at most is reserved here, in the order of the walk: a frame of
             // a directory can then never wait for room that frames of its children hold.
             let reserved = frame_cost((batch.bytes + batch.content) as usize + 64);
-            self.shared.send_credit.acquire(reserved)?;
+            self.shared.take_credit(reserved)?;
             let ticket = self.shared.inline_begins();
             return self.shared.queue_inline(InlineJob { chunk, last, reserved, ticket });
         }
