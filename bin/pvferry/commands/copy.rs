@@ -127,7 +127,7 @@ async fn transfer(run: &Run<'_>, destination: &Path) -> Result<Session, Failure>
         handshake::join(&mut stream, agreed.session()).await?;
         streams.push(stream);
     }
-    let session = run.send(streams, agreed).await;
+    let session = run.send(streams, agreed, false).await;
     // The receiver finishes by itself; its view adds nothing to what it told the sender.
     let _ = tokio::time::timeout(Duration::from_secs(10), receiving).await;
     session
@@ -161,6 +161,7 @@ async fn receive(
             io_timeout,
             bandwidth_limit: None,
             compress: session::Compression::Never,
+            relayed: false,
             cancel: session::Cancel::default(),
         };
         running = Some(tokio::spawn(async move {

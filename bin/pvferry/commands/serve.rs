@@ -182,6 +182,7 @@ impl Shared {
             io_timeout: self.io_timeout,
             bandwidth_limit: None,
             compress: session::Compression::Never,
+            relayed: false,
             cancel: self.cancel.clone(),
         };
         let (stream, joining, agreed, target, registered) = incoming.into_parts();

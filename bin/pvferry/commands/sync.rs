@@ -87,7 +87,7 @@ async fn attempts(
         let session = match ready {
             Ok((streams, agreed)) => {
                 surroundings.readiness.set(true);
-                run.send(streams, agreed).await?
+                run.send(streams, agreed, matches!(route, Route::Via(_))).await?
             }
             Err(failure) => return Ok(run.end(&Session::failed(failure), attempt)),
         };

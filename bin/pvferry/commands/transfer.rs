@@ -105,11 +105,12 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// Runs one session over streams that are agreed on.
+    /// Runs one session over streams that are agreed on; `relayed` where a tunnel takes them further.
     pub(super) async fn send(
         &self,
         streams: Vec<BoxedLink>,
         agreed: Agreed,
+        relayed: bool,
     ) -> Result<Session, Failure> {
         for loss in agreed.losses() {
             self.surroundings.console.warn(&format!("pvferry: note: {loss}"));
@@ -139,6 +140,7 @@ impl<'a> Run<'a> {
                 Compress::Never => session::Compression::Never,
                 Compress::Zstd => session::Compression::Always,
             },
+            relayed,
             cancel: self.cancel.clone(),
         };
         let ended = session::send(streams, agreed, self.source.clone(), context).await;

@@ -63,6 +63,9 @@ pub struct Context {
     pub bandwidth_limit: Option<u64>,
     /// Whether this end compresses what it sends.
     pub compress: Compression,
+    /// What the streams of a sender lead to is a relay on this machine, which brings the last words to the
+    /// receiver when this end is gone.
+    pub relayed: bool,
     /// Set from outside to end the session early in a state that resumes.
     pub cancel: Cancel,
 }

@@ -46,6 +46,8 @@ pub(crate) struct PumpConfig<'a> {
     pub(crate) ping: OutFrame,
     /// Takes what the peer did wrong. The stream stays open for what is said of it.
     pub(crate) fail: &'a (dyn Fn(Error) + Sync),
+    /// Once the peer may close, this end need not wait until it does.
+    pub(crate) leaves_first: bool,
     /// Takes in that the peer has closed its side; true where it may.
     pub(crate) on_end: &'a (dyn Fn() -> bool + Sync),
 }
@@ -140,7 +142,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<'_, S> {
                 }
                 Read::Eof => return Poll::Ready(Err(Error::Eof)),
             };
-            if self.ended && self.shut_down {
+            if self.shut_down
+                && (self.ended || (self.config.leaves_first && (self.config.on_end)()))
+            {
                 return Poll::Ready(Ok(()));
             }
             if !wrote && !read {

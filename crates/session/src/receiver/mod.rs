@@ -156,6 +156,7 @@ async fn run_pump<S>(
             Error::Timeout(_) if shared.is_committed() => shared.no_goodbye(),
             error => shared.control.fail(error),
         },
+        leaves_first: false,
         on_end: &|| {
             let committed = shared.is_committed();
             if committed && first {

@@ -88,6 +88,7 @@ where
                 received: &progress.wire_received,
                 ping: ToReceiver::Ping.encode(),
                 fail: &|error| shared.control.fail(error),
+                leaves_first: shared.context.relayed,
                 on_end: &|| shared.is_committed(),
             };
             let ended = pump::run(stream, queue, config, |frame| shared.on_frame(frame)).await;

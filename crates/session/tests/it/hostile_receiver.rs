@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use session::{Error, Result, Summary, handshake};
+use session::{Context, Error, Result, Summary, handshake};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use wire::{
     Commit, EntryId, Opening, Options, Plan, Reply, ToReceiver, ToSender, VERSION, Want,
@@ -13,7 +13,13 @@ use super::support::*;
 
 /// Agrees to a session, answers the first listing with `script`, and reads on.
 async fn play(mut stream: DuplexStream, script: Vec<ToSender>) {
-    let Opening::Hello(_) = handshake::read_opening(&mut stream).await.unwrap() else { return };
+    act(&mut stream, script).await;
+    let mut rest = Vec::new();
+    let _ = tokio::time::timeout(Duration::from_secs(8), stream.read_to_end(&mut rest)).await;
+}
+
+async fn act(stream: &mut DuplexStream, script: Vec<ToSender>) {
+    let Opening::Hello(_) = handshake::read_opening(stream).await.unwrap() else { return };
     let welcome = Welcome {
         version: VERSION,
         nonce: [0; 32],
@@ -23,7 +29,7 @@ async fn play(mut stream: DuplexStream, script: Vec<ToSender>) {
         streams: 1,
         losses: Vec::new(),
     };
-    handshake::reply(&mut stream, &Reply::Welcome(Box::new(welcome))).await.unwrap();
+    handshake::reply(stream, &Reply::Welcome(Box::new(welcome))).await.unwrap();
     let mut input = bytes::BytesMut::new();
     // Both listings and their end, or whatever comes first.
     let listed = async {
@@ -43,8 +49,6 @@ async fn play(mut stream: DuplexStream, script: Vec<ToSender>) {
         }
         tokio::time::sleep(Duration::from_millis(3)).await;
     }
-    let mut rest = Vec::new();
-    let _ = tokio::time::timeout(Duration::from_secs(8), stream.read_to_end(&mut rest)).await;
 }
 
 /// Sends a file `large` (id 1) and a directory `sub` (id 2) with `inner` (id 3) in it.
@@ -147,6 +151,36 @@ fn a_commit_of_something_else_is_no_success() {
             .unwrap();
     assert_eq!(summary.exit_code, 23);
     assert_eq!(summary.problems[0].what, "the manifests of both ends differ");
+}
+
+/// Whether a sender is gone while the receiver still has its side open, and heard the goodbye.
+fn leaves_first(relayed: bool) -> bool {
+    let pair = Pair::new();
+    write(pair.from.path(), "large", &noise(1, 2 << 20));
+    write(pair.from.path(), "sub/inner", b"inner");
+    let context = Context { relayed, ..context(2) };
+    block_on(async {
+        let (a, mut b) = tokio::io::duplex(1 << 20);
+        let sent = tokio::spawn({
+            let from = pair.from.path().to_owned();
+            async move { send(a, &from, Options::default(), context).await }
+        });
+        let script = vec![plan(1, vec![]), plan(3, vec![]), ToSender::Commit(Commit::default())];
+        act(&mut b, script).await;
+        let mut last = Vec::new();
+        b.read_to_end(&mut last).await.unwrap();
+        let goodbye = ToReceiver::Goodbye(wire::Goodbye { exit_code: 23 }).encode();
+        assert!(last.ends_with(&goodbye.head));
+        // Less than the patience of a sender whose receiver never closes.
+        let gone = tokio::time::timeout(Duration::from_secs(2), sent).await;
+        gone.is_ok_and(|sent| sent.unwrap().is_ok())
+    })
+}
+
+#[test]
+fn only_a_sender_behind_a_relay_leaves_first() {
+    assert!(leaves_first(true));
+    assert!(!leaves_first(false));
 }
 
 #[test]

@@ -132,6 +132,7 @@ pub(crate) fn context(io_timeout: u32) -> Context {
         io_timeout,
         bandwidth_limit: None,
         compress: session::Compression::Never,
+        relayed: false,
         cancel: Cancel::default(),
     }
 }

@@ -126,6 +126,7 @@ fn to_receiver(message: &ToReceiver) -> usize {
         | ToReceiver::LeafRequest(..)
         | ToReceiver::BlockRequest(..)
         | ToReceiver::Credit(_)
+        | ToReceiver::Blocked
         | ToReceiver::Ping
         | ToReceiver::Goodbye(_) => 0,
     }
