@@ -9,9 +9,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// `mi_option_purge_delay` of `mimalloc.h`, version 3: milliseconds until freed pages go back to the kernel.
 const PURGE_DELAY: c_int = 15;
-/// Its own 1000 ms let a server with 40 MiB in use grow to 80; with no delay at all pages are given back that are
+/// Its own 1000 ms let a server with 40 MiB in use grow to 80; after 10 ms pages are given back that are
 /// needed again at once.
-const MILLISECONDS: c_long = 10;
+const MILLISECONDS: c_long = 100;
 
 /// Has the allocator give freed memory back soon. What the environment says (`MIMALLOC_PURGE_DELAY`) stands.
 /// To be called before there is a second thread.
