@@ -3,8 +3,6 @@
 /// The identities of both ends, by one authority that nobody keeps.
 #[derive(Clone)]
 pub struct Identities {
-    /// Tells this authority from another one. No secret.
-    pub authority: String,
     /// Of the source pod.
     pub source: Credentials,
     /// Of the destination pod.

@@ -8,7 +8,7 @@ mod support;
 pub use endpoint::{Address, EndpointObjects, endpoint_objects, reached, route_resource};
 pub use names::{Names, labels, selector};
 pub use pods::{Defaults, destination_pod, source_pod, sync_container};
-pub use support::{AUTHORITY, bytes, capacity, identity_secret, network_policy, target_claim};
+pub use support::{bytes, capacity, identity_secret, network_policy, target_claim};
 
 /// What everything is applied by.
 pub const MANAGER: &str = "pvferry-controller";

@@ -27,9 +27,6 @@ use crate::{
     plan::Planned,
 };
 
-/// The annotation that says which authority signed: both ends must have the same.
-pub const AUTHORITY: &str = "pvferry.io/authority";
-
 /// The identity of one end, as the Secret that its pod mounts.
 #[must_use]
 pub fn identity_secret(
@@ -38,17 +35,14 @@ pub fn identity_secret(
     namespace: &str,
     home: &str,
     credentials: &Credentials,
-    authority: &str,
 ) -> Secret {
-    let mut annotations = names.annotations(home);
-    annotations.insert(AUTHORITY.into(), authority.into());
     let bytes = |text: &str| ByteString(text.as_bytes().to_vec());
     Secret {
         metadata: ObjectMeta {
             name: Some(if role == "source" { names.source() } else { names.destination() }),
             namespace: Some(namespace.into()),
             labels: Some(names.labels(role)),
-            annotations: Some(annotations),
+            annotations: Some(names.annotations(home)),
             ..ObjectMeta::default()
         },
         type_: Some("kubernetes.io/tls".into()),

@@ -69,11 +69,19 @@ async fn clean(
     let volumes = plan::volumes(&migration.spec);
     let near: BTreeSet<_> = volumes.iter().map(|v| &*v.claim.namespace).collect();
     let far: BTreeSet<_> = volumes.iter().map(|v| &*v.target.namespace).collect();
+    let status = migration.status.clone().unwrap_or_default();
+    let names: Vec<_> = (1..=status.transfers_begun)
+        .map(|number| build::Names::new(migration, status.run, number))
+        .collect();
     let mut gone = true;
     for (cluster, namespaces) in [(source, near), (destination, far)] {
         for namespace in namespaces {
             gone &= remove_all::<Pod>(cluster, namespace, &selector).await?;
-            gone &= remove_all::<Secret>(cluster, namespace, &selector).await?;
+            for name in &names {
+                // By name: to list Secrets is to read them.
+                cluster.delete::<Secret>(namespace, &name.source()).await?;
+                cluster.delete::<Secret>(namespace, &name.destination()).await?;
+            }
             gone &= remove_all::<NetworkPolicy>(cluster, namespace, &selector).await?;
             gone &= remove_all::<Service>(cluster, namespace, &selector).await?;
             match migration.spec.endpoint.kind {
@@ -81,10 +89,9 @@ async fn clean(
                     gone &= remove_all::<Ingress>(cluster, namespace, &selector).await?
                 }
                 EndpointKind::Route => {
-                    let (uid, run) = (migration, migration.status.clone().unwrap_or_default());
-                    for number in 1..=run.transfers_begun {
-                        let name = build::Names::new(uid, run.run, number).destination();
-                        cluster.delete_dynamic(namespace, &name, &build::route_resource()).await?;
+                    for name in &names {
+                        let kind = build::route_resource();
+                        cluster.delete_dynamic(namespace, &name.destination(), &kind).await?;
                     }
                 }
                 _ => {}

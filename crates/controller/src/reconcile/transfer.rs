@@ -9,7 +9,7 @@ use kube::{Api, ResourceExt as _, api::ListParams, runtime::controller::Action};
 use super::{POLL, SOON, Step, conditions};
 use crate::{
     api::{ActiveTransfer, EndpointKind, Phase, VolumePhase},
-    build::{self, AUTHORITY, Address, Names},
+    build::{self, Address, Names},
     error::{Error, Result},
     observe::{self, Failure, Seen},
     plan::Planned,
@@ -140,26 +140,17 @@ impl Step<'_> {
         Ok(())
     }
 
-    /// Both Secrets by one authority, whose key is gone when this returns. One that is left of an earlier try without the other
-    /// is of no use.
+    /// Both Secrets by one authority, whose key is gone when this returns. What is left of an earlier try goes without having been
+    /// looked at: the controller may not read the Secrets of other namespaces.
     async fn make_identities(&self, current: &Current, home: &str) -> Result<()> {
         let (names, uid) = (&current.names, self.migration.uid().unwrap_or_default());
         let (near, far) = (current.source_namespace(), current.destination_namespace());
-        let source: Option<Secret> = self.source.get(near, &names.source()).await?;
-        let destination: Option<Secret> = self.destination.get(far, &names.destination()).await?;
-        let authority = |secret: &Option<Secret>| {
-            secret.as_ref().and_then(|secret| secret.annotations().get(AUTHORITY).cloned())
-        };
-        if authority(&source).is_some() && authority(&source) == authority(&destination) {
-            return Ok(());
-        }
         self.source.delete::<Secret>(near, &names.source()).await?;
         self.destination.delete::<Secret>(far, &names.destination()).await?;
         let made = self.context.issuer.issue(&uid).map_err(Error::Identity)?;
-        let id = &made.authority;
-        let secret = build::identity_secret(names, "source", near, home, &made.source, id);
+        let secret = build::identity_secret(names, "source", near, home, &made.source);
         self.source.create(&secret).await?;
-        let secret = build::identity_secret(names, "destination", far, home, &made.destination, id);
+        let secret = build::identity_secret(names, "destination", far, home, &made.destination);
         self.destination.create(&secret).await?;
         Ok(())
     }
