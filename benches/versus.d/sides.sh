@@ -50,13 +50,13 @@ CAfile = $work/cert.pem"
 start_pvferry() {
   [[ -e $work/pki ]] || "$pvferry" pki init "$work/pki" --migration versus > /dev/null
   server "$pvferry" serve --listen "127.0.0.1:$p_serve" --identity "$work/pki/destination" --volume "vol=$dst"
-  server "$pvferry" tunnel --listen "127.0.0.1:$p_tunnel" --connect "127.0.0.1:$far_serve" --identity "$work/pki/source"
+  server "$pvferry" tunnel --listen "unix:$work/tunnel.sock" --connect "127.0.0.1:$far_serve" --identity "$work/pki/source"
 }
 
 # start_servers WORKLOAD: with a long line in the place of the network where the workload is named after it.
 start_servers() {
   local port line_stunnel line_serve
-  read -r p_rsync p_stunnel p_client p_serve p_tunnel line_stunnel line_serve <<< "$(free_ports 7)"
+  read -r p_rsync p_stunnel p_client p_serve line_stunnel line_serve <<< "$(free_ports 6)"
   far_stunnel=$p_stunnel far_serve=$p_serve
   if [[ $1 == delay-* ]]; then far_stunnel=$line_stunnel far_serve=$line_serve; fi
   start_peer
@@ -65,9 +65,15 @@ start_servers() {
     server "$delay" "127.0.0.1:$far_stunnel" "127.0.0.1:$p_stunnel" "$round_trip"
     server "$delay" "127.0.0.1:$far_serve" "127.0.0.1:$p_serve" "$round_trip"
   fi
-  for port in "$p_rsync" "$p_stunnel" "$p_client" "$p_serve" "$p_tunnel" "$far_stunnel" "$far_serve"; do
+  for port in "$p_rsync" "$p_stunnel" "$p_client" "$p_serve" "$far_stunnel" "$far_serve"; do
     await_port "$port"
   done
+  for _ in {1..100}; do
+    if [[ -S $work/tunnel.sock ]]; then return; fi
+    sleep 0.1
+  done
+  cat "$work/servers.log" >&2
+  die 'the tunnel does not listen'
 }
 
 stop_servers() {
@@ -92,7 +98,7 @@ client() {
   read -ra extra <<< "$2"
   case $1 in
     movers|best) client=(rsync "${mover_flags[@]}" "${extra[@]}" --stats --no-human-readable "$src/" "rsync://127.0.0.1:$p_client/vol/") ;;
-    pod) client=("$pvferry" sync "$src" --volume vol --via "127.0.0.1:$p_tunnel" --delete --progress none --json) ;;
+    pod) client=("$pvferry" sync "$src" --volume vol --via "unix:$work/tunnel.sock" --delete --progress none --json) ;;
     direct) client=("$pvferry" sync "$src" --volume vol --connect "127.0.0.1:$far_serve" --identity "$work/pki/source"
               --delete --progress none --json) ;;
   esac

@@ -23,7 +23,7 @@ use prometheus_client::{
 use session::monitor::{Monitor, Phase, Progress, Snapshot};
 
 pub use self::{
-    server::{Readiness, serve},
+    server::{Exposition, Readiness, serve},
     table::{Description, describe},
 };
 
@@ -60,6 +60,12 @@ struct Volume {
 struct Live {
     progress: Arc<Progress>,
     phases: Mutex<PhaseClock>,
+}
+
+impl Exposition for Metrics {
+    fn exposition(&self) -> Result<String, fmt::Error> {
+        self.encode()
+    }
 }
 
 impl Metrics {

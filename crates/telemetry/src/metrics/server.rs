@@ -29,8 +29,6 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::Metrics;
-
 /// How many connections are served at a time.
 const CONNECTIONS: usize = 64;
 /// How long a connection may last, from accept to close: one deadline over question and answer.
@@ -40,6 +38,15 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const PLAIN: &str = "text/plain; charset=utf-8";
+
+/// Something that is shown as metrics.
+pub trait Exposition: Send + Sync + 'static {
+    /// All of it, in OpenMetrics text.
+    ///
+    /// # Errors
+    /// Where something cannot be shown.
+    fn exposition(&self) -> Result<String, std::fmt::Error>;
+}
 
 /// Whether the process is ready for work. Clones share the state, which begins as not ready.
 #[derive(Debug, Clone, Default)]
@@ -61,7 +68,7 @@ impl Readiness {
 /// * `/metrics`: all metrics, in OpenMetrics text.
 /// * `/healthz`: 200 as long as anything answers.
 /// * `/readyz`: 200 while `readiness` is set, 503 while it is not.
-pub async fn serve(listener: TcpListener, metrics: Arc<Metrics>, readiness: Readiness) {
+pub async fn serve<M: Exposition>(listener: TcpListener, metrics: Arc<M>, readiness: Readiness) {
     let permits = Arc::new(Semaphore::new(CONNECTIONS));
     let mut connections = JoinSet::new();
     loop {
@@ -70,7 +77,7 @@ pub async fn serve(listener: TcpListener, metrics: Arc<Metrics>, readiness: Read
         let stream = accept(&listener).await;
         let (metrics, readiness) = (Arc::clone(&metrics), readiness.clone());
         connections.spawn(async move {
-            converse(stream, &metrics, &readiness).await;
+            converse(stream, &*metrics, &readiness).await;
             drop(permit);
         });
         while connections.try_join_next().is_some() {}
@@ -89,7 +96,7 @@ async fn accept(listener: &TcpListener) -> TcpStream {
     }
 }
 
-async fn converse(stream: TcpStream, metrics: &Metrics, readiness: &Readiness) {
+async fn converse(stream: TcpStream, metrics: &impl Exposition, readiness: &Readiness) {
     let peer = stream.peer_addr().ok();
     let connection = http1::Builder::new()
         .header_read_timeout(None)
@@ -120,14 +127,14 @@ fn log(peer: Option<SocketAddr>, error: &dyn std::error::Error) {
 fn answer(
     method: &Method,
     path: &str,
-    metrics: &Metrics,
+    metrics: &impl Exposition,
     readiness: &Readiness,
 ) -> Response<Full<Bytes>> {
     if method != Method::GET && method != Method::HEAD {
         return response(StatusCode::METHOD_NOT_ALLOWED, PLAIN, "method not allowed\n".into());
     }
     match path {
-        "/metrics" => match metrics.encode() {
+        "/metrics" => match metrics.exposition() {
             Ok(text) => response(StatusCode::OK, OPEN_METRICS, text),
             Err(_) => response(StatusCode::INTERNAL_SERVER_ERROR, PLAIN, String::new()),
         },
@@ -148,6 +155,7 @@ fn response(status: StatusCode, kind: &'static str, body: String) -> Response<Fu
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::Metrics;
     use session::monitor::Progress;
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},

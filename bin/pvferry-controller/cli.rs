@@ -1,0 +1,55 @@
+//! The command line.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+
+/// Schedules transfer pods and tells their story in custom resources
+#[derive(Debug, Parser)]
+#[command(name = "pvferry-controller", version, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Watch migrations and carry them out
+    Run(RunArgs),
+    /// Print the definitions of the custom resources
+    Crd,
+    /// Print the pods that a migration would get
+    Render(RenderArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// Image of the transfer pods, where a migration names none
+    #[arg(long, value_name = "IMAGE", env = "PVFERRY_IMAGE")]
+    pub(crate) image: String,
+    /// Migrations of this namespace only
+    #[arg(long, value_name = "NAMESPACE")]
+    pub(crate) namespace: Option<String>,
+    /// Elect a leader by a Lease in this namespace; without it, this must be the only instance
+    #[arg(long, value_name = "NAMESPACE", env = "PVFERRY_LEASE_NAMESPACE")]
+    pub(crate) lease_namespace: Option<String>,
+    /// Name of this instance, as the Lease and Events show it
+    #[arg(long, value_name = "NAME", env = "HOSTNAME")]
+    pub(crate) instance: Option<String>,
+    /// Serve Prometheus metrics, /healthz and /readyz on this address
+    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:9090")]
+    pub(crate) metrics: SocketAddr,
+    /// Log as JSON
+    #[arg(long)]
+    pub(crate) log_json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RenderArgs {
+    /// The migration, as YAML; `-` for standard input
+    #[arg(long, value_name = "FILE")]
+    pub(crate) from: PathBuf,
+    /// Image of the transfer pods, where the migration names none
+    #[arg(long, value_name = "IMAGE", default_value = "pvferry:latest")]
+    pub(crate) image: String,
+}

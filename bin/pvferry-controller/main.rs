@@ -1,0 +1,122 @@
+//! The `pvferry-controller` command.
+//!
+//! Here arguments are parsed, crates are wired together, and errors become exit codes and sentences. What schedules transfers
+//! is in the crate `controller`, what makes identities in `tunnel`.
+
+mod cli;
+mod issuer;
+
+use std::{fmt, io::Read as _, path::Path, sync::Arc};
+
+use clap::Parser as _;
+use controller::{Settings, api, build::Defaults, metrics::Metrics, render};
+use futures::FutureExt as _;
+use pod::{ExitCode, Shutdown};
+use telemetry::{
+    Console, logging,
+    metrics::{Exposition, Readiness, serve},
+};
+
+use cli::{Cli, Command, RenderArgs, RunArgs};
+
+fn main() -> std::process::ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are results, not errors.
+            let _ = error.print();
+            let code = if error.use_stderr() { ExitCode::Usage } else { ExitCode::Ok };
+            return code.into();
+        }
+    };
+    let console = Console::stdio();
+    let outcome = match cli.command {
+        Command::Run(args) => run(args, &console),
+        Command::Crd => definitions().map(|text| console.print(text.trim_end())),
+        Command::Render(args) => rendered(&args).map(|text| console.print(text.trim_end())),
+    };
+    match outcome {
+        Ok(()) => ExitCode::Ok.into(),
+        Err((code, what)) => {
+            console.warn(&format!("pvferry-controller: {what}"));
+            code.into()
+        }
+    }
+}
+
+type Failed = (ExitCode, String);
+
+fn definitions() -> Result<String, Failed> {
+    let mut documents = String::new();
+    for definition in api::definitions() {
+        render::document(&mut documents, &definition).map_err(|why| (ExitCode::Protocol, why))?;
+    }
+    Ok(documents)
+}
+
+fn rendered(args: &RenderArgs) -> Result<String, Failed> {
+    let text = read(&args.from).map_err(|error| {
+        (ExitCode::Selection, format!("cannot read {}: {error}", args.from.display()))
+    })?;
+    let mut migration: api::DirectVolumeMigration =
+        serde_saphyr::from_str(&text).map_err(|error| {
+            (
+                ExitCode::Usage,
+                format!("{} is no DirectVolumeMigration: {error}", args.from.display()),
+            )
+        })?;
+    migration.metadata.uid.get_or_insert_with(|| "00000000-0000-0000-0000-000000000000".into());
+    migration.metadata.namespace.get_or_insert_with(|| "default".into());
+    let defaults = Defaults { image: args.image.clone() };
+    render::render(&migration, &defaults).map_err(|why| (ExitCode::Usage, why))
+}
+
+fn read(path: &Path) -> std::io::Result<String> {
+    if path.as_os_str() == "-" {
+        let mut text = String::new();
+        std::io::stdin().read_to_string(&mut text)?;
+        return Ok(text);
+    }
+    std::fs::read_to_string(path)
+}
+
+/// Metrics as the HTTP server takes them.
+struct Shown(Arc<Metrics>);
+
+impl Exposition for Shown {
+    fn exposition(&self) -> Result<String, fmt::Error> {
+        Ok(self.0.text())
+    }
+}
+
+fn run(args: RunArgs, console: &Console) -> Result<(), Failed> {
+    let start = |error: &dyn fmt::Display| (ExitCode::StartUp, error.to_string());
+    let filter = std::env::var(pod::env::LOG).unwrap_or_else(|_| "info,kube=warn".into());
+    let format = if args.log_json { logging::Format::Json } else { logging::Format::Text };
+    logging::init(format, &filter, console)
+        .map_err(|error| (ExitCode::Usage, error.to_string()))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| start(&error))?;
+    runtime.block_on(async {
+        let readiness = Readiness::default();
+        let metrics = Arc::new(Metrics::default());
+        let listener = tokio::net::TcpListener::bind(args.metrics).await.map_err(|error| {
+            start(&format!("cannot serve metrics on {}: {error}", args.metrics))
+        })?;
+        tokio::spawn(serve(listener, Arc::new(Shown(Arc::clone(&metrics))), readiness.clone()));
+        let signals = Shutdown::install().map_err(|error| start(&error))?;
+        let stop = async move { signals.requested().await }.boxed().shared();
+        let settings = Settings {
+            defaults: Defaults { image: args.image },
+            issuer: Arc::new(issuer::ThrowAway),
+            metrics,
+            lease_namespace: args.lease_namespace,
+            instance: args.instance.unwrap_or_else(|| format!("pid-{}", std::process::id())),
+            namespace: args.namespace,
+        };
+        controller::run(settings, || readiness.set(true), stop).await.map_err(|error| start(&error))
+    })
+}

@@ -1,0 +1,19 @@
+//! The custom resources, group `pvferry.io`, version `v1alpha1`.
+
+// The derived schema wraps the types in a module of its own, where `pub` reaches nobody.
+#[allow(unreachable_pub, reason = "by the derive")]
+pub mod migration;
+pub mod progress;
+
+pub use migration::*;
+pub use progress::*;
+
+use kube::CustomResourceExt as _;
+
+/// The definitions of both resources, for `kubectl apply`.
+#[must_use]
+pub fn definitions()
+-> Vec<k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition>
+{
+    vec![DirectVolumeMigration::crd(), DirectVolumeMigrationProgress::crd()]
+}

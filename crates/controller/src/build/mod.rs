@@ -1,0 +1,22 @@
+//! The objects of a transfer, from nothing but the specification: the same input makes the same objects.
+
+mod endpoint;
+mod names;
+mod pods;
+mod support;
+
+pub use endpoint::{Address, EndpointObjects, endpoint_objects, reached, route_resource};
+pub use names::{Names, labels, selector};
+pub use pods::{Defaults, destination_pod, source_pod, sync_container};
+pub use support::{bytes, capacity, identity_secret, network_policy, target_claim};
+
+/// What everything is applied by.
+pub const MANAGER: &str = "pvferry-controller";
+/// Where the server listens.
+pub const PORT: i32 = 8443;
+/// Where the server answers the kubelet.
+pub const HEALTH_PORT: i32 = 9090;
+/// The container that holds the TLS connection of a source pod.
+pub const TUNNEL: &str = "tunnel";
+/// The container of a destination pod.
+pub const SERVE: &str = "serve";

@@ -1,0 +1,340 @@
+//! The two transfer pods.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{
+    api::core::v1::{
+        Affinity, Capabilities, Container, ContainerPort, EmptyDirVolumeSource, EnvVar,
+        HTTPGetAction, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm,
+        PersistentVolumeClaimVolumeSource, Pod, PodSecurityContext, PodSpec, Probe,
+        ResourceRequirements, SeccompProfile, SecretVolumeSource, SecurityContext, Volume,
+        VolumeMount,
+    },
+    apimachinery::pkg::{
+        api::resource::Quantity, apis::meta::v1::ObjectMeta, util::intstr::IntOrString,
+    },
+};
+
+use super::{Address, HEALTH_PORT, Names, PORT, SERVE, TUNNEL};
+use crate::{
+    api::{DirectVolumeMigration, DirectVolumeMigrationSpec},
+    plan::Planned,
+};
+
+/// What the controller was started with.
+#[derive(Debug, Clone)]
+pub struct Defaults {
+    /// The image of the data plane.
+    pub image: String,
+}
+
+const IDENTITY: &str = "/identity";
+const RUN: &str = "/run/pvferry";
+const SOCKET: &str = "unix:/run/pvferry/tunnel.sock";
+
+/// Reads whatever its owner let nobody read, and connects to a socket of the same user.
+const SOURCE_CAPABILITIES: [&str; 1] = ["DAC_OVERRIDE"];
+/// Writes anywhere, and gives files their owners, modes, devices and file capabilities.
+const DESTINATION_CAPABILITIES: [&str; 6] =
+    ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "MKNOD", "SETFCAP"];
+
+/// The pod that sends `volumes` to the server at `address`; bound to `node` where a volume is in use there.
+#[must_use]
+pub fn source_pod(
+    migration: &DirectVolumeMigration,
+    defaults: &Defaults,
+    names: &Names,
+    volumes: &[&Planned],
+    address: &Address,
+    node: Option<&str>,
+) -> Pod {
+    let spec = &migration.spec;
+    let count = volumes.len() + 1;
+    let mut containers = vec![tunnel(spec, defaults, volumes.len(), address)];
+    containers.extend(volumes.iter().map(|volume| sync(spec, defaults, volume)));
+    let mut mounts = vec![
+        identity_volume(&names.source()),
+        Volume {
+            name: "run".into(),
+            empty_dir: Some(EmptyDirVolumeSource {
+                medium: Some("Memory".into()),
+                size_limit: Some(Quantity("16Mi".into())),
+            }),
+            ..Volume::default()
+        },
+    ];
+    mounts.extend(volumes.iter().map(|v| claim_volume(&v.name, &v.claim.name)));
+    let namespace = volumes.first().map(|v| v.claim.namespace.clone());
+    pod(migration, names, "source", namespace, with_count(containers, count), mounts, node)
+}
+
+/// The pod that receives `volumes`.
+#[must_use]
+pub fn destination_pod(
+    migration: &DirectVolumeMigration,
+    defaults: &Defaults,
+    names: &Names,
+    volumes: &[&Planned],
+) -> Pod {
+    let spec = &migration.spec;
+    let mut args =
+        words(&["serve", "--listen", &format!("0.0.0.0:{PORT}"), "--identity", IDENTITY]);
+    args.extend(words(&["--metrics", &format!("0.0.0.0:{HEALTH_PORT}"), "--log-format", "json"]));
+    args.extend(words(&["--exit-when", &volumes.len().to_string()]));
+    for volume in volumes {
+        args.extend(words(&["--volume", &format!("{0}=/volumes/{0}", volume.name)]));
+    }
+    let mut mounted = vec![mount("identity", IDENTITY, true)];
+    mounted.extend(volumes.iter().map(|v| mount(&v.name, &format!("/volumes/{}", v.name), false)));
+    let container = Container {
+        ports: Some(vec![port("transfer", PORT), port("health", HEALTH_PORT)]),
+        readiness_probe: Some(Probe {
+            http_get: Some(HTTPGetAction {
+                path: Some("/readyz".into()),
+                port: IntOrString::Int(HEALTH_PORT),
+                ..HTTPGetAction::default()
+            }),
+            period_seconds: Some(1),
+            failure_threshold: Some(30),
+            ..Probe::default()
+        }),
+        ..container(spec, defaults, SERVE, args, mounted, &DESTINATION_CAPABILITIES)
+    };
+    let mut mounts = vec![identity_volume(&names.destination())];
+    mounts.extend(volumes.iter().map(|v| claim_volume(&v.name, &v.target.name)));
+    let namespace = volumes.first().map(|v| v.target.namespace.clone());
+    pod(migration, names, "destination", namespace, with_count(vec![container], 1), mounts, None)
+}
+
+fn sync(spec: &DirectVolumeMigrationSpec, defaults: &Defaults, volume: &Planned) -> Container {
+    let path = format!("/volumes/{}", volume.name);
+    let mut args = words(&["sync", &path, "--volume", &volume.name, "--via", SOCKET]);
+    args.extend(words(&[
+        "--marker-dir",
+        RUN,
+        "--progress",
+        "json",
+        "--json",
+        "--log-format",
+        "json",
+    ]));
+    let transfer = &spec.transfer;
+    for (flag, wanted) in [
+        ("--delete", transfer.delete),
+        ("--checksum", transfer.checksum),
+        ("--verify", volume.verify),
+        ("--allow-empty-source", transfer.allow_empty_source),
+    ] {
+        if wanted {
+            args.push(flag.into());
+        }
+    }
+    for pattern in &transfer.exclude {
+        args.push(format!("--exclude={pattern}"));
+    }
+    if let Some(rate) = &transfer.bandwidth {
+        args.push(format!("--bwlimit={rate}"));
+    }
+    if let Some(streams) = transfer.streams {
+        args.push(format!("--streams={streams}"));
+    }
+    // How long pods may take to start is how long a container may wait for the others.
+    args.push(format!("--wait={}", spec.limits.start_seconds));
+    let mounts = vec![mount("run", RUN, false), mount(&volume.name, &path, true)];
+    container(spec, defaults, &sync_container(volume), args, mounts, &SOURCE_CAPABILITIES)
+}
+
+/// The name of the sync container of a volume.
+#[must_use]
+pub fn sync_container(volume: &Planned) -> String {
+    format!("sync-{}", volume.name)
+}
+
+fn tunnel(
+    spec: &DirectVolumeMigrationSpec,
+    defaults: &Defaults,
+    volumes: usize,
+    address: &Address,
+) -> Container {
+    let mut args = words(&["tunnel", "--listen", SOCKET, "--connect", &address.to_string()]);
+    args.extend(words(&["--identity", IDENTITY, "--marker-dir", RUN, "--log-format", "json"]));
+    args.extend(words(&["--exit-when", &volumes.to_string()]));
+    args.push(format!("--idle={}", spec.limits.start_seconds));
+    let mounts = vec![mount("identity", IDENTITY, true), mount("run", RUN, false)];
+    container(spec, defaults, TUNNEL, args, mounts, &[])
+}
+
+fn container(
+    spec: &DirectVolumeMigrationSpec,
+    defaults: &Defaults,
+    name: &str,
+    args: Vec<String>,
+    mounts: Vec<VolumeMount>,
+    capabilities: &[&str],
+) -> Container {
+    let root = spec.pods.user.id.is_none();
+    Container {
+        name: name.into(),
+        image: Some(spec.pods.image.clone().unwrap_or_else(|| defaults.image.clone())),
+        image_pull_policy: spec.pods.image_pull_policy.clone(),
+        args: Some(args),
+        volume_mounts: Some(mounts),
+        resources: Some(spec.pods.resources.clone().unwrap_or_else(resources)),
+        security_context: Some(SecurityContext {
+            allow_privilege_escalation: Some(false),
+            read_only_root_filesystem: Some(true),
+            capabilities: Some(Capabilities {
+                drop: Some(vec!["ALL".into()]),
+                add: (root && !capabilities.is_empty()).then(|| words(capabilities)),
+            }),
+            ..SecurityContext::default()
+        }),
+        ..Container::default()
+    }
+}
+
+/// Enough to be scheduled honestly; no limit on processors, for a transfer should end.
+fn resources() -> ResourceRequirements {
+    let quantities = |cpu: Option<&str>, memory: &str| {
+        let mut map = BTreeMap::from([("memory".to_owned(), Quantity(memory.into()))]);
+        if let Some(cpu) = cpu {
+            map.insert("cpu".into(), Quantity(cpu.into()));
+        }
+        Some(map)
+    };
+    ResourceRequirements {
+        requests: quantities(Some("50m"), "64Mi"),
+        limits: quantities(None, "512Mi"),
+        ..ResourceRequirements::default()
+    }
+}
+
+fn pod(
+    migration: &DirectVolumeMigration,
+    names: &Names,
+    role: &str,
+    namespace: Option<String>,
+    containers: Vec<Container>,
+    volumes: Vec<Volume>,
+    node: Option<&str>,
+) -> Pod {
+    let pods = &migration.spec.pods;
+    let name = if role == "source" { names.source() } else { names.destination() };
+    let user = pods.user.id;
+    let selected = (!pods.node_selector.is_empty()).then(|| pods.node_selector.clone());
+    let home = migration.metadata.namespace.clone().unwrap_or_default();
+    Pod {
+        metadata: ObjectMeta {
+            name: Some(name),
+            namespace,
+            labels: Some(names.labels(role)),
+            annotations: Some(names.annotations(&home)),
+            ..ObjectMeta::default()
+        },
+        spec: Some(PodSpec {
+            containers,
+            volumes: Some(volumes),
+            restart_policy: Some("Never".into()),
+            // Nobody in a transfer pod has anything to say to the API.
+            automount_service_account_token: Some(false),
+            enable_service_links: Some(false),
+            security_context: Some(PodSecurityContext {
+                run_as_user: Some(user.unwrap_or(0)),
+                run_as_group: Some(user.unwrap_or(0)),
+                run_as_non_root: Some(user.is_some()),
+                fs_group: user,
+                // A volume of many files is not walked a second time only to change groups.
+                fs_group_change_policy: user.map(|_| "OnRootMismatch".into()),
+                seccomp_profile: Some(SeccompProfile {
+                    type_: "RuntimeDefault".into(),
+                    ..SeccompProfile::default()
+                }),
+                ..PodSecurityContext::default()
+            }),
+            affinity: node.map(on_node),
+            node_selector: selected,
+            tolerations: (!pods.tolerations.is_empty()).then(|| pods.tolerations.clone()),
+            priority_class_name: pods.priority_class_name.clone(),
+            image_pull_secrets: (!pods.image_pull_secrets.is_empty())
+                .then(|| pods.image_pull_secrets.clone()),
+            termination_grace_period_seconds: Some(30),
+            ..PodSpec::default()
+        }),
+        status: None,
+    }
+}
+
+/// An affinity and no `nodeName`: the scheduler still says why where it does not fit.
+fn on_node(node: &str) -> Affinity {
+    let term = NodeSelectorTerm {
+        match_fields: Some(vec![NodeSelectorRequirement {
+            key: "metadata.name".into(),
+            operator: "In".into(),
+            values: Some(vec![node.into()]),
+        }]),
+        ..NodeSelectorTerm::default()
+    };
+    Affinity {
+        node_affinity: Some(NodeAffinity {
+            required_during_scheduling_ignored_during_execution: Some(NodeSelector {
+                node_selector_terms: vec![term],
+            }),
+            ..NodeAffinity::default()
+        }),
+        ..Affinity::default()
+    }
+}
+
+/// Termination messages of one pod share a limit, which each container has to know.
+fn with_count(mut containers: Vec<Container>, count: usize) -> Vec<Container> {
+    for container in &mut containers {
+        container.env = Some(vec![EnvVar {
+            name: pod::env::CONTAINERS.into(),
+            value: Some(count.to_string()),
+            ..EnvVar::default()
+        }]);
+    }
+    containers
+}
+
+fn identity_volume(secret: &str) -> Volume {
+    Volume {
+        name: "identity".into(),
+        secret: Some(SecretVolumeSource {
+            secret_name: Some(secret.into()),
+            default_mode: Some(0o440),
+            ..SecretVolumeSource::default()
+        }),
+        ..Volume::default()
+    }
+}
+
+/// A source is mounted read-only by its container, and not as a volume: a driver might attach the disk read-only then, under
+/// the feet of an application that writes to it.
+fn claim_volume(name: &str, claim: &str) -> Volume {
+    Volume {
+        name: name.into(),
+        persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
+            claim_name: claim.into(),
+            read_only: None,
+        }),
+        ..Volume::default()
+    }
+}
+
+fn mount(name: &str, path: &str, read_only: bool) -> VolumeMount {
+    VolumeMount {
+        name: name.into(),
+        mount_path: path.into(),
+        read_only: read_only.then_some(true),
+        ..VolumeMount::default()
+    }
+}
+
+fn port(name: &str, number: i32) -> ContainerPort {
+    ContainerPort { name: Some(name.into()), container_port: number, ..ContainerPort::default() }
+}
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}

@@ -1,0 +1,257 @@
+//! A cluster that objects are made in: this one, or another one by its kubeconfig.
+
+use std::{collections::HashMap, fmt::Debug, sync::Arc};
+
+use k8s_openapi::{NamespaceResourceScope, api::core::v1::Secret};
+use kube::{
+    Api, Client, Config, Resource, ResourceExt as _,
+    api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams},
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use parking_lot::Mutex;
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{
+    api::ClusterReference,
+    build::MANAGER,
+    error::{Error, Result},
+    metrics::Metrics,
+};
+
+/// One cluster.
+#[derive(Clone)]
+pub struct Cluster {
+    client: Client,
+    metrics: Arc<Metrics>,
+}
+
+/// An object that lives in a namespace and has a kind known at compile time.
+pub trait Kind:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope>
+    + Clone
+    + Debug
+    + Serialize
+    + DeserializeOwned
+{
+}
+
+impl<K> Kind for K where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + Debug
+        + Serialize
+        + DeserializeOwned
+{
+}
+
+impl Cluster {
+    /// A cluster behind a client.
+    #[must_use]
+    pub fn new(client: Client, metrics: Arc<Metrics>) -> Self {
+        Self { client, metrics }
+    }
+
+    /// Its client, for what has no method here; the call is counted.
+    pub fn client(&self) -> Client {
+        self.metrics.called();
+        self.client.clone()
+    }
+
+    /// The objects of one kind in a namespace.
+    pub fn api<K: Kind>(&self, namespace: &str) -> Api<K> {
+        Api::namespaced(self.client(), namespace)
+    }
+
+    /// The object, or `None` where there is none.
+    ///
+    /// # Errors
+    /// [`Error::Api`].
+    pub async fn get<K: Kind>(&self, namespace: &str, name: &str) -> Result<Option<K>> {
+        let what = format!("read {} {namespace}/{name}", K::kind(&()));
+        self.api::<K>(namespace).get_opt(name).await.map_err(Error::api(what))
+    }
+
+    /// All that bear the labels, in every namespace or in one.
+    ///
+    /// # Errors
+    /// [`Error::Api`].
+    pub async fn list<K: Kind>(&self, namespace: Option<&str>, selector: &str) -> Result<Vec<K>> {
+        let api: Api<K> = match namespace {
+            Some(namespace) => self.api(namespace),
+            None => Api::all(self.client()),
+        };
+        let what = format!("list {}", K::plural(&()));
+        let listed = api.list(&ListParams::default().labels(selector)).await;
+        Ok(listed.map_err(Error::api(what))?.items)
+    }
+
+    /// Makes the object, or makes what is there agree with it.
+    ///
+    /// # Errors
+    /// [`Error::Api`].
+    pub async fn apply<K: Kind>(&self, object: &K) -> Result<K> {
+        let (namespace, name) = place(object);
+        let what = format!("apply {} {namespace}/{name}", K::kind(&()));
+        let params = PatchParams::apply(MANAGER).force();
+        let applied = self.api::<K>(&namespace).patch(&name, &params, &Patch::Apply(object)).await;
+        applied.map_err(Error::api(what))
+    }
+
+    /// As [`Self::apply`], for a kind that this cluster may not know.
+    ///
+    /// # Errors
+    /// [`Error::Api`].
+    pub async fn apply_dynamic(&self, object: &DynamicObject, kind: &ApiResource) -> Result<()> {
+        let namespace = object.namespace().unwrap_or_default();
+        let name = object.name_any();
+        let what = format!("apply {} {namespace}/{name}", kind.kind);
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client(), &namespace, kind);
+        let params = PatchParams::apply(MANAGER).force();
+        api.patch(&name, &params, &Patch::Apply(object)).await.map_err(Error::api(what))?;
+        Ok(())
+    }
+
+    /// Makes the object; `false` where one of that name is there already.
+    ///
+    /// # Errors
+    /// [`Error::Api`].
+    pub async fn create<K: Kind>(&self, object: &K) -> Result<bool> {
+        let (namespace, name) = place(object);
+        let params = PostParams { field_manager: Some(MANAGER.into()), ..PostParams::default() };
+        match self.api::<K>(&namespace).create(&params, object).await {
+            Ok(_) => Ok(true),
+            Err(error) => {
+                let what = format!("create {} {namespace}/{name}", K::kind(&()));
+                match Error::api(what)(error) {
+                    exists if exists.is_conflict() => Ok(false),
+                    error => Err(error),
+                }
+            }
+        }
+    }
+
+    /// Removes the object; `true` once it is gone.
+    ///
+    /// # Errors
+    /// [`Error::Api`].
+    pub async fn delete<K: Kind>(&self, namespace: &str, name: &str) -> Result<bool> {
+        let what = format!("delete {} {namespace}/{name}", K::kind(&()));
+        match self.api::<K>(namespace).delete(name, &DeleteParams::background()).await {
+            Ok(outcome) => Ok(outcome.is_right()),
+            Err(error) => match Error::api(what)(error) {
+                gone if gone.code() == Some(404) => Ok(true),
+                error => Err(error),
+            },
+        }
+    }
+
+    /// As [`Self::delete`], for a kind that this cluster may not know.
+    ///
+    /// # Errors
+    /// [`Error::Api`].
+    pub async fn delete_dynamic(
+        &self,
+        namespace: &str,
+        name: &str,
+        kind: &ApiResource,
+    ) -> Result<()> {
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client(), namespace, kind);
+        match api.delete(name, &DeleteParams::background()).await {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            Err(error) => {
+                Err(Error::api(format!("delete {} {namespace}/{name}", kind.kind))(error))
+            }
+        }
+    }
+}
+
+fn place<K: Resource>(object: &K) -> (String, String) {
+    (object.meta().namespace.clone().unwrap_or_default(), object.name_any())
+}
+
+/// The clusters that migrations refer to.
+pub struct Clusters {
+    home: Cluster,
+    /// By namespace and name of the Secret, with the version it was read in.
+    others: Mutex<HashMap<(String, String, String), (String, Cluster)>>,
+}
+
+impl Clusters {
+    /// `home` is the cluster that the migrations are in.
+    #[must_use]
+    pub fn new(home: Cluster) -> Self {
+        Self { home, others: Mutex::default() }
+    }
+
+    /// The cluster that the migrations are in.
+    #[must_use]
+    pub fn home(&self) -> &Cluster {
+        &self.home
+    }
+
+    /// The cluster that a migration in `namespace` refers to.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where the Secret is not as it must be, [`Error::Api`] where it cannot be read.
+    pub async fn find(
+        &self,
+        namespace: &str,
+        wanted: Option<&ClusterReference>,
+    ) -> Result<Cluster> {
+        let Some(wanted) = wanted else { return Ok(self.home.clone()) };
+        let name = &wanted.kubeconfig_secret;
+        let invalid = |why: String| {
+            Error::Invalid("ClusterNotUsable", format!("the Secret {namespace}/{name}: {why}"))
+        };
+        let secret: Option<Secret> = self.home.get(namespace, name).await?;
+        let secret = secret.ok_or_else(|| invalid("is not there".into()))?;
+        let version = secret.resource_version().unwrap_or_default();
+        let key = (namespace.to_owned(), name.clone(), wanted.key.clone());
+        if let Some((known, cluster)) = self.others.lock().get(&key)
+            && *known == version
+        {
+            return Ok(cluster.clone());
+        }
+        let data = secret.data.unwrap_or_default();
+        let bytes =
+            data.get(&wanted.key).ok_or_else(|| invalid(format!("has no key {}", wanted.key)))?;
+        // What is wrong with a kubeconfig may be quoted in an error, and must not be: it holds credentials.
+        let text = std::str::from_utf8(&bytes.0).map_err(|_| invalid("is no text".into()))?;
+        let config = Kubeconfig::from_yaml(text).map_err(|_| invalid("is no kubeconfig".into()))?;
+        refuse_helpers(&config).map_err(invalid)?;
+        let config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await;
+        let config =
+            config.map_err(|_| invalid("is a kubeconfig without a usable context".into()))?;
+        let client = Client::try_from(config)
+            .map_err(|_| invalid("has credentials that cannot be used".into()))?;
+        let cluster = Cluster { client, metrics: Arc::clone(&self.home.metrics) };
+        self.others.lock().insert(key, (version, cluster.clone()));
+        Ok(cluster)
+    }
+}
+
+/// A kubeconfig may name programs to run and files to read. Whoever writes a Secret must not thereby run programs and read
+/// files of the controller.
+fn refuse_helpers(config: &Kubeconfig) -> Result<(), String> {
+    for user in config.auth_infos.iter().filter_map(|named| named.auth_info.as_ref()) {
+        if user.exec.is_some() || user.auth_provider.is_some() {
+            return Err("names a program to run; only embedded credentials are taken".into());
+        }
+        if user.token_file.is_some()
+            || user.client_certificate.is_some()
+            || user.client_key.is_some()
+        {
+            return Err("names files; only embedded credentials are taken".into());
+        }
+    }
+    for cluster in config.clusters.iter().filter_map(|named| named.cluster.as_ref()) {
+        if cluster.certificate_authority.is_some() {
+            return Err("names files; only an embedded certificate authority is taken".into());
+        }
+        if cluster.insecure_skip_tls_verify == Some(true) {
+            return Err("does not verify the server".into());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,94 @@
+//! What can go wrong, and whether it may go better the next time.
+
+use kube::core::Status;
+
+/// A step of the controller failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A call to an API server.
+    #[error("{what}: {}", told(.source))]
+    Api {
+        /// What was to be done.
+        what: String,
+        /// Why not.
+        source: kube::Error,
+    },
+    /// A cluster that is referred to cannot be talked to.
+    #[error("{0}")]
+    Cluster(String),
+    /// Identities could not be made.
+    #[error("cannot make identities: {0}")]
+    Identity(String),
+    /// The specification, or what it names, is not as it must be; only a change by somebody helps.
+    #[error("{1}")]
+    Invalid(&'static str, String),
+    /// Not yet.
+    #[error("{1}")]
+    Waiting(&'static str, String),
+    /// The process could not be set up.
+    #[error("{0}")]
+    SetUp(String),
+}
+
+impl Error {
+    /// An API error, with what was to be done.
+    pub fn api(what: impl Into<String>) -> impl FnOnce(kube::Error) -> Self {
+        let what = what.into();
+        move |source| Self::Api { what, source }
+    }
+
+    fn status(&self) -> Option<&Status> {
+        match self {
+            Self::Api { source: kube::Error::Api(status), .. } => Some(status),
+            _ => None,
+        }
+    }
+
+    /// The HTTP status of a refused call.
+    #[must_use]
+    pub fn code(&self) -> Option<u16> {
+        self.status().map(|status| status.code)
+    }
+
+    /// Somebody else wrote in between.
+    #[must_use]
+    pub fn is_conflict(&self) -> bool {
+        self.code() == Some(409)
+    }
+
+    /// The server understood and said no: asking again changes nothing, as long as nobody changes something else.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        matches!(self.code(), Some(400 | 403 | 404 | 405 | 413 | 422))
+    }
+
+    /// One word for conditions.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Invalid(reason, _) | Self::Waiting(reason, _) => reason,
+            Self::Cluster(_) => "ClusterUnreachable",
+            Self::Identity(_) => "IdentityFailed",
+            Self::SetUp(_) => "SetUpFailed",
+            Self::Api { .. } => match self.code() {
+                Some(403) => "Forbidden",
+                Some(404) => "NotFound",
+                Some(409) => "Conflict",
+                Some(422 | 400) => "Invalid",
+                _ => "ApiError",
+            },
+        }
+    }
+}
+
+/// What the server said, without the wrapping.
+fn told(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// The result of a step.
+pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;

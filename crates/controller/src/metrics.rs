@@ -1,0 +1,89 @@
+//! What the controller counts.
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+
+/// How a volume ended.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Ended {
+    outcome: &'static str,
+}
+
+/// Counters of the process.
+pub struct Metrics {
+    registry: Registry,
+    calls: Counter,
+    steps: Counter,
+    failed_steps: Counter,
+    volumes: Family<Ended, Counter>,
+    bytes: Counter,
+    leading: Gauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("pvferry_controller");
+        let metrics = Self {
+            calls: Counter::default(),
+            steps: Counter::default(),
+            failed_steps: Counter::default(),
+            volumes: Family::default(),
+            bytes: Counter::default(),
+            leading: Gauge::default(),
+            registry: Registry::default(),
+        };
+        registry.register(
+            "api_calls",
+            "Calls to API servers, watches aside",
+            metrics.calls.clone(),
+        );
+        registry.register("reconciliations", "Steps of migrations", metrics.steps.clone());
+        registry.register(
+            "failed_reconciliations",
+            "Steps that failed",
+            metrics.failed_steps.clone(),
+        );
+        registry.register("volumes", "Tries of volumes that ended", metrics.volumes.clone());
+        registry.register(
+            "sent_bytes",
+            "Bytes of file content that were sent",
+            metrics.bytes.clone(),
+        );
+        registry.register("leading", "1 while this instance leads", metrics.leading.clone());
+        Self { registry, ..metrics }
+    }
+}
+
+impl Metrics {
+    /// In OpenMetrics text.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string does not fail.
+        let _ = text::encode(&mut text, &self.registry);
+        text
+    }
+
+    pub(crate) fn called(&self) {
+        self.calls.inc();
+    }
+
+    pub(crate) fn stepped(&self, well: bool) {
+        self.steps.inc();
+        if !well {
+            self.failed_steps.inc();
+        }
+    }
+
+    pub(crate) fn ended(&self, outcome: &'static str, bytes: u64) {
+        self.volumes.get_or_create(&Ended { outcome }).inc();
+        self.bytes.inc_by(bytes);
+    }
+
+    pub(crate) fn leading(&self, leading: bool) {
+        self.leading.set(i64::from(leading));
+    }
+}

@@ -1,0 +1,349 @@
+//! What the state of a pod says about a volume.
+//!
+//! A volume has arrived in one case only: its sync container has terminated with reason `Completed` and exit code 0, and left a
+//! message that parses, is about this volume, and says `completed`. Everything else has a name of its own.
+
+use k8s_openapi::{
+    api::core::v1::{ContainerState, ContainerStatus, Pod},
+    apimachinery::pkg::apis::meta::v1::Time,
+    jiff::Timestamp,
+};
+use pod::{ExitCode, Outcome, Report};
+
+/// What is known of a container.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Seen {
+    /// It has not begun, and nothing speaks against it yet.
+    Waiting(String),
+    /// It runs.
+    Running,
+    /// It has ended, and everything is there.
+    Arrived(Box<Report>),
+    /// It has ended in any other way.
+    Failed(Failure),
+}
+
+/// How something failed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Failure {
+    /// One word.
+    pub reason: String,
+    /// One sentence.
+    pub message: String,
+    /// Another try may end better.
+    pub retryable: bool,
+    /// Of the container.
+    pub exit_code: Option<i32>,
+    /// What it left.
+    pub report: Option<Box<Report>>,
+}
+
+impl Failure {
+    /// A failure without a container's own words.
+    pub fn new(reason: impl Into<String>, message: impl Into<String>, retryable: bool) -> Self {
+        Self {
+            reason: reason.into(),
+            message: message.into(),
+            retryable,
+            exit_code: None,
+            report: None,
+        }
+    }
+}
+
+/// What the sync container `name`, which moves `volume`, has come to.
+#[must_use]
+pub fn sync(pod: &Pod, name: &str, volume: &str) -> Seen {
+    let status = container(pod, name);
+    let state = status.and_then(|status| status.state.as_ref());
+    if let Some(ended) = state.and_then(|state| state.terminated.as_ref()) {
+        let report = ended.message.as_deref().and_then(|text| serde_json::from_str(text).ok());
+        return judge(volume, ended.reason.as_deref().unwrap_or(""), ended.exit_code, report);
+    }
+    if let Some(failure) = pod_failure(pod) {
+        return Seen::Failed(failure);
+    }
+    match state {
+        Some(ContainerState { running: Some(_), .. }) => Seen::Running,
+        _ => waiting(pod, state),
+    }
+}
+
+/// Whether a container that has ended has done what it should.
+fn judge(volume: &str, reason: &str, exit_code: i32, report: Option<Report>) -> Seen {
+    let failed = |reason: &str, message: String, retryable: bool, report: Option<Report>| {
+        Seen::Failed(Failure {
+            reason: reason.into(),
+            message,
+            retryable,
+            exit_code: Some(exit_code),
+            report: report.map(Box::new),
+        })
+    };
+    let code = u8::try_from(exit_code).ok().and_then(ExitCode::from_number);
+    match (reason, report) {
+        ("OOMKilled", report) => {
+            let what = "the container used more memory than its limit".to_owned();
+            failed("OOMKilled", what, true, report)
+        }
+        ("Completed", Some(report)) if exit_code == 0 => {
+            let agrees = report.outcome == Outcome::Completed
+                && report.exit_code == ExitCode::Ok
+                && report.volume == volume;
+            if agrees {
+                return Seen::Arrived(Box::new(report));
+            }
+            let what = "the container ended with 0, but its message says something else".to_owned();
+            failed("ReportDisagrees", what, false, Some(report))
+        }
+        (_, None) if exit_code == 0 => {
+            let what = "the container ended with 0 and left no message: nothing proves that everything is there";
+            failed("NoReport", what.into(), true, None)
+        }
+        (_, Some(report)) if i32::from(report.exit_code.number()) == exit_code => {
+            let message = match report.errors.first() {
+                Some(first) if report.reason.is_empty() => {
+                    format!("{}: {}", first.name, first.what)
+                }
+                _ => report.reason.clone(),
+            };
+            let word = word(code);
+            let retryable = report.retryable;
+            failed(word, message, retryable, Some(report))
+        }
+        (_, _) if exit_code > 128 => {
+            let what = format!("the container was killed by signal {}", exit_code - 128);
+            failed("Killed", what, true, None)
+        }
+        (_, _) => {
+            let says = code.map_or("an exit code without a meaning", ExitCode::describe);
+            let what = format!("the container ended with {exit_code} ({says}) and left no message");
+            failed(word(code), what, code.is_some_and(ExitCode::is_retryable), None)
+        }
+    }
+}
+
+/// An exit code as one word.
+fn word(code: Option<ExitCode>) -> &'static str {
+    match code {
+        Some(ExitCode::Ok) => "Completed",
+        Some(ExitCode::Usage) => "UsageError",
+        Some(ExitCode::Protocol) => "ProtocolError",
+        Some(ExitCode::Selection) => "SourceOrTargetUnfit",
+        Some(ExitCode::StartUp) => "Refused",
+        Some(ExitCode::Socket) => "SocketError",
+        Some(ExitCode::FileIo) => "FileError",
+        Some(ExitCode::Stream) => "ConnectionBroken",
+        Some(ExitCode::Signal) => "Stopped",
+        Some(ExitCode::Memory) => "OutOfMemory",
+        Some(ExitCode::Partial) => "Partial",
+        Some(ExitCode::Vanished) => "SourceVanished",
+        Some(ExitCode::DeleteLimit) => "DeleteLimit",
+        Some(ExitCode::IoTimeout) => "Timeout",
+        Some(ExitCode::ConnectTimeout) => "ConnectTimeout",
+        None => "Error",
+    }
+}
+
+/// Why a pod as a whole can come to nothing more. What its containers said before still counts.
+#[must_use]
+pub fn pod_failure(pod: &Pod) -> Option<Failure> {
+    let status = pod.status.as_ref()?;
+    let message = status.message.clone().unwrap_or_default();
+    let reason = status.reason.as_deref().unwrap_or("");
+    match (status.phase.as_deref(), reason) {
+        (Some("Failed"), "Evicted") => Some(Failure::new("Evicted", message, true)),
+        (Some("Failed"), "") => {
+            Some(Failure::new("PodFailed", "the pod has failed without saying why", true))
+        }
+        (Some("Failed"), other) => Some(Failure::new(other, message, true)),
+        (_, "NodeLost") => Some(Failure::new("NodeLost", message, true)),
+        (Some("Succeeded"), _) => Some(Failure::new(
+            "NoReport",
+            "the pod has ended and this container said nothing",
+            true,
+        )),
+        _ => None,
+    }
+}
+
+/// What a container that has not begun waits for.
+fn waiting(pod: &Pod, state: Option<&ContainerState>) -> Seen {
+    let waiting = state.and_then(|state| state.waiting.as_ref());
+    let reason = waiting.and_then(|waiting| waiting.reason.clone()).unwrap_or_default();
+    let message = waiting.and_then(|waiting| waiting.message.clone()).unwrap_or_default();
+    match &*reason {
+        // These do not change by waiting.
+        "InvalidImageName" | "ErrImageNeverPull" | "CreateContainerConfigError" => {
+            Seen::Failed(Failure::new(reason, message, false))
+        }
+        "" => Seen::Waiting(unscheduled(pod).unwrap_or_else(|| "Pending".into())),
+        "ContainerCreating" | "PodInitializing" => Seen::Waiting(reason),
+        _ if message.is_empty() => Seen::Waiting(reason),
+        _ => Seen::Waiting(format!("{reason}: {message}")),
+    }
+}
+
+/// Why the scheduler finds no node.
+fn unscheduled(pod: &Pod) -> Option<String> {
+    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
+    let scheduled = conditions.iter().find(|c| c.type_ == "PodScheduled" && c.status == "False")?;
+    let message = scheduled.message.clone().unwrap_or_default();
+    Some(format!("{}: {message}", scheduled.reason.as_deref().unwrap_or("Unschedulable")))
+}
+
+/// The failure of a pod that did not start in time, from what it waited for last.
+#[must_use]
+pub fn too_late(waited_for: &str, seconds: i64) -> Failure {
+    let (word, rest) = waited_for.split_once(": ").unwrap_or((waited_for, ""));
+    let reason = match word {
+        "Unschedulable" => "Unschedulable",
+        "ErrImagePull" | "ImagePullBackOff" | "RegistryUnavailable" => "ImageCannotStart",
+        "ContainerCreating" => "VolumeNotMounted",
+        _ => "NotStarted",
+    };
+    let rest = if rest.is_empty() { String::new() } else { format!(": {rest}") };
+    let message = format!("not started after {seconds} s, {word}{rest}");
+    Failure::new(reason, message, matches!(reason, "VolumeNotMounted" | "NotStarted"))
+}
+
+/// What the server of a destination pod has come to. That it ended well proves nothing; that it ended badly, or before the
+/// source did, ends the transfer.
+#[must_use]
+pub fn server(pod: &Pod) -> Seen {
+    let state = container(pod, crate::build::SERVE).and_then(|status| status.state.as_ref());
+    if let Some(ended) = state.and_then(|state| state.terminated.as_ref()) {
+        if ended.exit_code == 0 {
+            return Seen::Running;
+        }
+        let code = u8::try_from(ended.exit_code).ok().and_then(ExitCode::from_number);
+        let message = format!("the server at the destination ended with {}", ended.exit_code);
+        let reason = ended.reason.clone().filter(|reason| reason != "Error");
+        let retryable = code.is_none_or(ExitCode::is_retryable);
+        return Seen::Failed(Failure {
+            exit_code: Some(ended.exit_code),
+            ..Failure::new(reason.unwrap_or_else(|| word(code).into()), message, retryable)
+        });
+    }
+    if let Some(failure) = pod_failure(pod) {
+        return Seen::Failed(failure);
+    }
+    match state {
+        Some(ContainerState { running: Some(_), .. }) => Seen::Running,
+        _ => waiting(pod, state),
+    }
+}
+
+/// True where the kubelet found the pod ready.
+#[must_use]
+pub fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions.is_some_and(|all| all.iter().any(|c| c.type_ == "Ready" && c.status == "True"))
+}
+
+/// True where no container of the pod runs or will run.
+#[must_use]
+pub fn is_over(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Failed" | "Succeeded"))
+}
+
+/// When a container began and ended.
+#[must_use]
+pub fn times(pod: &Pod, name: &str) -> (Option<Time>, Option<Time>) {
+    let state = container(pod, name).and_then(|status| status.state.as_ref());
+    match state {
+        Some(ContainerState { terminated: Some(ended), .. }) => {
+            (ended.started_at.clone(), ended.finished_at.clone())
+        }
+        Some(ContainerState { running: Some(running), .. }) => (running.started_at.clone(), None),
+        _ => (None, None),
+    }
+}
+
+/// Seconds since a time.
+#[must_use]
+pub fn seconds_since(time: &Time, now: Timestamp) -> i64 {
+    now.as_second() - time.0.as_second()
+}
+
+fn container<'a>(pod: &'a Pod, name: &str) -> Option<&'a ContainerStatus> {
+    let statuses = pod.status.as_ref()?.container_statuses.as_ref()?;
+    statuses.iter().find(|status| status.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(json: serde_json::Value) -> Pod {
+        serde_json::from_value(serde_json::json!({ "metadata": {}, "status": json })).unwrap()
+    }
+
+    fn ended(reason: &str, code: i32, message: &str) -> Seen {
+        let terminated =
+            serde_json::json!({ "reason": reason, "exitCode": code, "message": message });
+        let status = serde_json::json!({
+            "phase": "Failed",
+            "containerStatuses": [{
+                "name": "sync-a", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+                "state": { "terminated": terminated },
+            }],
+        });
+        sync(&pod(status), "sync-a", "a")
+    }
+
+    fn reason(seen: &Seen) -> (&str, bool) {
+        match seen {
+            Seen::Failed(failure) => (&failure.reason, failure.retryable),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn success_has_one_form() {
+        let good = Report::new("a", ExitCode::Ok, "").to_json();
+        assert!(matches!(ended("Completed", 0, &good), Seen::Arrived(_)));
+        for (why, code, message) in [
+            ("Completed", 0, ""),
+            ("Completed", 0, "ok"),
+            ("Completed", 0, &good[..good.len() - 1]),
+            ("Completed", 0, &Report::new("b", ExitCode::Ok, "").to_json()),
+            ("Completed", 0, &Report::new("a", ExitCode::Partial, "").to_json()),
+            ("Error", 0, &good),
+            ("OOMKilled", 0, &good),
+            ("Completed", 1, &good),
+            ("Error", 137, &good),
+            ("ContainerStatusUnknown", 137, &good),
+        ] {
+            let seen = ended(why, code, message);
+            assert!(matches!(seen, Seen::Failed(_)), "{why} {code} {message}: {seen:?}");
+        }
+    }
+
+    #[test]
+    fn every_end_has_a_name() {
+        assert_eq!(reason(&ended("OOMKilled", 137, "")), ("OOMKilled", true));
+        assert_eq!(reason(&ended("Error", 137, "")), ("Killed", true));
+        assert_eq!(reason(&ended("Completed", 0, "")), ("NoReport", true));
+        assert_eq!(reason(&ended("Error", 23, "")), ("Partial", false));
+        assert_eq!(reason(&ended("Error", 12, "")), ("ConnectionBroken", true));
+        let report = Report::new("a", ExitCode::FileIo, "no space").to_json();
+        assert_eq!(reason(&ended("Error", 11, &report)), ("FileError", false));
+    }
+
+    #[test]
+    fn a_pod_that_is_no_more_is_a_failure_with_a_name() {
+        let evicted = pod(serde_json::json!({ "phase": "Failed", "reason": "Evicted" }));
+        assert_eq!(reason(&sync(&evicted, "sync-a", "a")), ("Evicted", true));
+        let silent = pod(serde_json::json!({ "phase": "Succeeded" }));
+        assert_eq!(reason(&sync(&silent, "sync-a", "a")), ("NoReport", true));
+    }
+
+    #[test]
+    fn what_a_pod_waits_for_names_its_failure() {
+        assert_eq!(too_late("Unschedulable: 0/1 nodes", 9).reason, "Unschedulable");
+        assert_eq!(too_late("ImagePullBackOff", 9).reason, "ImageCannotStart");
+        assert!(too_late("ContainerCreating", 9).retryable);
+    }
+}

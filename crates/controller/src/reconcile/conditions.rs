@@ -1,0 +1,53 @@
+//! Conditions in the standard form.
+
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::{Condition, Time},
+    jiff::Timestamp,
+};
+
+/// The specification and what it names are as they must be.
+pub(super) const VALIDATED: &str = "Validated";
+/// Namespaces and claims at the destination are there, and pods can be made.
+pub(super) const PREPARED: &str = "Prepared";
+/// Nobody uses the volumes at the source.
+pub(super) const QUIESCED: &str = "Quiesced";
+/// The last run moved everything.
+pub(super) const SUCCEEDED: &str = "Succeeded";
+
+/// Sets a condition; `None` is unknown. Its time changes with its status only.
+pub(super) fn set(
+    conditions: &mut Vec<Condition>,
+    kind: &str,
+    is: Option<bool>,
+    reason: &str,
+    message: &str,
+    generation: i64,
+) {
+    let status = match is {
+        Some(true) => "True",
+        Some(false) => "False",
+        None => "Unknown",
+    };
+    let before = conditions.iter().position(|condition| condition.type_ == kind);
+    let since = before
+        .and_then(|at| conditions.get(at))
+        .filter(|condition| condition.status == status)
+        .map_or_else(|| Time(now()), |condition| condition.last_transition_time.clone());
+    let condition = Condition {
+        type_: kind.into(),
+        status: status.into(),
+        reason: reason.into(),
+        message: message.into(),
+        last_transition_time: since,
+        observed_generation: Some(generation),
+    };
+    match before.and_then(|at| conditions.get_mut(at)) {
+        Some(place) => *place = condition,
+        None => conditions.push(condition),
+    }
+}
+
+/// The API keeps whole seconds.
+fn now() -> Timestamp {
+    Timestamp::from_second(Timestamp::now().as_second()).unwrap_or(Timestamp::UNIX_EPOCH)
+}

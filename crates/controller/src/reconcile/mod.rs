@@ -1,0 +1,318 @@
+//! One step of a migration.
+//!
+//! ```text
+//! Pending ─► Preparing ─► [Quiescing] ─► Transferring ─► CleaningUp ─► Completed | Failed
+//!                │                                                          │
+//!                └── not as it must be: Failed              a larger `run` ─► Preparing
+//! ```
+//!
+//! All that is remembered is in the status. It is read afresh before each step and written with its version after it, so a
+//! controller that was killed anywhere goes on from there, and of two that both take themselves for the leader only one gets on.
+//! What a step makes has a name that follows from the status as it was written before.
+
+mod begin;
+mod cleanup;
+mod conditions;
+mod prepare;
+mod progress;
+mod quiesce;
+mod settle;
+mod transfer;
+
+use std::{sync::Arc, time::Duration};
+
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+use kube::{
+    Api, ResourceExt as _,
+    api::{Patch, PatchParams, PostParams},
+    runtime::controller::Action,
+};
+
+use crate::{
+    api::{DirectVolumeMigration, DirectVolumeMigrationStatus, Mode, Phase, Quiesce},
+    build::Defaults,
+    cluster::{Cluster, Clusters},
+    error::{Error, Result},
+    events::Events,
+    identity::Issuer,
+    metrics::Metrics,
+    plan::{self, Planned},
+};
+
+/// Keeps a migration until its objects in all namespaces are gone.
+const FINALIZER: &str = "pvferry.io/cleanup";
+/// How often a migration is looked at while something moves.
+const POLL: Duration = Duration::from_secs(5);
+/// How soon after a change of its own.
+const SOON: Duration = Duration::from_millis(200);
+/// After a call that failed.
+const AGAIN: Duration = Duration::from_secs(3);
+
+/// What every step needs.
+pub(crate) struct Context {
+    pub(crate) clusters: Clusters,
+    pub(crate) issuer: Arc<dyn Issuer>,
+    pub(crate) defaults: Defaults,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) events: Events,
+}
+
+/// One step of one migration.
+struct Step<'a> {
+    context: &'a Context,
+    migration: DirectVolumeMigration,
+    status: DirectVolumeMigrationStatus,
+    volumes: Vec<Planned>,
+    source: Cluster,
+    destination: Cluster,
+    now: Timestamp,
+}
+
+/// Does what is next.
+pub(crate) async fn reconcile(
+    cached: Arc<DirectVolumeMigration>,
+    context: Arc<Context>,
+) -> Result<Action> {
+    let outcome = step(&cached, &context).await;
+    context.metrics.stepped(outcome.is_ok());
+    outcome
+}
+
+/// After a failed step.
+pub(crate) fn after_error(
+    migration: Arc<DirectVolumeMigration>,
+    error: &Error,
+    _context: Arc<Context>,
+) -> Action {
+    tracing::warn!(migration = migration.name_any(), "{error}");
+    Action::requeue(AGAIN)
+}
+
+async fn step(cached: &DirectVolumeMigration, context: &Context) -> Result<Action> {
+    let (namespace, name) = (cached.namespace().unwrap_or_default(), cached.name_any());
+    let home = context.clusters.home();
+    let Some(migration) = home.get::<DirectVolumeMigration>(&namespace, &name).await? else {
+        return Ok(Action::await_change());
+    };
+    if migration.metadata.deletion_timestamp.is_some() {
+        return cleanup::finalize(context, migration).await;
+    }
+    if !migration.finalizers().iter().any(|held| held == FINALIZER) {
+        hold(context, &migration).await?;
+        return Ok(Action::requeue(SOON));
+    }
+    let spec = &migration.spec;
+    let before = migration.status.clone().unwrap_or_default();
+    let wanted = spec.run != before.run || spec.mode != before.mode;
+    if before.phase.is_final() && !wanted && before.observed_generation == migration.generation() {
+        return Ok(Action::await_change());
+    }
+    let (source, destination) = match clusters(context, &migration).await {
+        Ok(both) => both,
+        Err(error) => return unreachable(context, migration, before, error).await,
+    };
+    let volumes = plan::volumes(spec);
+    let status = before.clone();
+    let now = Timestamp::now();
+    let mut step = Step { context, migration, status, volumes, source, destination, now };
+    let outcome = step.take().await;
+    let outcome = step.note(outcome).await;
+    step.summarise();
+    if step.status != before {
+        step.save().await?;
+    }
+    outcome
+}
+
+async fn clusters(
+    context: &Context,
+    migration: &DirectVolumeMigration,
+) -> Result<(Cluster, Cluster)> {
+    let namespace = migration.namespace().unwrap_or_default();
+    let spec = &migration.spec;
+    let source = context.clusters.find(&namespace, spec.source.cluster.as_ref()).await?;
+    let destination = context.clusters.find(&namespace, spec.destination.cluster.as_ref()).await?;
+    Ok((source, destination))
+}
+
+/// A cluster cannot even be found: said in the status, and tried again.
+async fn unreachable(
+    context: &Context,
+    migration: DirectVolumeMigration,
+    mut status: DirectVolumeMigrationStatus,
+    error: Error,
+) -> Result<Action> {
+    let before = status.clone();
+    status.message = error.to_string();
+    let generation = migration.generation();
+    conditions::set(
+        &mut status.conditions,
+        conditions::VALIDATED,
+        Some(false),
+        error.reason(),
+        &error.to_string(),
+        generation,
+    );
+    if status != before {
+        context.events.warning(&migration, error.reason(), error.to_string()).await;
+        write_status(context, &migration, &status).await?;
+    }
+    Ok(Action::requeue(AGAIN * 3))
+}
+
+async fn hold(context: &Context, migration: &DirectVolumeMigration) -> Result<()> {
+    let mut finalizers = migration.finalizers().to_vec();
+    finalizers.push(FINALIZER.into());
+    set_finalizers(context, migration, &finalizers).await
+}
+
+/// With the version that was read: nobody else's finalizer is lost.
+async fn set_finalizers(
+    context: &Context,
+    migration: &DirectVolumeMigration,
+    finalizers: &[String],
+) -> Result<()> {
+    let patch = serde_json::json!({ "metadata": {
+        "finalizers": finalizers,
+        "resourceVersion": migration.resource_version(),
+    }});
+    let api = api(context, migration);
+    let name = migration.name_any();
+    let patched = api.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await;
+    patched.map(drop).map_err(Error::api("set finalizers"))
+}
+
+fn api(context: &Context, migration: &DirectVolumeMigration) -> Api<DirectVolumeMigration> {
+    context.clusters.home().api(&migration.namespace().unwrap_or_default())
+}
+
+async fn write_status(
+    context: &Context,
+    migration: &DirectVolumeMigration,
+    status: &DirectVolumeMigrationStatus,
+) -> Result<()> {
+    let mut written = migration.clone();
+    written.status = Some(status.clone());
+    written.metadata.managed_fields = None;
+    let api = api(context, migration);
+    let saved = api.replace_status(&migration.name_any(), &PostParams::default(), &written).await;
+    saved.map(drop).map_err(Error::api("write the status"))
+}
+
+impl Step<'_> {
+    async fn take(&mut self) -> Result<Action> {
+        let spec = &self.migration.spec;
+        let wanted = spec.run != self.status.run || spec.mode != self.status.mode;
+        match self.status.phase {
+            phase if phase == Phase::Pending || (phase.is_final() && wanted) => {
+                self.begin_run().await
+            }
+            Phase::Preparing => self.prepare().await,
+            Phase::Quiescing => self.quiesce().await,
+            Phase::Transferring => self.transfer().await,
+            Phase::CleaningUp => self.clean_up().await,
+            Phase::Pending | Phase::Completed | Phase::Failed | Phase::RolledBack => {
+                self.status.observed_generation = self.migration.generation();
+                Ok(Action::await_change())
+            }
+        }
+    }
+
+    async fn begin_run(&mut self) -> Result<Action> {
+        let spec = &self.migration.spec;
+        self.status = DirectVolumeMigrationStatus {
+            observed_generation: self.migration.generation(),
+            run: spec.run,
+            mode: spec.mode,
+            phase: Phase::Preparing,
+            message: "looking at the claims".into(),
+            started: Some(Time(self.now)),
+            conditions: std::mem::take(&mut self.status.conditions),
+            volumes: begin::fresh(&self.volumes),
+            ..DirectVolumeMigrationStatus::default()
+        };
+        self.condition(conditions::SUCCEEDED, None, "Running", "the run is under way");
+        let (run, mode) = (self.status.run, self.status.mode);
+        let note = format!("run {run} begins: {mode:?} of {} volumes", self.volumes.len());
+        self.context.events.normal(&self.migration, "RunBegins", note).await;
+        Ok(Action::requeue(SOON))
+    }
+
+    /// Goes on to a phase.
+    fn enter(&mut self, phase: Phase, message: impl Into<String>) -> Action {
+        self.status.phase = phase;
+        self.status.message = message.into();
+        Action::requeue(SOON)
+    }
+
+    /// Where a step could not be taken: says why. Only what nobody but a person can change ends the run.
+    async fn note(&mut self, outcome: Result<Action>) -> Result<Action> {
+        let error = match outcome {
+            Err(error @ (Error::Invalid(..) | Error::Waiting(..))) => error,
+            Err(error) if error.is_refusal() && self.status.phase == Phase::Preparing => error,
+            Err(error) if !error.is_conflict() => {
+                // The calls of a step come after one another: what those before have done stands.
+                self.status.message = error.to_string();
+                return Err(error);
+            }
+            other => return other,
+        };
+        let text = error.to_string();
+        let said = self.status.message == text;
+        let which = match self.status.phase {
+            Phase::Quiescing => conditions::QUIESCED,
+            Phase::Transferring => conditions::PREPARED,
+            _ => conditions::VALIDATED,
+        };
+        self.condition(which, Some(false), error.reason(), &text);
+        if !said {
+            self.context.events.warning(&self.migration, error.reason(), text.clone()).await;
+        }
+        if matches!(error, Error::Waiting(..)) {
+            self.status.message = text;
+            return Ok(Action::requeue(POLL));
+        }
+        self.fail_run(error.reason(), &text);
+        Ok(self.enter(Phase::CleaningUp, text))
+    }
+
+    /// Nothing more is begun in this run.
+    fn fail_run(&mut self, reason: &str, message: &str) {
+        for volume in &mut self.status.volumes {
+            if !volume.phase.is_final() {
+                volume.phase = crate::api::VolumePhase::Failed;
+                volume.reason = reason.into();
+            }
+        }
+        self.condition(conditions::SUCCEEDED, Some(false), reason, message);
+    }
+
+    fn condition(&mut self, kind: &str, is: Option<bool>, reason: &str, message: &str) {
+        let generation = self.migration.generation();
+        conditions::set(&mut self.status.conditions, kind, is, reason, message, generation);
+    }
+
+    async fn save(&self) -> Result<()> {
+        match write_status(self.context, &self.migration, &self.status).await {
+            // Somebody wrote in between: the next step starts from what they wrote.
+            Err(error) if error.is_conflict() => Ok(()),
+            other => other,
+        }
+    }
+
+    fn quiesces(&self) -> bool {
+        self.migration.spec.mode == Mode::Cutover
+            && self.migration.spec.quiesce == Quiesce::ScaleToZero
+    }
+}
+
+/// The generation of a specification.
+trait Generation {
+    fn generation(&self) -> i64;
+}
+
+impl Generation for DirectVolumeMigration {
+    fn generation(&self) -> i64 {
+        self.metadata.generation.unwrap_or_default()
+    }
+}

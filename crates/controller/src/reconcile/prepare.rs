@@ -1,0 +1,222 @@
+//! What must be there before anything moves: claims, namespaces, classes.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::{
+    api::{
+        core::v1::{Namespace, PersistentVolumeClaim, Pod},
+        storage::v1::StorageClass,
+    },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use kube::{Api, api::PostParams, runtime::controller::Action};
+
+use super::{Step, conditions};
+use crate::{
+    api::{Mode, Phase},
+    build::{MANAGER, bytes, capacity, target_claim},
+    cluster::Cluster,
+    error::{Error, Result},
+    plan::{self, Claim, Planned},
+};
+
+impl Step<'_> {
+    pub(super) async fn prepare(&mut self) -> Result<Action> {
+        if self.status.mode == Mode::Rollback {
+            return self.roll_back().await;
+        }
+        plan::check(&self.migration).map_err(|why| Error::Invalid("SpecInvalid", why))?;
+        self.check_namespaces().await?;
+        // All are looked at before the first is made.
+        let mut missing = Vec::new();
+        for volume in &self.volumes {
+            let source = self.source_claim(volume).await?;
+            if !self.has_target(volume, &source).await? {
+                self.check_class(volume, &source).await?;
+                missing.push((volume.clone(), source));
+            }
+        }
+        let cutover = self.migration.spec.mode == Mode::Cutover;
+        self.check_use_of_targets().await?;
+        self.condition(conditions::VALIDATED, Some(true), "Valid", "all claims can be moved");
+        for (volume, source) in missing {
+            let claim = target_claim(&self.migration, &volume, &source);
+            if self.destination.create(&claim).await? {
+                let note = format!("claim {} made at the destination", volume.target);
+                self.context.events.normal(&self.migration, "ClaimMade", note).await;
+            }
+        }
+        self.make_progresses().await?;
+        self.condition(conditions::PREPARED, Some(true), "Prepared", "all targets are there");
+        if cutover && self.quiesces() {
+            return Ok(self.enter(Phase::Quiescing, "stopping workloads at the source"));
+        }
+        Ok(self.enter(Phase::Transferring, "volumes are on their way"))
+    }
+
+    async fn check_namespaces(&self) -> Result<()> {
+        let spec = &self.migration.spec;
+        let sources: BTreeSet<_> = self.volumes.iter().map(|v| &v.claim.namespace).collect();
+        let targets: BTreeSet<_> = self.volumes.iter().map(|v| &v.target.namespace).collect();
+        for name in sources {
+            let namespace = namespace(&self.source, name).await?.ok_or_else(|| {
+                Error::Invalid(
+                    "NamespaceMissing",
+                    format!("the source namespace {name} is not there"),
+                )
+            })?;
+            self.check_profile(&namespace, name)?;
+        }
+        for name in targets {
+            match namespace(&self.destination, name).await? {
+                Some(namespace) => self.check_profile(&namespace, name)?,
+                None if spec.destination.create_namespace => {
+                    let metadata = ObjectMeta { name: Some(name.clone()), ..ObjectMeta::default() };
+                    let namespace = Namespace { metadata, ..Namespace::default() };
+                    let params =
+                        PostParams { field_manager: Some(MANAGER.into()), ..PostParams::default() };
+                    let api: Api<Namespace> = Api::all(self.destination.client());
+                    let made = api.create(&params, &namespace).await;
+                    made.map_err(Error::api(format!("create Namespace {name}")))?;
+                }
+                None => {
+                    let what = format!(
+                        "the destination namespace {name} is not there; \
+                         with destination.createNamespace it is made"
+                    );
+                    return Err(Error::Invalid("NamespaceMissing", what));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A namespace under a profile that would refuse the pods: said now, with what helps.
+    fn check_profile(&self, namespace: &Namespace, name: &str) -> Result<()> {
+        let labels = namespace.metadata.labels.as_ref();
+        let level = labels.and_then(|all| all.get("pod-security.kubernetes.io/enforce"));
+        if level.is_some_and(|level| level == "restricted")
+            && self.migration.spec.pods.user.id.is_none()
+        {
+            let what = format!(
+                "the namespace {name} admits pods without root only: set pods.user.id to a user that can read and write the \
+                 volumes; owners of files are not kept then"
+            );
+            return Err(Error::Invalid("RootNotAdmitted", what));
+        }
+        Ok(())
+    }
+
+    async fn source_claim(&self, volume: &Planned) -> Result<PersistentVolumeClaim> {
+        let Claim { namespace, name } = &volume.claim;
+        let claim: Option<PersistentVolumeClaim> = self.source.get(namespace, name).await?;
+        let claim = claim.ok_or_else(|| {
+            Error::Invalid("ClaimMissing", format!("the claim {} is not there", volume.claim))
+        })?;
+        let spec = claim.spec.clone().unwrap_or_default();
+        if spec.volume_mode.as_deref() == Some("Block") {
+            let what =
+                format!("the claim {} is a block device, which is not moved yet", volume.claim);
+            return Err(Error::Invalid("BlockVolume", what));
+        }
+        match claim.status.as_ref().and_then(|status| status.phase.as_deref()) {
+            Some("Bound") => Ok(claim),
+            Some("Lost") => {
+                let what = format!("the claim {} has lost its volume", volume.claim);
+                Err(Error::Invalid("ClaimLost", what))
+            }
+            _ => {
+                let what = format!("the claim {} is not bound to a volume", volume.claim);
+                Err(Error::Waiting("ClaimNotBound", what))
+            }
+        }
+    }
+
+    /// Whether the target is there; an error where it is there and cannot take the volume.
+    async fn has_target(&self, volume: &Planned, source: &PersistentVolumeClaim) -> Result<bool> {
+        let Claim { namespace, name } = &volume.target;
+        let target: Option<PersistentVolumeClaim> = self.destination.get(namespace, name).await?;
+        let Some(target) = target else { return Ok(false) };
+        if target.metadata.deletion_timestamp.is_some() {
+            let what = format!("the claim {} is being removed", volume.target);
+            return Err(Error::Waiting("TargetGoing", what));
+        }
+        let (has, needs) = (capacity(&target), capacity(source));
+        if bytes(&has) < bytes(&needs) {
+            let what = format!(
+                "the claim {} has {}, and {} at the source has {}",
+                volume.target, has.0, volume.claim, needs.0
+            );
+            return Err(Error::Invalid("TargetTooSmall", what));
+        }
+        Ok(true)
+    }
+
+    /// A claim that is to be made: its class and its size.
+    async fn check_class(&self, volume: &Planned, source: &PersistentVolumeClaim) -> Result<()> {
+        let claim = target_claim(&self.migration, volume, source);
+        let spec = claim.spec.unwrap_or_default();
+        if let Some(class) = spec.storage_class_name.filter(|class| !class.is_empty()) {
+            let classes: Api<StorageClass> = Api::all(self.destination.client());
+            let found = classes.get_opt(&class).await;
+            if found.map_err(Error::api(format!("read StorageClass {class}")))?.is_none() {
+                let what = format!(
+                    "the storage class {class}, wanted for {}, is not there at the destination",
+                    volume.target
+                );
+                return Err(Error::Invalid("StorageClassMissing", what));
+            }
+        }
+        let asked =
+            spec.resources.and_then(|r| r.requests?.get("storage").cloned()).unwrap_or_default();
+        let needs = capacity(source);
+        if bytes(&asked) < bytes(&needs) {
+            let what = format!(
+                "{} is to have {}, less than the {} of {}",
+                volume.target, asked.0, needs.0, volume.claim
+            );
+            return Err(Error::Invalid("TargetTooSmall", what));
+        }
+        Ok(())
+    }
+
+    /// A target in use would be written to under the hands of whoever uses it.
+    async fn check_use_of_targets(&self) -> Result<()> {
+        let namespaces: BTreeSet<_> = self.volumes.iter().map(|v| &v.target.namespace).collect();
+        for namespace in namespaces {
+            for pod in users(&self.destination, namespace).await? {
+                let used = |claim: &str| {
+                    self.volumes
+                        .iter()
+                        .any(|v| v.target.namespace == *namespace && v.target.name == claim)
+                };
+                if let Some(claim) = mounted(&pod).find(|claim| used(claim)) {
+                    let name = pod.metadata.name.clone().unwrap_or_default();
+                    let what =
+                        format!("the target {namespace}/{claim} is in use by the pod {name}");
+                    return Err(Error::Waiting("TargetInUse", what));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn namespace(cluster: &Cluster, name: &str) -> Result<Option<Namespace>> {
+    let api: Api<Namespace> = Api::all(cluster.client());
+    api.get_opt(name).await.map_err(Error::api(format!("read Namespace {name}")))
+}
+
+/// Pods of others that have not ended.
+pub(super) async fn users(cluster: &Cluster, namespace: &str) -> Result<Vec<Pod>> {
+    let others = format!("app.kubernetes.io/managed-by!={MANAGER}");
+    let pods: Vec<Pod> = cluster.list(Some(namespace), &others).await?;
+    let over = |pod: &Pod| crate::observe::is_over(pod);
+    Ok(pods.into_iter().filter(|pod| !over(pod)).collect())
+}
+
+/// The claims that a pod mounts.
+pub(super) fn mounted(pod: &Pod) -> impl Iterator<Item = &str> {
+    let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default();
+    volumes.iter().filter_map(|volume| Some(&*volume.persistent_volume_claim.as_ref()?.claim_name))
+}

@@ -1,0 +1,216 @@
+//! The end of a try: recorded, told, and what it needed removed.
+
+use k8s_openapi::{
+    api::{
+        core::v1::{Pod, Secret, Service},
+        networking::v1::{Ingress, NetworkPolicy},
+    },
+    apimachinery::pkg::apis::meta::v1::Time,
+    jiff::SignedDuration,
+};
+use kube::ResourceExt as _;
+use pod::Report;
+use serde_json::json;
+
+use super::{Step, transfer::Current};
+use crate::{
+    api::{EndpointKind, VolumePhase},
+    build,
+    error::Result,
+    observe::{self, Failure},
+    plan::Planned,
+};
+
+/// The pause before the second try, in seconds; it doubles with each.
+const FIRST_PAUSE: i64 = 5;
+/// The longest.
+const LONGEST_PAUSE: i64 = 300;
+
+impl Step<'_> {
+    /// A volume has arrived.
+    pub(super) async fn arrived(
+        &mut self,
+        volume: &Planned,
+        pod: &Pod,
+        report: &Report,
+    ) -> Result<()> {
+        let container = build::sync_container(volume);
+        let (started, ended) = observe::times(pod, &container);
+        let mut told = figures(report);
+        merge(
+            &mut told,
+            json!({
+                "phase": VolumePhase::Succeeded,
+                "reason": "Completed",
+                "message": sentence(report),
+                "pod": pod.name_any(),
+                "container": container,
+                "exitCode": 0,
+                "progress": "100%",
+                "rate": rate(report),
+                "eta": "",
+                "digest": report.digest,
+                "errors": [],
+                "started": started,
+                "ended": ended,
+            }),
+        );
+        self.tell(volume, told).await?;
+        if let Some(status) = self.status.volumes.get_mut(volume.index) {
+            status.phase = VolumePhase::Succeeded;
+            status.reason = "Completed".into();
+            status.bytes_total = signed(report.bytes_total);
+            status.bytes_done = status.bytes_total;
+            status.rate = 0;
+        }
+        self.context.metrics.ended("completed", report.bytes_literal);
+        let note = format!("{} arrived as {}: {}", volume.claim, volume.target, sentence(report));
+        self.context.events.normal(&self.migration, "VolumeArrived", note).await;
+        Ok(())
+    }
+
+    /// A try of a volume failed.
+    pub(super) async fn failed(
+        &mut self,
+        volume: &Planned,
+        pod: &Pod,
+        failure: &Failure,
+    ) -> Result<()> {
+        let container = build::sync_container(volume);
+        let (started, ended) = observe::times(pod, &container);
+        let place = json!({
+            "pod": pod.name_any(), "container": container, "started": started, "ended": ended,
+        });
+        self.failed_with(volume, failure, place).await
+    }
+
+    /// What has not arrived of a transfer, has failed.
+    pub(super) async fn fail_all(&mut self, current: &mut Current, failure: &Failure) {
+        for volume in &current.volumes {
+            if self.is_open(volume.index)
+                && let Err(error) = self.failed_with(volume, failure, json!({})).await
+            {
+                tracing::warn!("cannot tell of a failure: {error}");
+            }
+        }
+        current.transfer.ending = true;
+    }
+
+    async fn failed_with(
+        &mut self,
+        volume: &Planned,
+        failure: &Failure,
+        place: serde_json::Value,
+    ) -> Result<()> {
+        let limit = self.migration.spec.limits.attempts;
+        let Some(status) = self.status.volumes.get_mut(volume.index) else { return Ok(()) };
+        let again = failure.retryable && status.attempts < limit;
+        status.phase = if again { VolumePhase::Retrying } else { VolumePhase::Failed };
+        status.reason.clone_from(&failure.reason);
+        status.rate = 0;
+        let attempts = status.attempts;
+        if again {
+            let doubled = FIRST_PAUSE << (attempts - 1).clamp(0, 10);
+            let pause = SignedDuration::from_secs(doubled.min(LONGEST_PAUSE));
+            status.retry_at = Some(Time(self.now + pause));
+        }
+        let mut told = failure.report.as_deref().map_or_else(|| json!({}), figures);
+        let errors: Vec<String> = failure
+            .report
+            .iter()
+            .flat_map(|r| &r.errors)
+            .map(|error| format!("{}: {}", error.name, error.what))
+            .collect();
+        merge(&mut told, place);
+        merge(
+            &mut told,
+            json!({
+                "phase": if again { VolumePhase::Retrying } else { VolumePhase::Failed },
+                "attempt": attempts,
+                "reason": failure.reason,
+                "message": failure.message,
+                "exitCode": failure.exit_code,
+                "rate": "",
+                "eta": "",
+                "digest": null,
+                "errors": errors,
+            }),
+        );
+        self.context.metrics.ended("failed", 0);
+        let next = if again { ", another try follows" } else { "" };
+        let note = format!(
+            "{}, try {attempts} of {limit}: {}: {}{next}",
+            volume.claim, failure.reason, failure.message
+        );
+        let reason = if again { "VolumeRetries" } else { "VolumeFailed" };
+        self.context.events.warning(&self.migration, reason, note).await;
+        self.tell(volume, told).await
+    }
+
+    /// Removes what a transfer needed; true once its pods are gone.
+    pub(super) async fn remove(&self, current: &Current) -> Result<bool> {
+        let (source, destination) = (current.names.source(), current.names.destination());
+        let (near, far) = (current.source_namespace(), current.destination_namespace());
+        let mut gone = self.source.delete::<Pod>(near, &source).await?;
+        gone &= self.destination.delete::<Pod>(far, &destination).await?;
+        if !gone {
+            return Ok(false);
+        }
+        self.source.delete::<Secret>(near, &source).await?;
+        self.source.delete::<NetworkPolicy>(near, &source).await?;
+        self.destination.delete::<Secret>(far, &destination).await?;
+        self.destination.delete::<NetworkPolicy>(far, &destination).await?;
+        self.destination.delete::<Service>(far, &destination).await?;
+        match self.migration.spec.endpoint.kind {
+            EndpointKind::Ingress => {
+                self.destination.delete::<Ingress>(far, &destination).await?;
+            }
+            EndpointKind::Route => {
+                let kind = build::route_resource();
+                self.destination.delete_dynamic(far, &destination, &kind).await?;
+            }
+            _ => {}
+        }
+        Ok(true)
+    }
+}
+
+/// The figures of a report, as the progress resource has them.
+fn figures(report: &Report) -> serde_json::Value {
+    json!({
+        "bytesDone": signed(report.bytes_literal.saturating_add(report.bytes_matched).min(report.bytes_total)),
+        "bytesTotal": signed(report.bytes_total),
+        "bytesSent": signed(report.bytes_literal),
+        "wireBytes": signed(report.wire_sent.saturating_add(report.wire_received)),
+        "entries": signed(report.entries),
+        "filesWritten": signed(report.files_written),
+        "filesDeleted": signed(report.files_deleted),
+    })
+}
+
+fn merge(into: &mut serde_json::Value, from: serde_json::Value) {
+    if let (Some(into), serde_json::Value::Object(from)) = (into.as_object_mut(), from) {
+        into.extend(from);
+    }
+}
+
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn sentence(report: &Report) -> String {
+    format!(
+        "{} files written, {} deleted, {} of {} sent",
+        report.files_written,
+        report.files_deleted,
+        super::progress::size(report.bytes_literal),
+        super::progress::size(report.bytes_total),
+    )
+}
+
+fn rate(report: &Report) -> String {
+    if report.seconds < 0.01 {
+        return String::new();
+    }
+    format!("{}/s", super::progress::size((report.bytes_total as f64 / report.seconds) as u64))
+}

@@ -1,0 +1,276 @@
+//! Transfers under way: what is missing is made, what has ended is settled and removed.
+
+use k8s_openapi::{
+    api::core::v1::{Node, Pod, Secret, Service},
+    apimachinery::pkg::apis::meta::v1::Time,
+};
+use kube::{Api, ResourceExt as _, api::ListParams, runtime::controller::Action};
+
+use super::{POLL, SOON, Step, conditions};
+use crate::{
+    api::{ActiveTransfer, EndpointKind, Phase, VolumePhase},
+    build::{self, Address, Names},
+    error::{Error, Result},
+    observe::{self, Failure, Seen},
+    plan::Planned,
+};
+
+/// What is known of a transfer while a step looks at it.
+pub(super) struct Current {
+    pub(super) transfer: ActiveTransfer,
+    pub(super) names: Names,
+    pub(super) volumes: Vec<Planned>,
+}
+
+impl Current {
+    pub(super) fn source_namespace(&self) -> &str {
+        self.volumes.first().map_or("", |v| &v.claim.namespace)
+    }
+
+    pub(super) fn destination_namespace(&self) -> &str {
+        self.volumes.first().map_or("", |v| &v.target.namespace)
+    }
+
+    fn chosen(&self) -> Vec<&Planned> {
+        self.volumes.iter().collect()
+    }
+}
+
+impl Step<'_> {
+    pub(super) async fn transfer(&mut self) -> Result<Action> {
+        for at in 0..self.status.transfers.len() {
+            let Some(transfer) = self.status.transfers.get(at).cloned() else { continue };
+            let chosen = transfer.volumes.iter().filter_map(|i| self.volumes.get(*i).cloned());
+            let mut current = Current {
+                volumes: chosen.collect(),
+                names: Names::new(&self.migration, self.status.run, transfer.number),
+                transfer,
+            };
+            let outcome = self.advance(&mut current).await;
+            if let Err(error) = &outcome {
+                self.refused(&mut current, error).await;
+            }
+            if let Some(place) = self.status.transfers.get_mut(at) {
+                *place = current.transfer;
+            }
+            match outcome {
+                Err(error) if !error.is_refusal() && !matches!(error, Error::Invalid(..)) => {
+                    return Err(error);
+                }
+                _ => {}
+            }
+        }
+        // Gone for good: marked by an empty list of volumes.
+        self.status.transfers.retain(|transfer| !transfer.volumes.is_empty());
+        let begun = self.begin_transfers().await?;
+        let settled = self.status.volumes.iter().all(|volume| volume.phase.is_final());
+        if settled && self.status.transfers.is_empty() {
+            return Ok(self.enter(Phase::CleaningUp, "removing what the transfer needed"));
+        }
+        let hurry = begun || self.status.transfers.iter().any(|t| t.ending || !t.source_made);
+        Ok(Action::requeue(if hurry { SOON * 2 } else { POLL }))
+    }
+
+    /// What the API server refuses for one transfer is that transfer's failure.
+    async fn refused(&mut self, current: &mut Current, error: &Error) {
+        if error.is_refusal() || matches!(error, Error::Invalid(..)) {
+            let failure = Failure::new(error.reason(), error.to_string(), false);
+            self.fail_all(current, &failure).await;
+        }
+    }
+
+    async fn advance(&mut self, current: &mut Current) -> Result<()> {
+        if current.transfer.ending {
+            if self.remove(current).await? {
+                current.transfer.volumes.clear();
+            }
+            return Ok(());
+        }
+        let name = current.names.destination();
+        let server: Option<Pod> =
+            self.destination.get(current.destination_namespace(), &name).await?;
+        let Some(server) = server else {
+            if current.transfer.destination_made {
+                let failure =
+                    Failure::new("DestinationPodLost", "the destination pod is gone", true);
+                self.fail_all(current, &failure).await;
+                return Ok(());
+            }
+            return self.make_destination(current).await;
+        };
+        current.transfer.destination_made = true;
+        let name = current.names.source();
+        let client: Option<Pod> = self.source.get(current.source_namespace(), &name).await?;
+        match client {
+            Some(client) => {
+                current.transfer.source_made = true;
+                self.watch(current, &client, &server).await
+            }
+            None if current.transfer.source_made => {
+                let failure = Failure::new("SourcePodLost", "the source pod is gone", true);
+                self.fail_all(current, &failure).await;
+                Ok(())
+            }
+            None => self.make_source(current, &server).await,
+        }
+    }
+
+    async fn make_destination(&mut self, current: &mut Current) -> Result<()> {
+        let home = self.migration.namespace().unwrap_or_default();
+        let namespace = current.destination_namespace().to_owned();
+        self.make_identities(current, &home).await?;
+        let policy = build::network_policy(&current.names, "destination", &namespace, &home, None);
+        self.destination.apply(&policy).await?;
+        let endpoint = build::endpoint_objects(&self.migration, &current.names, &namespace);
+        self.destination.apply(&endpoint.service).await?;
+        if let Some(ingress) = &endpoint.ingress {
+            self.destination.apply(ingress).await?;
+        }
+        if let Some(route) = &endpoint.route {
+            self.destination.apply_dynamic(route, &build::route_resource()).await?;
+        }
+        let pod = build::destination_pod(
+            &self.migration,
+            &self.context.defaults,
+            &current.names,
+            &current.chosen(),
+        );
+        self.destination.create(&pod).await?;
+        current.transfer.destination_made = true;
+        Ok(())
+    }
+
+    /// Both Secrets by one authority, whose key is gone when this returns. What is left of an earlier try goes without having been
+    /// looked at: the controller may not read the Secrets of other namespaces.
+    async fn make_identities(&self, current: &Current, home: &str) -> Result<()> {
+        let (names, uid) = (&current.names, self.migration.uid().unwrap_or_default());
+        let (near, far) = (current.source_namespace(), current.destination_namespace());
+        self.source.delete::<Secret>(near, &names.source()).await?;
+        self.destination.delete::<Secret>(far, &names.destination()).await?;
+        let made = self.context.issuer.issue(&uid).map_err(Error::Identity)?;
+        let secret = build::identity_secret(names, "source", near, home, &made.source);
+        self.source.create(&secret).await?;
+        let secret = build::identity_secret(names, "destination", far, home, &made.destination);
+        self.destination.create(&secret).await?;
+        Ok(())
+    }
+
+    async fn make_source(&mut self, current: &mut Current, server: &Pod) -> Result<()> {
+        match observe::server(server) {
+            Seen::Failed(failure) => {
+                self.fail_all(current, &failure).await;
+                return Ok(());
+            }
+            Seen::Waiting(what) => {
+                self.check_start(current, &format!("destination pod: {what}"), &what).await;
+                return Ok(());
+            }
+            Seen::Running | Seen::Arrived(_) => {}
+        }
+        let namespace = current.destination_namespace().to_owned();
+        let service: Option<Service> =
+            self.destination.get(&namespace, &current.names.destination()).await?;
+        let nodes = match self.migration.spec.endpoint.kind {
+            EndpointKind::NodePort if self.migration.spec.endpoint.host.is_none() => {
+                self.nodes().await?
+            }
+            _ => Vec::new(),
+        };
+        let address = service.and_then(|service| build::reached(&self.migration, &service, &nodes));
+        let Some(address) = address.filter(|_| observe::is_ready(server)) else {
+            self.check_start(current, "the destination is not reachable yet", "Endpoint").await;
+            return Ok(());
+        };
+        self.make_client(current, &address).await
+    }
+
+    async fn make_client(&mut self, current: &mut Current, address: &Address) -> Result<()> {
+        let home = self.migration.namespace().unwrap_or_default();
+        let namespace = current.source_namespace().to_owned();
+        let policy =
+            build::network_policy(&current.names, "source", &namespace, &home, Some(address));
+        self.source.apply(&policy).await?;
+        let pod = build::source_pod(
+            &self.migration,
+            &self.context.defaults,
+            &current.names,
+            &current.chosen(),
+            address,
+            current.transfer.node.as_deref(),
+        );
+        self.source.create(&pod).await?;
+        current.transfer.source_made = true;
+        self.status.message = "volumes are on their way".into();
+        self.condition(conditions::PREPARED, Some(true), "Prepared", "pods are being started");
+        Ok(())
+    }
+
+    async fn nodes(&self) -> Result<Vec<Node>> {
+        let api: Api<Node> = Api::all(self.destination.client());
+        let nodes = api.list(&ListParams::default()).await;
+        Ok(nodes.map_err(Error::api("list nodes"))?.items)
+    }
+
+    /// Both pods are there: what each container has come to.
+    async fn watch(&mut self, current: &mut Current, client: &Pod, server: &Pod) -> Result<()> {
+        let mut waits = None;
+        let mut running = false;
+        for volume in current.volumes.clone() {
+            if !self.is_open(volume.index) {
+                continue;
+            }
+            let container = build::sync_container(&volume);
+            match observe::sync(client, &container, &volume.name) {
+                Seen::Arrived(report) => self.arrived(&volume, client, &report).await?,
+                Seen::Failed(failure) => self.failed(&volume, client, &failure).await?,
+                Seen::Running => {
+                    running = true;
+                    self.running(&volume, client).await?;
+                }
+                Seen::Waiting(what) => waits = Some(what),
+            }
+        }
+        if current.volumes.iter().all(|volume| !self.is_open(volume.index)) {
+            current.transfer.ending = true;
+            return Ok(());
+        }
+        if let Seen::Failed(failure) = observe::server(server) {
+            self.fail_all(current, &failure).await;
+            return Ok(());
+        }
+        if let Some(what) = waits {
+            self.check_start(current, &format!("source pod: {what}"), &what).await;
+        } else if running {
+            let since = current.transfer.running_since.get_or_insert(Time(self.now)).clone();
+            let limit = self.migration.spec.limits.run_seconds;
+            if let Some(limit) =
+                limit.filter(|limit| observe::seconds_since(&since, self.now) > *limit)
+            {
+                let what = format!("not done within {limit} s");
+                self.fail_all(current, &Failure::new("DeadlineExceeded", what, true)).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Pods may take so long to start; `what` is said until then.
+    async fn check_start(&mut self, current: &mut Current, message: &str, what: &str) {
+        let limit = self.migration.spec.limits.start_seconds;
+        self.status.message = message.into();
+        let late = current
+            .transfer
+            .begun
+            .as_ref()
+            .is_some_and(|begun| observe::seconds_since(begun, self.now) > limit);
+        if late {
+            let failure = observe::too_late(what, limit);
+            self.fail_all(current, &failure).await;
+        }
+    }
+
+    /// True while a volume of an active transfer has not come to an end.
+    pub(super) fn is_open(&self, index: usize) -> bool {
+        let phase = self.status.volumes.get(index).map(|volume| volume.phase);
+        matches!(phase, Some(VolumePhase::Starting | VolumePhase::Running))
+    }
+}

@@ -1,0 +1,58 @@
+//! The pods of a migration, without a cluster.
+
+use serde::Serialize;
+
+use crate::{
+    api::DirectVolumeMigration,
+    build::{self, Address, Defaults, Names},
+    plan,
+};
+
+/// Pods that a migration would get in its first run, source and destination of each transfer in turn, as YAML documents.
+///
+/// Where claims are mounted, and so which of them share a pod, is known to a cluster only: here all of one pair of namespaces
+/// share as many pods as they need. The source connects to the destination by the name of its Service.
+///
+/// # Errors
+/// A sentence, where the migration makes no sense.
+pub fn render(migration: &DirectVolumeMigration, defaults: &Defaults) -> Result<String, String> {
+    plan::check(migration)?;
+    let volumes = plan::volumes(&migration.spec);
+    let ready: Vec<_> = volumes.iter().map(|volume| (volume.clone(), None)).collect();
+    let parallel = usize::try_from(migration.spec.limits.parallel).unwrap_or(usize::MAX);
+    let mut documents = String::new();
+    let mut rest = &ready[..];
+    let mut number = 0;
+    while !rest.is_empty() {
+        let (batch, others) = rest.split_at(parallel.max(1).min(rest.len()));
+        rest = others;
+        for group in plan::group(batch, batch.len(), |_| usize::MAX) {
+            number += 1;
+            let names = Names::new(migration, migration.spec.run, number);
+            let chosen: Vec<_> = group.volumes.iter().map(|index| &volumes[*index]).collect();
+            let Some(first) = chosen.first() else { continue };
+            let endpoint = &migration.spec.endpoint;
+            let address = Address {
+                host: endpoint.host.clone().unwrap_or_else(|| {
+                    format!("{}.{}.svc", names.destination(), first.target.namespace)
+                }),
+                port: endpoint.port.unwrap_or(build::PORT),
+            };
+            let source = build::source_pod(migration, defaults, &names, &chosen, &address, None);
+            let destination = build::destination_pod(migration, defaults, &names, &chosen);
+            document(&mut documents, &destination)?;
+            document(&mut documents, &source)?;
+        }
+    }
+    Ok(documents)
+}
+
+/// Adds a YAML document.
+///
+/// # Errors
+/// Where the object has no such form.
+pub fn document(documents: &mut String, object: &impl Serialize) -> Result<(), String> {
+    documents.push_str("---\n");
+    documents.push_str(&serde_saphyr::to_string(object).map_err(|error| error.to_string())?);
+    Ok(())
+}

@@ -1,0 +1,121 @@
+//! The process around the steps: watches, leader election, the end.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::Pod;
+use kube::{
+    Api, Client, Config, ResourceExt as _,
+    runtime::{Controller, reflector::ObjectRef, watcher},
+};
+
+use crate::{
+    api::DirectVolumeMigration,
+    build::{Defaults, MANAGER},
+    cluster::{Cluster, Clusters},
+    error::{Error, Result},
+    events::Events,
+    identity::Issuer,
+    leader::Leadership,
+    metrics::Metrics,
+    reconcile::{Context, after_error, reconcile},
+};
+
+/// Migrations that are stepped at a time.
+const CONCURRENCY: u16 = 16;
+/// A call that takes longer is given up.
+const CALL: Duration = Duration::from_secs(30);
+
+/// How the controller runs.
+pub struct Settings {
+    /// Images and the like.
+    pub defaults: Defaults,
+    /// Makes identities.
+    pub issuer: Arc<dyn Issuer>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// The namespace of the Lease; without one nobody else runs.
+    pub lease_namespace: Option<String>,
+    /// The name of this instance.
+    pub instance: String,
+    /// Migrations of this namespace only.
+    pub namespace: Option<String>,
+}
+
+/// Runs until `stop`.
+///
+/// # Errors
+/// Where no API server can be found, and where the leadership was lost: then another instance goes on, and this one must not.
+pub async fn run(
+    settings: Settings,
+    ready: impl FnOnce(),
+    stop: impl Future<Output = ()> + Send + Sync + Clone + 'static,
+) -> Result<()> {
+    let mut config = Config::infer()
+        .await
+        .map_err(|error| Error::SetUp(format!("no API server to talk to: {error}")))?;
+    config.read_timeout = Some(CALL * 10);
+    config.write_timeout = Some(CALL);
+    config.connect_timeout = Some(CALL);
+    let client = Client::try_from(config)
+        .map_err(|error| Error::SetUp(format!("cannot talk to the API server: {error}")))?;
+    ready();
+    let Some(namespace) = &settings.lease_namespace else {
+        work(&settings, client, stop).await;
+        return Ok(());
+    };
+    let leadership = Leadership::new(client.clone(), namespace, MANAGER, &settings.instance);
+    tokio::select! {
+        () = leadership.acquire() => {}
+        () = stop.clone() => return Ok(()),
+    }
+    tracing::info!("this instance leads");
+    settings.metrics.leading(true);
+    let outcome = tokio::select! {
+        () = work(&settings, client, stop) => Ok(()),
+        () = leadership.keep() => Err(Error::SetUp("the leadership was lost".into())),
+    };
+    settings.metrics.leading(false);
+    if outcome.is_ok() {
+        leadership.release().await;
+    }
+    outcome
+}
+
+async fn work(
+    settings: &Settings,
+    client: Client,
+    stop: impl Future<Output = ()> + Send + Sync + 'static,
+) {
+    let migrations: Api<DirectVolumeMigration> = match &settings.namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    };
+    let context = Arc::new(Context {
+        clusters: Clusters::new(Cluster::new(client.clone(), Arc::clone(&settings.metrics))),
+        issuer: Arc::clone(&settings.issuer),
+        defaults: settings.defaults.clone(),
+        metrics: Arc::clone(&settings.metrics),
+        events: Events::new(client.clone(), settings.instance.clone()),
+    });
+    let ours =
+        watcher::Config::default().labels(&format!("app.kubernetes.io/managed-by={MANAGER}"));
+    Controller::new(migrations, watcher::Config::default())
+        .with_config(kube::runtime::controller::Config::default().concurrency(CONCURRENCY))
+        .watches(Api::<Pod>::all(client), ours, |pod| migration_of(&pod))
+        .graceful_shutdown_on(stop)
+        .run(reconcile, after_error, context)
+        .for_each(|outcome| async move {
+            if let Err(error) = outcome {
+                tracing::debug!("{error}");
+            }
+        })
+        .await;
+}
+
+/// The migration that a pod of ours belongs to, by its annotation.
+fn migration_of(pod: &Pod) -> Option<ObjectRef<DirectVolumeMigration>> {
+    let annotation = pod.annotations().get("pvferry.io/migration")?;
+    let (namespace, name) = annotation.split_once('/')?;
+    Some(ObjectRef::new(name).within(namespace))
+}
