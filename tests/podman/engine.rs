@@ -4,7 +4,7 @@ use std::{
     ffi::OsStr,
     fs,
     net::IpAddr,
-    path::{Path, PathBuf},
+    path::Path,
     process::{self, Command},
     sync::atomic::{AtomicU32, Ordering},
 };
@@ -17,7 +17,7 @@ use testkit::{Finished, Process};
 /// One test's share of the engine. What it makes carries its name, so that tests can run side by side.
 pub(crate) struct Engine {
     name: String,
-    image: String,
+    images: [String; 2],
     dir: TempDir,
     pods: std::cell::RefCell<Vec<String>>,
 }
@@ -27,12 +27,14 @@ impl Engine {
     pub(crate) fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let image =
-            std::env::var("PVFERRY_IMAGE").expect("no PVFERRY_IMAGE: use tests/run --podman");
+        let images = ["PVFERRY_IMAGE", "PVFERRY_CONTROLLER_IMAGE"].map(|name| {
+            std::env::var(name)
+                .unwrap_or_else(|_| panic!("{name} is not set: use tests/run --podman"))
+        });
         let name = format!("pvferry-test-{}-{count}", process::id());
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("containers.conf"), configuration()).unwrap();
-        let engine = Self { name, image, dir, pods: Vec::default().into() };
+        let engine = Self { name, images, dir, pods: Vec::default().into() };
         engine.podman(["network", "create", "--disable-dns", &engine.name]);
         engine
     }
@@ -42,9 +44,14 @@ impl Engine {
         &self.name
     }
 
-    /// The image under test.
+    /// The image of the data plane.
     pub(crate) fn image(&self) -> &str {
-        &self.image
+        &self.images[0]
+    }
+
+    /// The image of the controller.
+    pub(crate) fn controller_image(&self) -> &str {
+        &self.images[1]
     }
 
     /// A directory that goes with the test.
@@ -71,12 +78,10 @@ impl Engine {
     }
 
     /// Runs a container to its end, with `options` for the engine and `arguments` for the program.
-    pub(crate) fn container(&self, options: &[&str], arguments: &[&str]) -> Finished {
+    pub(crate) fn container(&self, image: &str, options: &[&str], arguments: &[&str]) -> Finished {
         let mut run = self.command(["run", "--rm", "--read-only", "--cap-drop", "all"]);
-        Process::run({
-            run.args(options).arg(&self.image).args(arguments);
-            run
-        })
+        run.args(options).arg(image).args(arguments);
+        Process::run(run)
     }
 
     /// Where the network of the test meets this machine.
@@ -86,12 +91,11 @@ impl Engine {
         networks[0]["subnets"][0]["gateway"].as_str().unwrap().parse().unwrap()
     }
 
-    /// Starts what the documents describe; the last of them is a pod, whose name is returned.
-    pub(crate) fn play(&self, documents: &[Value]) -> String {
-        let name = documents.last().unwrap()["metadata"]["name"].as_str().unwrap().to_owned();
-        let text: Vec<_> = documents.iter().map(Value::to_string).collect();
+    /// Starts a pod, and returns its name.
+    pub(crate) fn play(&self, pod: &Value) -> String {
+        let name = pod["metadata"]["name"].as_str().unwrap().to_owned();
         let path = self.dir().join(format!("{name}.yaml"));
-        fs::write(&path, text.join("\n---\n")).unwrap();
+        fs::write(&path, pod.to_string()).unwrap();
         self.pods.borrow_mut().push(name.clone());
         let play = ["play", "kube", "--log-driver", "k8s-file", "--network", &self.name];
         self.podman(play.iter().map(OsStr::new).chain([path.as_os_str()]));
@@ -143,11 +147,6 @@ impl Engine {
     pub(crate) fn wait_for_log_of(&self, container: &str, text: &str) {
         Process::start(self.command(["logs", "--follow", container])).wait_for_line(text);
     }
-
-    /// Where the content of a named volume lies.
-    pub(crate) fn volume(&self, name: &str) -> PathBuf {
-        self.podman(["volume", "inspect", name, "--format", "{{.Mountpoint}}"]).into()
-    }
 }
 
 impl Drop for Engine {
@@ -160,11 +159,9 @@ impl Drop for Engine {
         }
         // What the test started besides; there is no container without the network.
         quietly(&["network", "rm", "--force", &self.name]);
-        for kind in ["volume", "secret"] {
-            let found = Process::run(self.command([kind, "ls", "--format", "{{.Name}}"])).stdout;
-            for name in found.lines().filter(|name| name.starts_with(&format!("{}-", self.name))) {
-                quietly(&[kind, "rm", name]);
-            }
+        let found = Process::run(self.command(["volume", "ls", "--quiet"])).stdout;
+        for name in found.lines().filter(|name| name.starts_with(&format!("{}-", self.name))) {
+            quietly(&["volume", "rm", name]);
         }
     }
 }
