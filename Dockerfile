@@ -16,7 +16,7 @@ WORKDIR /src
 COPY . .
 # One after the other, so that what one needs of a dependency is not built into the other.
 RUN cargo build --locked --profile dist --package pvferry \
- && cargo build --locked --profile dist --package pvferry-controller \
+ && cargo build --locked --profile dist --package pvferry-controller-bin \
  && cp target/dist/pvferry target/dist/pvferry-controller /
 
 FROM scratch AS pvferry-controller
