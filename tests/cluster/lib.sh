@@ -16,7 +16,7 @@ die() {
     printf '%s: %s\n' "${0##*/}" "$1" >&2
     if [[ -n ${2:-} && -s $2 ]]; then
         printf -- '--- the end of %s\n' "$2" >&2
-        tail -n 20 "$2" | cut -c -400 >&2
+        tail -n 10 "$2" | cut -c -300 >&2
     fi
     exit 1
 }
