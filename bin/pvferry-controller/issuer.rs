@@ -24,10 +24,7 @@ impl Issuer for ThrowAway {
                     }
                 })
             };
-            Ok(Identities {
-                source: of(Role::Source)?,
-                destination: of(Role::Destination)?,
-            })
+            Ok(Identities { source: of(Role::Source)?, destination: of(Role::Destination)? })
         };
         issue().map_err(|error| error.to_string())
     }
