@@ -11,12 +11,16 @@ clusters=${PVFERRY_CLUSTER_DIR:-/var/tmp/pvferry-cluster}
 net=${PVFERRY_CLUSTER_NET:-10.213}
 highest_number=50
 
+# Folders of this machine that a node has its own mounted on. One that was made for that is marked, and removed again.
+places=(/var/lib/kubelet /var/lib/cni)
+made_here=.made-by-tests-cluster-up
+
 # die SENTENCE [LOG]: ends the command; of a log, the end is shown, where the reason is.
 die() {
     printf '%s: %s\n' "${0##*/}" "$1" >&2
     if [[ -n ${2:-} && -s $2 ]]; then
         printf -- '--- the end of %s\n' "$2" >&2
-        tail -n 20 "$2" | cut -c -400 >&2
+        tail -n 10 "$2" | cut -c -300 >&2
     fi
     exit 1
 }

@@ -166,7 +166,8 @@ impl Drop for Engine {
     }
 }
 
-/// The engine asks for more files and processes than a machine may allow; half of what is allowed is always granted.
+/// The engine asks for more files and processes than a machine may allow; half of what is allowed is always granted. Debian's
+/// crun refuses machines with control groups of both versions.
 fn configuration() -> String {
     let limit = |name: &str, resource| {
         let most = getrlimit(resource).maximum.unwrap_or(u64::MAX).min(1 << 16) / 2;

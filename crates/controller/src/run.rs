@@ -98,11 +98,16 @@ async fn work(
         metrics: Arc::clone(&settings.metrics),
         events: Events::new(client.clone(), settings.instance.clone()),
     });
+    let only = settings.namespace.clone();
     let ours =
         watcher::Config::default().labels(&format!("app.kubernetes.io/managed-by={MANAGER}"));
     Controller::new(migrations, watcher::Config::default())
         .with_config(kube::runtime::controller::Config::default().concurrency(CONCURRENCY))
-        .watches(Api::<Pod>::all(client), ours, |pod| migration_of(&pod))
+        .watches(Api::<Pod>::all(client), ours, move |pod| {
+            // Those of other namespaces belong to another instance.
+            let ours = |found: &ObjectRef<_>| only.is_none() || found.namespace == only;
+            migration_of(&pod).filter(ours)
+        })
         .graceful_shutdown_on(stop)
         .run(reconcile, after_error, context)
         .for_each(|outcome| async move {

@@ -34,7 +34,7 @@ use super::VolumePhase;
 #[x_kube(
     validation = Rule::new("self.source == oldSelf.source && self.destination == oldSelf.destination")
         .message("source and destination cannot be changed; make another migration"),
-    validation = Rule::new("(has(self.source.cluster) == has(self.destination.cluster) && (!has(self.source.cluster) || self.source.cluster == self.destination.cluster)) || self.endpoint.type != 'ClusterIP'")
+    validation = Rule::new("(has(self.source.cluster) == has(self.destination.cluster) && (!has(self.source.cluster) || (self.source.cluster.kubeconfigSecret == self.destination.cluster.kubeconfigSecret && self.source.cluster.key == self.destination.cluster.key))) || self.endpoint.type != 'ClusterIP'")
         .message("a ClusterIP is not reached from another cluster: choose NodePort, LoadBalancer, Ingress or Route"),
     validation = Rule::new("self.volumes == oldSelf.volumes")
         .message("volumes cannot be changed; make another migration for others"),

@@ -1,0 +1,215 @@
+//! Volumes that do not arrive, or not at once: each failure has its name, and none is a success.
+
+use std::time::Duration;
+
+use controller::api::{Phase, VolumePhase};
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::{Value, json};
+use testkit::{Content, TempTree, assert_same};
+
+use super::support::{Place, in_place};
+
+/// Makes a migration of one small volume that fails before anything moves, for `reason`.
+async fn refused(place: &mut Place, more: Value, reason: &str) {
+    place.start_controller();
+    place.migrate(&["data"], more).await;
+    let status = place.ends(1).await;
+    assert_eq!(status.phase, Phase::Failed, "{status:#?}");
+    assert_eq!(status.volumes_done, "0/1");
+    assert_eq!(place.condition("Succeeded").await, ("False".into(), reason.into()), "{status:#?}");
+    assert!(place.events().await.iter().any(|event| event == reason), "{:?}", place.events().await);
+}
+
+#[test]
+fn a_claim_that_is_not_there() {
+    in_place(async |mut place| refused(&mut place, json!({}), "ClaimMissing").await);
+}
+
+#[test]
+fn a_storage_class_that_is_not_there() {
+    in_place(async |mut place| {
+        place.source_volume("data").await;
+        let volumes = json!([{ "name": "data", "target": { "storageClass": "gold" } }]);
+        refused(&mut place, json!({ "volumes": volumes }), "StorageClassMissing").await;
+    });
+}
+
+#[test]
+fn a_target_that_is_too_small() {
+    in_place(async |mut place| {
+        place.source_volume("data").await;
+        let volumes = json!([{ "name": "data", "target": { "size": "10Mi" } }]);
+        refused(&mut place, json!({ "volumes": volumes }), "TargetTooSmall").await;
+    });
+}
+
+#[test]
+fn a_namespace_that_is_not_to_be_made() {
+    in_place(async |mut place| {
+        place.source_volume("data").await;
+        let destination = json!({ "createNamespace": false });
+        refused(&mut place, json!({ "destination": destination }), "NamespaceMissing").await;
+    });
+}
+
+#[test]
+fn a_namespace_that_admits_no_root() {
+    in_place(async |mut place| {
+        place.source_volume("data").await;
+        let level = [("pod-security.kubernetes.io/enforce", "restricted")];
+        place.cluster.namespace(&place.destination, &level).await;
+        refused(&mut place, json!({}), "RootNotAdmitted").await;
+    });
+}
+
+/// Makes a migration of one volume whose pods cannot run, for `reason`.
+async fn cannot_run(place: &mut Place, more: Value, reason: &str) {
+    place.source_volume("data").await;
+    place.target_volume("data").await;
+    place.start_controller();
+    place.migrate(&["data"], more).await;
+    let status = place.ends(1).await;
+    assert_eq!(status.phase, Phase::Failed, "{status:#?}");
+    assert_eq!(status.volumes[0].reason, reason, "{status:#?}");
+    place.assert_clean().await;
+}
+
+#[test]
+fn an_image_that_is_not_there() {
+    in_place(async |mut place| {
+        let pods = json!({ "image": "localhost/nothing:1", "imagePullPolicy": "Never" });
+        cannot_run(&mut place, json!({ "pods": pods }), "ErrImageNeverPull").await;
+    });
+}
+
+#[test]
+fn a_pod_that_fits_no_node() {
+    in_place(async |mut place| {
+        let more = json!({
+            "pods": { "nodeSelector": { "pvferry.io/no-such": "node" } },
+            "limits": { "startSeconds": 10 },
+        });
+        cannot_run(&mut place, more, "Unschedulable").await;
+    });
+}
+
+/// A volume that takes some seconds.
+async fn slow(place: &mut Place) -> (TempTree, std::path::PathBuf, std::path::PathBuf) {
+    let (from, to) = (place.source_volume("data").await, place.target_volume("data").await);
+    let tree = TempTree::below(&from);
+    tree.populate(5, 50).file("large", Content::random(6, 48 << 20));
+    place.start_controller();
+    let more = json!({ "transfer": { "bandwidth": "12M" }, "limits": { "attempts": 4 } });
+    place.migrate(&["data"], more).await;
+    (tree, from, to)
+}
+
+#[test]
+fn a_sync_container_that_is_killed() {
+    in_place(async |mut place| {
+        let (_tree, from, to) = slow(&mut place).await;
+        place.running_source().await;
+        place
+            .until("volume on its way", |s| {
+                s.volumes.iter().any(|v| v.phase == VolumePhase::Running)
+            })
+            .await;
+        // The image has no shell to kill with: from the machine, which is the node.
+        let killed = std::process::Command::new("pkill")
+            .args(["-KILL", "-f", &format!("^/pvferry sync .*{}", "data-0")])
+            .status()
+            .unwrap();
+        assert!(killed.success());
+        let status = place.completes().await;
+        assert!(status.volumes[0].attempts >= 2, "{status:#?}");
+        assert!(place.events().await.iter().any(|event| event == "VolumeRetries"));
+        assert_same(&from, &to);
+    });
+}
+
+#[test]
+fn pods_that_are_removed_under_way() {
+    in_place(async |mut place| {
+        let (_tree, from, to) = slow(&mut place).await;
+        let source = place.running_source().await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        place.delete_pod(&place.source, source.metadata.name.as_deref().unwrap()).await;
+        let lost = place.until("retry", |s| s.volumes[0].attempts == 2).await;
+        assert_eq!(lost.phase, Phase::Transferring);
+        let second = place.running_source().await;
+        assert_ne!(second.metadata.name, source.metadata.name);
+        for pod in place.cluster.pods(&place.destination, "destination").await {
+            place.delete_pod(&place.destination, pod.metadata.name.as_deref().unwrap()).await;
+        }
+        let status = place.completes().await;
+        assert!(status.volumes[0].attempts >= 3, "{status:#?}");
+        assert_same(&from, &to);
+    });
+}
+
+#[test]
+fn a_controller_that_is_killed_again_and_again() {
+    in_place(async |mut place| {
+        let (_tree, from, to) = slow(&mut place).await;
+        let mut pause = 40;
+        loop {
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+            if place.status().await.phase.is_final() {
+                break;
+            }
+            place.start_controller();
+            // Later and later, so that there is an end.
+            pause = pause * 5 / 4;
+        }
+        let status = place.completes().await;
+        assert_eq!(
+            status.volumes[0].attempts, 1,
+            "no try is lost with the controller: {status:#?}"
+        );
+        assert_same(&from, &to);
+    });
+}
+
+#[test]
+fn a_migration_that_is_removed_under_way_takes_its_pods_along() {
+    in_place(async |mut place| {
+        let _tree = slow(&mut place).await;
+        place.running_source().await;
+        place.migrations().delete("m", &Default::default()).await.unwrap();
+        let begun = std::time::Instant::now();
+        while place.migrations().get_opt("m").await.unwrap().is_some() {
+            assert!(begun.elapsed() < Duration::from_secs(90), "it does not go");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        place.assert_clean().await;
+    });
+}
+
+#[test]
+fn a_transfer_pod_may_do_nothing_with_the_api() {
+    in_place(async |mut place| {
+        let _tree = slow(&mut place).await;
+        let pod: Pod = place.running_source().await;
+        let spec = pod.spec.unwrap();
+        assert_eq!(spec.automount_service_account_token, Some(false));
+        assert!(!serde_json::to_string(&spec).unwrap().contains("serviceAccountToken"));
+        let account = spec.service_account_name.unwrap();
+        let listed = std::process::Command::new(
+            std::env::var_os("PVFERRY_TEST_KUBECTL").unwrap_or("kubectl".into()),
+        )
+        .env("KUBECONFIG", &place.cluster.kubeconfig)
+        .args(["auth", "can-i", "--list", "-n", &place.source])
+        .arg(format!("--as=system:serviceaccount:{}:{account}", place.source))
+        .output()
+        .unwrap();
+        let listed = String::from_utf8(listed.stdout).unwrap();
+        // What everybody may: to ask who one is and what one may do, and to read what the server is.
+        for line in listed.lines().skip(1).filter(|line| !line.trim().is_empty()) {
+            let harmless = line.starts_with("self")
+                || line.trim_start().starts_with('[')
+                || line.contains("clustertrustbundles");
+            assert!(harmless, "{line}\n{listed}");
+        }
+        place.completes().await;
+    });
+}

@@ -1,0 +1,121 @@
+//! Volumes that arrive.
+
+use serde_json::json;
+use testkit::{Content, TempTree, assert_same};
+
+use super::support::{in_place, other_cluster};
+
+#[test]
+fn two_volumes_arrive_and_the_next_run_moves_the_difference() {
+    in_place(async |mut place| {
+        let (data, media) = (place.source_volume("data").await, place.source_volume("media").await);
+        let (to_data, to_media) =
+            (place.target_volume("data").await, place.target_volume("media").await);
+        let made = TempTree::below(&data);
+        made.everything().populate(7, 200);
+        let made_media = TempTree::below(&media);
+        made_media.file("film", Content::random(9, 20 << 20));
+
+        place.start_controller();
+        place.migrate(&["data", "media"], json!({ "transfer": { "verify": true } })).await;
+        let status = place.completes().await;
+        assert_eq!((&*status.volumes_done, &*status.progress), ("2/2", "100%"));
+        assert_same(&data, &to_data);
+        assert_same(&media, &to_media);
+        assert_eq!(place.condition("Succeeded").await, ("True".into(), "Completed".into()));
+        let first = place.progress("data").await;
+        assert_eq!((&first["phase"], &first["exitCode"]), (&json!("Succeeded"), &json!(0)));
+        assert!(first["digest"].as_str().is_some_and(|digest| digest.len() == 64), "{first}");
+        for event in ["RunBegins", "ClaimMade", "VolumeArrived", "RunCompleted"] {
+            assert!(place.events().await.iter().any(|e| e == event), "{event}");
+        }
+
+        made.mutate(8, 20);
+        made_media.patch("film", 5 << 20, b"another scene");
+        place.change(json!({ "run": 2 })).await;
+        let status = place.ends(2).await;
+        assert_eq!(status.volumes_done, "2/2", "{status:#?}");
+        assert_same(&data, &to_data);
+        assert_same(&media, &to_media);
+        let second = place.progress("media").await;
+        let (sent, total) =
+            (second["bytesSent"].as_i64().unwrap(), second["bytesTotal"].as_i64().unwrap());
+        assert!(sent < 1 << 20 && total > 19 << 20, "{sent} of {total}");
+        place.assert_clean().await;
+    });
+}
+
+#[test]
+fn a_volume_goes_to_another_cluster() {
+    in_place(async |mut place| {
+        let Some(other) = other_cluster().await else {
+            println!("SKIPPED: no second cluster");
+            return;
+        };
+        let data = place.source_volume("data").await;
+        let made = TempTree::below(&data);
+        made.everything().populate(3, 100);
+        // Only where the role permits it: the Secrets of other namespaces are none of the controller's business.
+        let home = "pvferry";
+        let secret = format!("{}-other", place.home);
+        let kubeconfig = std::fs::read_to_string(&other.kubeconfig).unwrap();
+        place
+            .cluster
+            .create::<k8s_openapi::api::core::v1::Secret>(
+                home,
+                json!({ "metadata": { "name": secret }, "stringData": { "kubeconfig": kubeconfig } }),
+            )
+            .await;
+        let target = place.directory("destination", "data");
+        other.volume(&place.destination, "data", &target).await;
+        place.home = home.into();
+        place.start_controller();
+        let cluster = json!({ "kubeconfigSecret": secret, "key": "kubeconfig" });
+        place
+            .migrate(&["data"], json!({ "destination": { "cluster": cluster }, "endpoint": { "type": "NodePort" } }))
+            .await;
+        let status = place.ends(1).await;
+        assert_eq!(status.volumes_done, "1/1", "{status:#?}");
+        assert_same(&data, &target);
+    });
+}
+
+#[test]
+fn secrets_are_in_no_log_event_or_resource() {
+    in_place(async |mut place| {
+        let data = place.source_volume("data").await;
+        place.target_volume("data").await;
+        let made = TempTree::below(&data);
+        made.file("large", Content::random(2, 64 << 20));
+        place.start_controller();
+        place.migrate(&["data"], json!({ "transfer": { "bandwidth": "20M" } })).await;
+        let pod = place.running_source().await;
+        let name = pod.metadata.name.clone().unwrap();
+        let secrets = place.cluster.api::<k8s_openapi::api::core::v1::Secret>(&place.source);
+        let secret = secrets.get(&name).await.unwrap();
+        let key = String::from_utf8(secret.data.unwrap()["tls.key"].0.clone()).unwrap();
+        let secret_line = key.lines().nth(1).unwrap().to_owned();
+        assert!(secret_line.len() > 30);
+        let arguments = serde_json::to_string(&pod).unwrap();
+        let params =
+            kube::api::LogParams { container: Some("tunnel".into()), ..Default::default() };
+        let log = place
+            .cluster
+            .api::<k8s_openapi::api::core::v1::Pod>(&place.source)
+            .logs(&name, &params)
+            .await
+            .unwrap();
+        let status = place.completes().await;
+        let said = [
+            arguments,
+            log,
+            place.logged(),
+            serde_json::to_string(&status).unwrap(),
+            place.events().await.join("\n"),
+            place.progress("data").await.to_string(),
+        ];
+        for text in said {
+            assert!(!text.contains(&secret_line) && !text.contains("PRIVATE KEY"), "{text}");
+        }
+    });
+}
