@@ -170,6 +170,32 @@ fn a_controller_that_is_killed_again_and_again() {
     });
 }
 
+/// Somebody writes to the migration all the time, and the controller's own writes conflict with that.
+#[test]
+fn a_migration_that_is_written_to_all_the_time() {
+    in_place(async |mut place| {
+        let (_tree, from, to) = slow(&mut place, "data").await;
+        let (migrations, done) =
+            (place.migrations(), std::sync::Arc::new(std::sync::atomic::AtomicBool::default()));
+        let stop = std::sync::Arc::clone(&done);
+        let writer = tokio::spawn(async move {
+            let mut n = 0;
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                let patch = json!({ "metadata": { "annotations": { "n": n.to_string() } } });
+                let patch = kube::api::Patch::Merge(patch);
+                migrations.patch("m", &Default::default(), &patch).await.unwrap();
+                n += 1;
+            }
+            n
+        });
+        let status = place.completes().await;
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(writer.await.unwrap() > 100);
+        assert_eq!(status.volumes[0].attempts, 1, "{status:#?}");
+        assert_same(&from, &to);
+    });
+}
+
 #[test]
 fn a_migration_that_is_removed_under_way_takes_its_pods_along() {
     in_place(async |mut place| {
