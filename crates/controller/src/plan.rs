@@ -88,6 +88,11 @@ pub fn check(migration: &DirectVolumeMigration) -> Result<(), String> {
             return Err(format!("the claim {} would be moved onto itself", volume.claim));
         }
     }
+    if spec.pods.user.id.is_some() && volumes(spec).iter().any(|volume| volume.verify) {
+        return Err(
+            "digests cover owners, which pods without root do not keep: leave out verify".into()
+        );
+    }
     match targets.intersection(&claims).next() {
         Some(both) if same_cluster => Err(format!("the claim {both} is a source and a target")),
         _ => Ok(()),

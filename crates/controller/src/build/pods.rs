@@ -124,6 +124,8 @@ fn sync(spec: &DirectVolumeMigrationSpec, defaults: &Defaults, volume: &Planned)
         ("--checksum", transfer.checksum),
         ("--verify", volume.verify),
         ("--allow-empty-source", transfer.allow_empty_source),
+        // Who is not root gives away nothing.
+        ("--no-owner", spec.pods.user.id.is_some()),
     ] {
         if wanted {
             args.push(flag.into());

@@ -45,6 +45,8 @@ const FINALIZER: &str = "pvferry.io/cleanup";
 const POLL: Duration = Duration::from_secs(5);
 /// How soon after a change of its own.
 const SOON: Duration = Duration::from_millis(200);
+/// Tries of a write that others come in between of, with changes of something else.
+const SAVES: usize = 8;
 /// After a call that failed.
 const AGAIN: Duration = Duration::from_secs(3);
 
@@ -292,12 +294,24 @@ impl Step<'_> {
         conditions::set(&mut self.status.conditions, kind, is, reason, message, generation);
     }
 
-    async fn save(&self) -> Result<()> {
-        match write_status(self.context, &self.migration, &self.status).await {
-            // Somebody wrote in between: the next step starts from what they wrote.
-            Err(error) if error.is_conflict() => Ok(()),
-            other => other,
+    /// Writes the status, over that from which the step began and no other one.
+    async fn save(&mut self) -> Result<()> {
+        for _ in 0..SAVES {
+            match write_status(self.context, &self.migration, &self.status).await {
+                Err(error) if error.is_conflict() => {}
+                other => return other,
+            }
+            let (namespace, name) = (self.migration.namespace(), self.migration.name_any());
+            let home = self.context.clusters.home();
+            let fresh: Option<DirectVolumeMigration> =
+                home.get(&namespace.unwrap_or_default(), &name).await?;
+            match fresh {
+                Some(fresh) if fresh.status == self.migration.status => self.migration = fresh,
+                // Another instance was quicker, or the migration is gone: what this step saw does not count.
+                _ => return Ok(()),
+            }
         }
+        Ok(())
     }
 
     fn quiesces(&self) -> bool {

@@ -1,6 +1,6 @@
 //! Volumes that do not arrive, or not at once: each failure has its name, and none is a success.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use controller::api::{Phase, VolumePhase};
 use k8s_openapi::api::core::v1::Pod;
@@ -94,20 +94,20 @@ fn a_pod_that_fits_no_node() {
 }
 
 /// A volume that takes some seconds.
-async fn slow(place: &mut Place) -> (TempTree, std::path::PathBuf, std::path::PathBuf) {
-    let (from, to) = (place.source_volume("data").await, place.target_volume("data").await);
+async fn slow(place: &mut Place, claim: &str) -> (TempTree, PathBuf, PathBuf) {
+    let (from, to) = (place.source_volume(claim).await, place.target_volume(claim).await);
     let tree = TempTree::below(&from);
     tree.populate(5, 50).file("large", Content::random(6, 48 << 20));
     place.start_controller();
     let more = json!({ "transfer": { "bandwidth": "12M" }, "limits": { "attempts": 4 } });
-    place.migrate(&["data"], more).await;
+    place.migrate(&[claim], more).await;
     (tree, from, to)
 }
 
 #[test]
 fn a_sync_container_that_is_killed() {
     in_place(async |mut place| {
-        let (_tree, from, to) = slow(&mut place).await;
+        let (_tree, from, to) = slow(&mut place, "victim").await;
         place.running_source().await;
         place
             .until("volume on its way", |s| {
@@ -116,7 +116,7 @@ fn a_sync_container_that_is_killed() {
             .await;
         // The image has no shell to kill with: from the machine, which is the node.
         let killed = std::process::Command::new("pkill")
-            .args(["-KILL", "-f", &format!("^/pvferry sync .*{}", "data-0")])
+            .args(["-KILL", "-f", "^/pvferry sync .*victim"])
             .status()
             .unwrap();
         assert!(killed.success());
@@ -130,7 +130,7 @@ fn a_sync_container_that_is_killed() {
 #[test]
 fn pods_that_are_removed_under_way() {
     in_place(async |mut place| {
-        let (_tree, from, to) = slow(&mut place).await;
+        let (_tree, from, to) = slow(&mut place, "data").await;
         let source = place.running_source().await;
         tokio::time::sleep(Duration::from_secs(1)).await;
         place.delete_pod(&place.source, source.metadata.name.as_deref().unwrap()).await;
@@ -150,7 +150,7 @@ fn pods_that_are_removed_under_way() {
 #[test]
 fn a_controller_that_is_killed_again_and_again() {
     in_place(async |mut place| {
-        let (_tree, from, to) = slow(&mut place).await;
+        let (_tree, from, to) = slow(&mut place, "data").await;
         let mut pause = 40;
         loop {
             tokio::time::sleep(Duration::from_millis(pause)).await;
@@ -170,10 +170,36 @@ fn a_controller_that_is_killed_again_and_again() {
     });
 }
 
+/// Somebody writes to the migration all the time, and the controller's own writes conflict with that.
+#[test]
+fn a_migration_that_is_written_to_all_the_time() {
+    in_place(async |mut place| {
+        let (_tree, from, to) = slow(&mut place, "data").await;
+        let (migrations, done) =
+            (place.migrations(), std::sync::Arc::new(std::sync::atomic::AtomicBool::default()));
+        let stop = std::sync::Arc::clone(&done);
+        let writer = tokio::spawn(async move {
+            let mut n = 0;
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                let patch = json!({ "metadata": { "annotations": { "n": n.to_string() } } });
+                let patch = kube::api::Patch::Merge(patch);
+                migrations.patch("m", &Default::default(), &patch).await.unwrap();
+                n += 1;
+            }
+            n
+        });
+        let status = place.completes().await;
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(writer.await.unwrap() > 100);
+        assert_eq!(status.volumes[0].attempts, 1, "{status:#?}");
+        assert_same(&from, &to);
+    });
+}
+
 #[test]
 fn a_migration_that_is_removed_under_way_takes_its_pods_along() {
     in_place(async |mut place| {
-        let _tree = slow(&mut place).await;
+        let _tree = slow(&mut place, "data").await;
         place.running_source().await;
         place.migrations().delete("m", &Default::default()).await.unwrap();
         let begun = std::time::Instant::now();
@@ -188,7 +214,7 @@ fn a_migration_that_is_removed_under_way_takes_its_pods_along() {
 #[test]
 fn a_transfer_pod_may_do_nothing_with_the_api() {
     in_place(async |mut place| {
-        let _tree = slow(&mut place).await;
+        let _tree = slow(&mut place, "data").await;
         let pod: Pod = place.running_source().await;
         let spec = pod.spec.unwrap();
         assert_eq!(spec.automount_service_account_token, Some(false));

@@ -377,6 +377,29 @@ impl Place {
         }
     }
 
+    /// The pod of the controller that leads.
+    pub(crate) async fn leader(&self) -> String {
+        let leases: Api<k8s_openapi::api::coordination::v1::Lease> = self.cluster.api("pvferry");
+        let begun = Instant::now();
+        loop {
+            let lease = leases.get_opt("pvferry-controller").await.unwrap();
+            let holder = lease.and_then(|lease| lease.spec?.holder_identity).unwrap_or_default();
+            if !holder.is_empty() {
+                return holder;
+            }
+            assert!(begun.elapsed() < PATIENCE, "nobody leads");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    pub(crate) async fn until_api_is_back(&self) {
+        let begun = Instant::now();
+        while self.migrations().get("m").await.is_err() {
+            assert!(begun.elapsed() < PATIENCE, "the API server does not come back");
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+    }
+
     pub(crate) async fn delete_pod(&self, namespace: &str, name: &str) {
         let now = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
         let _ = self.cluster.api::<Pod>(namespace).delete(name, &now).await;
