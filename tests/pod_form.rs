@@ -4,7 +4,7 @@ use std::{
     fs,
     io::{Read, Write},
     net::TcpListener,
-    os::unix::fs::FileTypeExt,
+    os::unix::fs::{FileTypeExt, PermissionsExt},
     thread,
     time::Duration,
 };
@@ -145,6 +145,37 @@ fn by_unix_socket() {
     assert_same(source.path(), destination.path());
     tunnel.terminate();
     tunnel.wait().expect(20);
+}
+
+#[test]
+fn the_socket_of_another_user_is_nothing_to_wait_for() {
+    if !(skip::root() && skip::commands(&["setpriv"])) {
+        return;
+    }
+    let pod = Pod::new();
+    let source = TempTree::new();
+    source.file("f", "1");
+    for directory in [pod.markers().parent().unwrap(), source.path().parent().unwrap()] {
+        fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    fs::set_permissions(pod.markers(), fs::Permissions::from_mode(0o777)).unwrap();
+    let endpoint = format!("unix:{}", pod.markers().join("tunnel.sock").display());
+    let mut command = pvferry(["tunnel", "--listen", &endpoint, "--identity"]);
+    command.arg(pod.pki.source()).args(["--connect", &pod.server.to_string()]);
+    let tunnel = Process::start(command);
+    tunnel.wait_for_line("listening on");
+
+    let sync = pod.sync_by(&["--via", &endpoint], source.path(), "a", &[]);
+    let mut command = std::process::Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]);
+    command.arg(sync.get_program()).args(sync.get_args());
+    let finished = Process::run(command);
+    let report = report(finished.expect(35));
+    assert_eq!(report["retryable"], false);
+    assert_explains(&finished, &["tunnel.sock", "Permission denied", "the user of the tunnel"]);
+    // It did not use up its patience.
+    assert!(!finished.stderr.contains("gave up after"), "{}", finished.stderr);
+    assert_eq!(pod.marker("a"), report);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! `pvferry sync`: sends one volume through the tunnel of its pod, or by TLS of its own.
 
-use std::{cell::RefCell, path::Path, time::Duration};
+use std::{cell::RefCell, io::ErrorKind, path::Path, time::Duration};
 
 use pod::{ExitCode, NotReady, Reason, Report, backoff::Backoff, gate, marker, status};
 use session::{
@@ -188,8 +188,13 @@ fn not_reached(route: &Route, error: &tunnel::Error) -> NotReady {
         (_, Kind::Identity) => Reason::Identity,
         _ => Reason::Tls,
     };
-    let retryable = matches!(route, Route::Via(_)) || error.is_retryable();
-    NotReady { retryable, ..NotReady::new(reason, error.to_string()) }
+    let what = match error {
+        tunnel::Error::Local { source, .. } if source.kind() == ErrorKind::PermissionDenied => {
+            format!("{error}: sync has to run as the user of the tunnel")
+        }
+        _ => error.to_string(),
+    };
+    NotReady { retryable: error.is_retryable(), ..NotReady::new(reason, what) }
 }
 
 /// Why the far end did not agree. A tunnel can only close a connection that it cannot carry; the
