@@ -7,12 +7,14 @@ use std::{
     io::{ErrorKind, Read, Write},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
     time::Duration,
 };
+
+use parking_lot::Mutex;
 
 const HEADER: usize = 12;
 const A: u16 = 1;
@@ -54,7 +56,7 @@ impl Dns {
 
     /// The names that were asked for since the last call, each once, in their order.
     pub(crate) fn asked(&self) -> Vec<String> {
-        let mut names = std::mem::take(&mut *self.asked.lock().unwrap());
+        let mut names = std::mem::take(&mut *self.asked.lock());
         // Both families are asked for at once.
         names.dedup();
         names
@@ -75,7 +77,7 @@ fn over_udp(socket: &UdpSocket, hosts: &Hosts, asked: &Mutex<Vec<String>>, stop:
     while !stop.load(Ordering::Relaxed) {
         let Ok((length, peer)) = socket.recv_from(&mut query) else { continue };
         let Some((name, answer)) = answer(&query[..length], hosts, 20) else { continue };
-        asked.lock().unwrap().push(name);
+        asked.lock().push(name);
         // A client that has gone does not matter.
         let _ = socket.send_to(&answer, peer);
     }
