@@ -23,6 +23,7 @@ mod layering;
 mod moving;
 mod pod;
 mod pod_form;
+mod podman;
 mod refusals;
 mod rights;
 mod support;

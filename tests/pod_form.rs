@@ -1,8 +1,15 @@
 //! The three-process form: `sync` through `tunnel` to `serve`, and what each leaves behind for the pod.
 
-use std::{fs, net::TcpListener, os::unix::fs::FileTypeExt, thread, time::Duration};
+use std::{
+    fs,
+    io::{Read, Write},
+    net::TcpListener,
+    os::unix::fs::FileTypeExt,
+    thread,
+    time::Duration,
+};
 
-use testkit::{Content, Faults, Process, Relay, Snapshot, TempTree, assert_same, skip};
+use testkit::{Content, Faults, Process, Relay, Snapshot, TempTree, assert_same, pki::Pki, skip};
 
 use crate::{
     pod::Pod,
@@ -83,6 +90,40 @@ fn a_tunnel_whose_sync_was_killed_gives_up() {
     let mut sync = Process::start(pod.sync(source.path(), "a", &["--bwlimit", "1M"]));
     wait_for_bytes(&relay, 100_000);
     sync.kill();
+    tunnel.wait().expect(30);
+}
+
+/// Opens connections to the tunnel for `seconds`, none of which comes to anything.
+fn try_in_vain(pod: &Pod, seconds: u64) {
+    for _ in 0..seconds * 5 {
+        let mut stream = std::net::TcpStream::connect(pod.local).unwrap();
+        let _ = stream.write_all(b"x").and_then(|()| stream.read(&mut [0]));
+        thread::sleep(Duration::from_millis(200));
+    }
+}
+
+#[test]
+fn a_tunnel_stays_while_somebody_waits_for_the_server() {
+    let pod = Pod::new();
+    let mut tunnel = pod.tunnel(&["--exit-when", "1", "--idle", "2"]);
+    try_in_vain(&pod, 4);
+    assert!(tunnel.is_running());
+    tunnel.wait().expect(30);
+}
+
+#[test]
+fn a_tunnel_that_was_refused_gives_up_when_nobody_is_there() {
+    let pod = Pod::new();
+    let destination = TempTree::new();
+    let _serve = pod.serve(&[("a", destination.path())], &[]);
+    // It trusts the server, which does not trust it: for a client the handshake is over before the server says so.
+    let stranger = Pki::new("4f1c-test");
+    let authority = |pki: &Pki| fs::read_to_string(pki.source().join("ca.crt")).unwrap();
+    let both = authority(&stranger) + &authority(&pod.pki);
+    fs::write(stranger.source().join("ca.crt"), both).unwrap();
+    let options = ["--exit-when", "1", "--idle", "1"];
+    let tunnel = pod.tunnel_to(pod.server, &stranger.source(), &options);
+    try_in_vain(&pod, 1);
     tunnel.wait().expect(30);
 }
 

@@ -98,13 +98,15 @@ fn on_event(
             tracing::info!("listening on {address}");
         }
         Event::Connected { id, .. } => {
-            watch.lock().opened();
+            watch.lock().opened(*id);
             tracing::debug!(id, "connected");
             if let Some(dir) = marker_dir {
                 let _ = status::clear(dir);
             }
         }
+        // Also after it had been connected, where the server refuses our certificate.
         Event::Failed { id, error } => {
+            watch.lock().ended(*id, now());
             tracing::warn!(id, "{error}");
             if let Some(dir) = marker_dir {
                 let told = status::write(dir, &Status::now(reason(error), error.to_string()));
@@ -114,7 +116,7 @@ fn on_event(
             }
         }
         Event::Closed { id, sent, received, error } => {
-            watch.lock().closed(now());
+            watch.lock().ended(*id, now());
             match error {
                 None => tracing::info!(id, sent, received, "connection ended"),
                 Some(error) => tracing::warn!(id, sent, received, "connection broke: {error}"),

@@ -33,7 +33,7 @@ const RUN: &str = "/run/pvferry";
 const SOCKET: &str = "unix:/run/pvferry/tunnel.sock";
 
 /// Reads whatever its owner let nobody read, and connects to a socket of the same user.
-const SOURCE_CAPABILITIES: [&str; 1] = ["DAC_OVERRIDE"];
+const SOURCE_CAPABILITIES: [&str; 1] = ["DAC_READ_SEARCH"];
 /// Writes anywhere, and gives files their owners, modes, devices and file capabilities.
 const DESTINATION_CAPABILITIES: [&str; 6] =
     ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "MKNOD", "SETFCAP"];
