@@ -149,6 +149,7 @@ report() {
   for workload in "${workloads[@]}"; do
     printf '\n## %s\n\n%s\n\n' "$workload" "$(describe "$workload")"
     table "$workload"
+    printf '\nWhat stands in the way of more: %s\n' "$(limit "$workload")"
   done
   printf '\n## Every run, in seconds\n\n'
   awk -F'\t' '{ print "    " $1, $2 ": " $11 }' "$work/summary.tsv"

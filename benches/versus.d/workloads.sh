@@ -176,3 +176,17 @@ reset() {
   if [[ $1 == resumed ]]; then interrupt "$2" "$3"; fi
   sync -f "$dst"
 }
+
+# limit WORKLOAD: what stands in the way of more, by profiles on 2 cores; docs/ARCHITECTURE.md has the figures.
+limit() {
+  case $1 in
+    first-copy-large|sparse|resumed) echo "Half of it is the kernel's own work: pages for the new files take as long as \`cp\` takes. Then hashing at both ends (0.2 s a GiB each), TLS (0.1 s), the sockets. All of it shares the processors." ;;
+    first-copy-small) echo "Some 30 µs of processor a file, two thirds of it in open, write, rename, chown and times at the destination." ;;
+    nothing-changed) echo "Three quarters of it are getdents, statx and listxattrat in the kernel, at both ends, on the same two processors." ;;
+    pages-in-place|append|renamed) echo "Both ends read and hash what is there (1 GiB in 0.3 s with both processors busy): that is the proof. Only hashes kept from an earlier run would save it, and would say what was written once and not what is there." ;;
+    shift) echo "Content is copied into a new file, with pages of its own, and hashed once at each end; a move within the file would save the pages." ;;
+    rewritten) echo "As a first copy, after a look at the old content." ;;
+    delay-*) echo "Connecting takes two round trips, the opening messages and the listing one each; without a tunnel the end takes one more." ;;
+    memory) echo "What is on its way, at most 16 MiB a session where the receiver is the slower end." ;;
+  esac
+}

@@ -108,7 +108,8 @@ fn judge(volume: &str, reason: &str, exit_code: i32, report: Option<Report>) -> 
                 _ => report.reason.clone(),
             };
             let word = word(code);
-            let retryable = report.retryable;
+            // The next try has identities of its own, which is all that a refusal is about here.
+            let retryable = report.retryable || code == Some(ExitCode::StartUp);
             failed(word, message, retryable, Some(report))
         }
         (_, _) if exit_code > 128 => {
@@ -330,6 +331,8 @@ mod tests {
         assert_eq!(reason(&ended("Error", 12, "")), ("ConnectionBroken", true));
         let report = Report::new("a", ExitCode::FileIo, "no space").to_json();
         assert_eq!(reason(&ended("Error", 11, &report)), ("FileError", false));
+        let report = Report::new("a", ExitCode::StartUp, "identity").to_json();
+        assert_eq!(reason(&ended("Error", 5, &report)), ("Refused", true));
     }
 
     #[test]

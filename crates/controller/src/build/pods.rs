@@ -32,8 +32,8 @@ const IDENTITY: &str = "/identity";
 const RUN: &str = "/run/pvferry";
 const SOCKET: &str = "unix:/run/pvferry/tunnel.sock";
 
-/// Reads whatever its owner let nobody read. `DAC_READ_SEARCH` would do, but the profile `baseline` does not admit it; what is
-/// read is mounted read-only instead.
+/// Reads whatever its owner let nobody read. `DAC_READ_SEARCH` would do, but the profile `baseline` does not admit it; and there is
+/// nothing to write to: volumes and root are mounted read-only.
 const SOURCE_CAPABILITIES: [&str; 1] = ["DAC_OVERRIDE"];
 /// Writes anywhere, and gives files their owners, modes, devices and file capabilities.
 const DESTINATION_CAPABILITIES: [&str; 6] =

@@ -69,6 +69,7 @@ fn a_volume_goes_to_another_cluster() {
         let target = place.directory("destination", "data");
         other.volume(&place.destination, "data", &target).await;
         place.home = home.into();
+        place.forget().await;
         place.start_controller();
         let cluster = json!({ "kubeconfigSecret": secret, "key": "kubeconfig" });
         place
@@ -77,6 +78,7 @@ fn a_volume_goes_to_another_cluster() {
         let status = place.ends(1).await;
         assert_eq!(status.volumes_done, "1/1", "{status:#?}");
         assert_same(&data, &target);
+        place.forget().await;
     });
 }
 

@@ -392,6 +392,16 @@ impl Place {
         }
     }
 
+    /// Removes the migration, where there is one.
+    pub(crate) async fn forget(&self) {
+        let _ = self.migrations().delete("m", &DeleteParams::default()).await;
+        let begun = Instant::now();
+        while self.migrations().get_opt("m").await.unwrap().is_some() {
+            assert!(begun.elapsed() < PATIENCE, "the migration does not go");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
     pub(crate) async fn until_api_is_back(&self) {
         let begun = Instant::now();
         while self.migrations().get("m").await.is_err() {
