@@ -170,11 +170,13 @@ fn place<K: Resource>(object: &K) -> (String, String) {
     (object.meta().namespace.clone().unwrap_or_default(), object.name_any())
 }
 
+/// A Secret by namespace and name, and a key in it. What it led to is kept with the version that it was read in.
+type Found = (String, String, String);
+
 /// The clusters that migrations refer to.
 pub struct Clusters {
     home: Cluster,
-    /// By namespace and name of the Secret, with the version it was read in.
-    others: Mutex<HashMap<(String, String, String), (String, Cluster)>>,
+    others: Mutex<HashMap<Found, (String, Cluster)>>,
 }
 
 impl Clusters {

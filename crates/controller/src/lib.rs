@@ -4,8 +4,8 @@
 //! * [`plan`]: from a specification to volumes with every default filled in, and which of them share a pod.
 //! * [`build`]: the objects of a transfer. [`render`] prints them without a cluster.
 //! * [`observe`]: what the state of a pod says about a volume. A success has one form only.
-//! * [`reconcile`]: one step from what is there to what should be there, repeated until nothing is left to do.
-//! * [`run`]: the process around it: watches, leader election, metrics.
+//! * `reconcile`: one step from what is there to what should be there, repeated until nothing is left to do.
+//! * [`run()`]: the process around it: watches, leader election, metrics.
 //!
 //! The crate does not know how identities are made: whoever runs it brings an [`Issuer`](identity::Issuer).
 #![forbid(unsafe_code)]

@@ -1,4 +1,5 @@
 //! What lies in `deploy/` is what the code means.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use std::{fs, path::PathBuf};
 

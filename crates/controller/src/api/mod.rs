@@ -1,8 +1,9 @@
 //! The custom resources, group `pvferry.io`, version `v1alpha1`.
 
 // The derived schema wraps the types in a module of its own, where `pub` reaches nobody.
-#[allow(unreachable_pub, reason = "by the derive")]
+#[allow(unreachable_pub, clippy::duplicated_attributes, reason = "by the derive")]
 pub mod migration;
+#[allow(clippy::duplicated_attributes, reason = "columns have types in common")]
 pub mod progress;
 
 pub use migration::*;

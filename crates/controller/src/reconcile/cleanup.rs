@@ -86,7 +86,7 @@ async fn clean(
             gone &= remove_all::<Service>(cluster, namespace, &selector).await?;
             match migration.spec.endpoint.kind {
                 EndpointKind::Ingress => {
-                    gone &= remove_all::<Ingress>(cluster, namespace, &selector).await?
+                    gone &= remove_all::<Ingress>(cluster, namespace, &selector).await?;
                 }
                 EndpointKind::Route => {
                     for name in &names {

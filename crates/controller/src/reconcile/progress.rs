@@ -121,10 +121,10 @@ impl Step<'_> {
                 status.rate = i64::try_from(line.bytes_per_second).unwrap_or(i64::MAX);
             }
         }
-        if let (Some(line), Some(told)) = (line, told.as_object_mut()) {
-            if let Value::Object(fields) = line.fields() {
-                told.extend(fields);
-            }
+        if let (Some(line), Some(told)) = (line, told.as_object_mut())
+            && let Value::Object(fields) = line.fields()
+        {
+            told.extend(fields);
         }
         if told.as_object().is_some_and(|told| !told.is_empty()) {
             self.tell(volume, told).await?;

@@ -9,6 +9,8 @@
 //! Volumes are directories of this machine, which is the node. Each test has namespaces and a controller of its own, which acts with
 //! the rights of the role in `deploy/` and no more.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
 mod alone;
 mod failures;
 mod many;
