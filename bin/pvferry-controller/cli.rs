@@ -27,6 +27,10 @@ pub(crate) struct RunArgs {
     /// Image of the transfer pods, where a migration names none
     #[arg(long, value_name = "IMAGE", env = "PVFERRY_IMAGE")]
     pub(crate) image: String,
+    /// Let migrations choose images, pull secrets, tolerations, priority and annotations of endpoints: whoever may make
+    /// a migration can then run what they like in any namespace
+    #[arg(long)]
+    pub(crate) open: bool,
     /// Migrations of this namespace only
     #[arg(long, value_name = "NAMESPACE")]
     pub(crate) namespace: Option<String>,

@@ -67,7 +67,7 @@ fn rendered(args: &RenderArgs) -> Result<String, Failed> {
         })?;
     migration.metadata.uid.get_or_insert_with(|| "00000000-0000-0000-0000-000000000000".into());
     migration.metadata.namespace.get_or_insert_with(|| "default".into());
-    let defaults = Defaults { image: args.image.clone() };
+    let defaults = Defaults { image: args.image.clone(), open: true };
     render::render(&migration, &defaults).map_err(|why| (ExitCode::Usage, why))
 }
 
@@ -110,7 +110,7 @@ fn run(args: RunArgs, console: &Console) -> Result<(), Failed> {
         let signals = Shutdown::install().map_err(|error| start(&error))?;
         let stop = async move { signals.requested().await }.boxed().shared();
         let settings = Settings {
-            defaults: Defaults { image: args.image },
+            defaults: Defaults { image: args.image, open: args.open },
             issuer: Arc::new(issuer::ThrowAway),
             metrics,
             lease_namespace: args.lease_namespace,

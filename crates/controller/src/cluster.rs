@@ -18,6 +18,9 @@ use crate::{
     metrics::Metrics,
 };
 
+/// How long another cluster may take for a call.
+const CALL: std::time::Duration = std::time::Duration::from_secs(30);
+
 /// One cluster.
 #[derive(Clone)]
 pub struct Cluster {
@@ -123,7 +126,7 @@ impl Cluster {
             Err(error) => {
                 let what = format!("create {} {namespace}/{name}", K::kind(&()));
                 match Error::api(what)(error) {
-                    exists if exists.is_conflict() => Ok(false),
+                    exists if exists.already_exists() => Ok(false),
                     error => Err(error),
                 }
             }
@@ -223,8 +226,11 @@ impl Clusters {
         let config = Kubeconfig::from_yaml(text).map_err(|_| invalid("is no kubeconfig".into()))?;
         refuse_helpers(&config).map_err(invalid)?;
         let config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await;
-        let config =
+        let mut config =
             config.map_err(|_| invalid("is a kubeconfig without a usable context".into()))?;
+        config.connect_timeout = Some(CALL);
+        config.read_timeout = Some(CALL);
+        config.write_timeout = Some(CALL);
         let client = Client::try_from(config)
             .map_err(|_| invalid("has credentials that cannot be used".into()))?;
         let cluster = Cluster { client, metrics: Arc::clone(&self.home.metrics) };
@@ -250,6 +256,9 @@ fn refuse_helpers(config: &Kubeconfig) -> Result<(), String> {
     for cluster in config.clusters.iter().filter_map(|named| named.cluster.as_ref()) {
         if cluster.certificate_authority.is_some() {
             return Err("names files; only an embedded certificate authority is taken".into());
+        }
+        if !cluster.server.as_deref().is_some_and(|server| server.starts_with("https://")) {
+            return Err("has a server without TLS".into());
         }
         if cluster.insecure_skip_tls_verify == Some(true) {
             return Err("does not verify the server".into());

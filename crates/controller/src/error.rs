@@ -57,6 +57,12 @@ impl Error {
         self.code() == Some(409)
     }
 
+    /// There is an object of that name. A quota that changes has the same code and another reason.
+    #[must_use]
+    pub fn already_exists(&self) -> bool {
+        self.status().is_some_and(|status| status.reason == "AlreadyExists")
+    }
+
     /// The server understood and said no: asking again changes nothing, as long as nobody changes something else.
     #[must_use]
     pub fn is_refusal(&self) -> bool {

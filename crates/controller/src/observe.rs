@@ -89,6 +89,7 @@ fn judge(volume: &str, reason: &str, exit_code: i32, report: Option<Report>) -> 
         ("Completed", Some(report)) if exit_code == 0 => {
             let agrees = report.outcome == Outcome::Completed
                 && report.exit_code == ExitCode::Ok
+                && report.digest.is_some()
                 && report.volume == volume;
             if agrees {
                 return Seen::Arrived(Box::new(report));
@@ -303,14 +304,19 @@ mod tests {
 
     #[test]
     fn success_has_one_form() {
-        let good = Report::new("a", ExitCode::Ok, "").to_json();
+        let proved = |volume: &str, code: ExitCode| {
+            let report = Report::new(volume, code, "");
+            Report { digest: Some("00".repeat(32)), ..report }.to_json()
+        };
+        let good = proved("a", ExitCode::Ok);
         assert!(matches!(ended("Completed", 0, &good), Seen::Arrived(_)));
         for (why, code, message) in [
             ("Completed", 0, ""),
             ("Completed", 0, "ok"),
             ("Completed", 0, &good[..good.len() - 1]),
-            ("Completed", 0, &Report::new("b", ExitCode::Ok, "").to_json()),
-            ("Completed", 0, &Report::new("a", ExitCode::Partial, "").to_json()),
+            ("Completed", 0, &proved("b", ExitCode::Ok)),
+            ("Completed", 0, &Report::new("a", ExitCode::Ok, "").to_json()),
+            ("Completed", 0, &proved("a", ExitCode::Partial)),
             ("Error", 0, &good),
             ("OOMKilled", 0, &good),
             ("Completed", 1, &good),

@@ -28,7 +28,7 @@ pub fn render(migration: &DirectVolumeMigration, defaults: &Defaults) -> Result<
         rest = others;
         for group in plan::group(batch, batch.len(), |_| usize::MAX) {
             number += 1;
-            let names = Names::new(migration, migration.spec.run, number);
+            let names = Names::new(migration, migration.spec.run, number, "");
             let chosen: Vec<_> = group.volumes.iter().map(|index| &volumes[*index]).collect();
             let Some(first) = chosen.first() else { continue };
             let endpoint = &migration.spec.endpoint;

@@ -30,7 +30,8 @@ fn samples_can_be_carried_out() {
         let migration: api::DirectVolumeMigration =
             serde_saphyr::from_str(&deploy(sample)).unwrap();
         assert_eq!(plan::check(&migration), Ok(()), "{sample}");
-        let pods = render::render(&migration, &Defaults { image: "pvferry:1".into() }).unwrap();
+        let pods = render::render(&migration, &Defaults { image: "pvferry:1".into(), open: false })
+            .unwrap();
         assert_eq!(pods.matches("kind: Pod").count(), 2, "{sample}: a source and a destination");
         assert!(!pods.contains("serviceAccountName") && !pods.contains("PRIVATE KEY"));
     }

@@ -32,8 +32,8 @@ use super::VolumePhase;
     printcolumn(name = "Message", type_ = "string", json_path = ".status.message", priority = 1)
 )]
 #[x_kube(
-    validation = Rule::new("self.source == oldSelf.source && self.destination == oldSelf.destination")
-        .message("source and destination cannot be changed; make another migration"),
+    validation = Rule::new("self.source == oldSelf.source && self.destination == oldSelf.destination && self.endpoint == oldSelf.endpoint")
+        .message("source, destination and endpoint cannot be changed; make another migration"),
     validation = Rule::new("(has(self.source.cluster) == has(self.destination.cluster) && (!has(self.source.cluster) || (self.source.cluster.kubeconfigSecret == self.destination.cluster.kubeconfigSecret && self.source.cluster.key == self.destination.cluster.key))) || self.endpoint.type != 'ClusterIP'")
         .message("a ClusterIP is not reached from another cluster: choose NodePort, LoadBalancer, Ingress or Route"),
     validation = Rule::new("self.volumes == oldSelf.volumes")
@@ -446,6 +446,9 @@ impl Phase {
 pub struct ActiveTransfer {
     /// Its number within the run.
     pub number: i64,
+    /// What its pods bear and nobody else knows beforehand.
+    #[serde(default)]
+    pub token: String,
     /// Indices of its volumes in the specification.
     pub volumes: Vec<usize>,
     /// The node that the source pod is bound to, because a volume is in use there.

@@ -11,19 +11,27 @@ pub struct Names {
     uid: String,
     migration: String,
     transfer: String,
+    token: String,
 }
 
 impl Names {
-    /// Of transfer `number` in run `run` of `migration`.
+    /// Of transfer `number` in run `run` of `migration`, whose pods bear `token`.
     #[must_use]
-    pub fn new(migration: &DirectVolumeMigration, run: i64, number: i64) -> Self {
+    pub fn new(migration: &DirectVolumeMigration, run: i64, number: i64, token: &str) -> Self {
         let name = migration.metadata.name.clone().unwrap_or_default();
         let uid = migration.metadata.uid.clone().unwrap_or_default();
         let short: String = uid.chars().filter(char::is_ascii_alphanumeric).take(8).collect();
         let head = name.replace('.', "-");
-        let head = head.get(..32).unwrap_or(&head).trim_end_matches('-');
+        // The name of a Service begins with a letter, and has 63 characters with whatever a run and its transfers count to.
+        let head = head.get(..14).unwrap_or(&head).trim_end_matches('-');
         let transfer = format!("{run}-{number}");
-        Self { base: format!("{head}-{short}-{transfer}"), uid, migration: name, transfer }
+        Self {
+            base: format!("pv-{head}-{short}-{transfer}"),
+            uid,
+            migration: name,
+            transfer,
+            token: token.to_owned(),
+        }
     }
 
     /// The source pod.
@@ -44,6 +52,9 @@ impl Names {
         let mut labels = labels(&self.uid);
         labels.insert("pvferry.io/transfer".into(), self.transfer.clone());
         labels.insert("pvferry.io/role".into(), role.into());
+        if !self.token.is_empty() {
+            labels.insert("pvferry.io/token".into(), self.token.clone());
+        }
         labels
     }
 

@@ -26,6 +26,8 @@ use crate::{
 pub struct Defaults {
     /// The image of the data plane.
     pub image: String,
+    /// Migrations may choose images, what they are pulled with, tolerations, priority, and annotations of endpoints.
+    pub open: bool,
 }
 
 const IDENTITY: &str = "/identity";
@@ -133,7 +135,8 @@ fn sync(spec: &DirectVolumeMigrationSpec, defaults: &Defaults, volume: &Planned)
         }
     }
     for pattern in &transfer.exclude {
-        args.push(format!("--exclude={pattern}"));
+        // The kubelet would take a dollar for the beginning of a variable.
+        args.push(format!("--exclude={}", pattern.replace('$', "$$")));
     }
     if let Some(rate) = &transfer.bandwidth {
         args.push(format!("--bwlimit={rate}"));

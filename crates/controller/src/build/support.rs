@@ -129,8 +129,8 @@ pub fn target_claim(
             namespace: Some(volume.target.namespace.clone()),
             labels: Some({
                 // What the application selects by comes along.
-                let mut all = source.metadata.labels.clone().unwrap_or_default();
-                all.extend(labels(&uid));
+                let mut all = labels(&uid);
+                all.extend(source.metadata.labels.clone().unwrap_or_default());
                 all
             }),
             ..ObjectMeta::default()

@@ -79,6 +79,7 @@ impl Step<'_> {
             }
             self.status.transfers.push(ActiveTransfer {
                 number: self.status.transfers_begun,
+                token: token()?,
                 volumes: group.volumes,
                 node: group.node,
                 begun: Some(Time(self.now)),
@@ -127,4 +128,14 @@ impl Step<'_> {
 
 fn count(number: i32) -> usize {
     usize::try_from(number).unwrap_or(0)
+}
+
+/// Something that nobody can know beforehand.
+fn token() -> Result<String> {
+    let mut bytes = [0; 16];
+    let flags = rustix::rand::GetRandomFlags::empty();
+    match rustix::rand::getrandom(&mut bytes, flags) {
+        Ok(16) => Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect()),
+        _ => Err(Error::SetUp("the kernel gives no random bytes".into())),
+    }
 }

@@ -12,13 +12,14 @@ use k8s_openapi::{
 };
 use kube::{ResourceExt as _, runtime::controller::Action};
 
-use super::{AGAIN, Context, FINALIZER, Step, clusters, conditions, set_finalizers};
+use super::{AGAIN, Context, FINALIZER, Step, conditions, set_finalizers};
 use crate::{
     api::{DirectVolumeMigration, EndpointKind, Phase, VolumePhase},
     build,
     cluster::{Cluster, Kind},
     error::Result,
-    observe, plan,
+    observe,
+    plan::{self, Planned},
 };
 
 /// Seconds after which a migration goes though a cluster cannot be cleaned up.
@@ -32,6 +33,12 @@ impl Step<'_> {
         self.status.transfers.clear();
         self.status.ended = Some(Time(self.now));
         let all = self.status.volumes.len();
+        let known = self.volumes.iter().map(|volume| volume.claim.to_string());
+        if all == 0 || !known.eq(self.status.volumes.iter().map(|volume| volume.claim.clone())) {
+            let message = "the status does not tell of the volumes of the specification";
+            self.condition(conditions::SUCCEEDED, Some(false), "StatusUnfit", message);
+            return Ok(self.enter(Phase::Failed, message));
+        }
         let failed: Vec<_> =
             self.status.volumes.iter().filter(|v| v.phase != VolumePhase::Succeeded).collect();
         let Some(first) = failed.first() else {
@@ -59,43 +66,51 @@ impl Step<'_> {
     }
 }
 
-/// Removes everything that bears the migration's labels; true once it is gone.
+/// Removes everything that bears the migration's labels; true once it is gone. What one cluster refuses does not keep the other
+/// from being cleaned.
 async fn clean(
     migration: &DirectVolumeMigration,
     source: &Cluster,
     destination: &Cluster,
 ) -> Result<bool> {
+    let near = clean_end(migration, source, |volume| &volume.claim.namespace).await;
+    let far = clean_end(migration, destination, |volume| &volume.target.namespace).await;
+    Ok(near? & far?)
+}
+
+async fn clean_end(
+    migration: &DirectVolumeMigration,
+    cluster: &Cluster,
+    namespace: impl Fn(&Planned) -> &String,
+) -> Result<bool> {
     let selector = build::selector(&migration.uid().unwrap_or_default());
     let volumes = plan::volumes(&migration.spec);
-    let near: BTreeSet<_> = volumes.iter().map(|v| &*v.claim.namespace).collect();
-    let far: BTreeSet<_> = volumes.iter().map(|v| &*v.target.namespace).collect();
+    let namespaces: BTreeSet<_> = volumes.iter().map(namespace).collect();
     let status = migration.status.clone().unwrap_or_default();
     let names: Vec<_> = (1..=status.transfers_begun)
-        .map(|number| build::Names::new(migration, status.run, number))
+        .map(|number| build::Names::new(migration, status.run, number, ""))
         .collect();
     let mut gone = true;
-    for (cluster, namespaces) in [(source, near), (destination, far)] {
-        for namespace in namespaces {
-            gone &= remove_all::<Pod>(cluster, namespace, &selector).await?;
-            for name in &names {
-                // By name: to list Secrets is to read them.
-                cluster.delete::<Secret>(namespace, &name.source()).await?;
-                cluster.delete::<Secret>(namespace, &name.destination()).await?;
+    for namespace in namespaces {
+        gone &= remove_all::<Pod>(cluster, namespace, &selector).await?;
+        for name in &names {
+            // By name: to list Secrets is to read them.
+            cluster.delete::<Secret>(namespace, &name.source()).await?;
+            cluster.delete::<Secret>(namespace, &name.destination()).await?;
+        }
+        gone &= remove_all::<NetworkPolicy>(cluster, namespace, &selector).await?;
+        gone &= remove_all::<Service>(cluster, namespace, &selector).await?;
+        match migration.spec.endpoint.kind {
+            EndpointKind::Ingress => {
+                gone &= remove_all::<Ingress>(cluster, namespace, &selector).await?;
             }
-            gone &= remove_all::<NetworkPolicy>(cluster, namespace, &selector).await?;
-            gone &= remove_all::<Service>(cluster, namespace, &selector).await?;
-            match migration.spec.endpoint.kind {
-                EndpointKind::Ingress => {
-                    gone &= remove_all::<Ingress>(cluster, namespace, &selector).await?;
+            EndpointKind::Route => {
+                for name in &names {
+                    let kind = build::route_resource();
+                    cluster.delete_dynamic(namespace, &name.destination(), &kind).await?;
                 }
-                EndpointKind::Route => {
-                    for name in &names {
-                        let kind = build::route_resource();
-                        cluster.delete_dynamic(namespace, &name.destination(), &kind).await?;
-                    }
-                }
-                _ => {}
             }
+            _ => {}
         }
     }
     Ok(gone)
@@ -118,10 +133,18 @@ pub(super) async fn finalize(
     if !held.iter().any(|held| held == FINALIZER) {
         return Ok(Action::await_change());
     }
-    let cleaned = match clusters(context, &migration).await {
-        Ok((source, destination)) => clean(&migration, &source, &destination).await,
+    // Each end by itself: where one cannot be found any more, the keys at the other go all the same.
+    let spec = &migration.spec;
+    let home = migration.namespace().unwrap_or_default();
+    let near = match context.clusters.find(&home, spec.source.cluster.as_ref()).await {
+        Ok(cluster) => clean_end(&migration, &cluster, |volume| &volume.claim.namespace).await,
         Err(error) => Err(error),
     };
+    let far = match context.clusters.find(&home, spec.destination.cluster.as_ref()).await {
+        Ok(cluster) => clean_end(&migration, &cluster, |volume| &volume.target.namespace).await,
+        Err(error) => Err(error),
+    };
+    let cleaned = near.and_then(|near| far.map(|far| near & far));
     let since = migration.metadata.deletion_timestamp.as_ref();
     let late =
         since.is_some_and(|since| observe::seconds_since(since, Timestamp::now()) > DEADLINE);

@@ -205,6 +205,17 @@ impl Step<'_> {
     async fn take(&mut self) -> Result<Action> {
         let spec = &self.migration.spec;
         let wanted = spec.run != self.status.run || spec.mode != self.status.mode;
+        if spec.mode == Mode::Rollback && self.status.mode != Mode::Rollback {
+            match self.status.phase {
+                // Whoever wants the application back does not wait for what does not come to an end.
+                Phase::Preparing | Phase::Quiescing => return self.begin_run().await,
+                Phase::Transferring => {
+                    self.fail_run("RolledBack", "a rollback was asked for");
+                    return Ok(self.enter(Phase::CleaningUp, "a rollback was asked for"));
+                }
+                _ => {}
+            }
+        }
         match self.status.phase {
             phase if phase == Phase::Pending || (phase.is_final() && wanted) => {
                 self.begin_run().await
@@ -315,8 +326,7 @@ impl Step<'_> {
     }
 
     fn quiesces(&self) -> bool {
-        self.migration.spec.mode == Mode::Cutover
-            && self.migration.spec.quiesce == Quiesce::ScaleToZero
+        self.status.mode == Mode::Cutover && self.migration.spec.quiesce == Quiesce::ScaleToZero
     }
 }
 

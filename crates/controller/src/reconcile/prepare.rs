@@ -26,6 +26,7 @@ impl Step<'_> {
             return self.roll_back().await;
         }
         plan::check(&self.migration).map_err(|why| Error::Invalid("SpecInvalid", why))?;
+        self.check_permission()?;
         self.check_namespaces().await?;
         // All are looked at before the first is made.
         let mut missing = Vec::new();
@@ -36,7 +37,6 @@ impl Step<'_> {
                 missing.push((volume.clone(), source));
             }
         }
-        let cutover = self.migration.spec.mode == Mode::Cutover;
         self.check_use_of_targets().await?;
         self.condition(conditions::VALIDATED, Some(true), "Valid", "all claims can be moved");
         for (volume, source) in missing {
@@ -48,10 +48,31 @@ impl Step<'_> {
         }
         self.make_progresses().await?;
         self.condition(conditions::PREPARED, Some(true), "Prepared", "all targets are there");
-        if cutover && self.quiesces() {
+        if self.quiesces() {
             return Ok(self.enter(Phase::Quiescing, "stopping workloads at the source"));
         }
         Ok(self.enter(Phase::Transferring, "volumes are on their way"))
+    }
+
+    /// The controller makes pods in any namespace, as root: what runs in them is not for whoever may make a migration to choose.
+    fn check_permission(&self) -> Result<()> {
+        let (pods, endpoint) = (&self.migration.spec.pods, &self.migration.spec.endpoint);
+        let chosen = [
+            ("pods.image", pods.image.is_some()),
+            ("pods.imagePullSecrets", !pods.image_pull_secrets.is_empty()),
+            ("pods.tolerations", !pods.tolerations.is_empty()),
+            ("pods.priorityClassName", pods.priority_class_name.is_some()),
+            ("endpoint.annotations", !endpoint.annotations.is_empty()),
+        ];
+        match chosen.iter().find(|(_, chosen)| *chosen && !self.context.defaults.open) {
+            None => Ok(()),
+            Some((field, _)) => {
+                let what = format!(
+                    "{field} is not for a migration to choose: the controller runs without --open"
+                );
+                Err(Error::Invalid("NotPermitted", what))
+            }
+        }
     }
 
     async fn check_namespaces(&self) -> Result<()> {

@@ -76,8 +76,10 @@ impl Step<'_> {
 
     fn progress_name(&self, volume: &Planned) -> String {
         let migration = self.migration.name_any();
-        let head = migration.get(..180).unwrap_or(&migration);
-        format!("{head}-{}", volume.name)
+        let head = migration.get(..160).unwrap_or(&migration);
+        // Two migrations could come to the same name otherwise, and a new one of an old name to that of the old one.
+        let uid: String = self.migration.uid().unwrap_or_default().chars().take(8).collect();
+        format!("{head}-{uid}-{}", volume.name)
     }
 
     /// Writes fields of the status of a volume's resource.

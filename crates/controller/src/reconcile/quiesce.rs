@@ -103,11 +103,17 @@ impl Step<'_> {
     async fn stop<K: Workload>(&self, namespace: &str, claims: &BTreeSet<&str>) -> Result<()> {
         let workloads: Vec<K> = self.source.list(Some(namespace), "").await?;
         for workload in workloads.iter().filter(|w| w.replicas() > 0 && w.mounts(claims)) {
+            // Who was scaled up again by somebody keeps what it had at first.
+            let annotations = workload.annotations();
+            let known = annotations
+                .get(REPLICAS)
+                .filter(|_| annotations.get(QUIESCED_BY) == self.migration.uid().as_ref());
+            let had = known.cloned().unwrap_or_else(|| workload.replicas().to_string());
             let patch = json!({
                 "metadata": {
                     "resourceVersion": workload.resource_version(),
                     "annotations": {
-                        REPLICAS: workload.replicas().to_string(),
+                        REPLICAS: had,
                         QUIESCED_BY: self.migration.uid(),
                     },
                 },

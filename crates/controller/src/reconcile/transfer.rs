@@ -43,9 +43,15 @@ impl Step<'_> {
             let chosen = transfer.volumes.iter().filter_map(|i| self.volumes.get(*i).cloned());
             let mut current = Current {
                 volumes: chosen.collect(),
-                names: Names::new(&self.migration, self.status.run, transfer.number),
+                names: Names::new(
+                    &self.migration,
+                    self.status.run,
+                    transfer.number,
+                    &transfer.token,
+                ),
                 transfer,
             };
+            let ending = current.transfer.ending;
             let outcome = self.advance(&mut current).await;
             if let Err(error) = &outcome {
                 self.refused(&mut current, error).await;
@@ -54,7 +60,10 @@ impl Step<'_> {
                 *place = current.transfer;
             }
             match outcome {
-                Err(error) if !error.is_refusal() && !matches!(error, Error::Invalid(..)) => {
+                // What cannot be removed is nobody's failure, and has to be told.
+                Err(error)
+                    if ending || !(error.is_refusal() || matches!(error, Error::Invalid(..))) =>
+                {
                     return Err(error);
                 }
                 _ => {}
@@ -98,10 +107,18 @@ impl Step<'_> {
             }
             return self.make_destination(current).await;
         };
+        if !is_ours(&server, &current.names, "destination") {
+            self.fail_all(current, &not_ours(&server)).await;
+            return Ok(());
+        }
         current.transfer.destination_made = true;
         let name = current.names.source();
         let client: Option<Pod> = self.source.get(current.source_namespace(), &name).await?;
         match client {
+            Some(client) if !is_ours(&client, &current.names, "source") => {
+                self.fail_all(current, &not_ours(&client)).await;
+                Ok(())
+            }
             Some(client) => {
                 current.transfer.source_made = true;
                 self.watch(current, &client, &server).await
@@ -149,10 +166,14 @@ impl Step<'_> {
         self.destination.delete::<Secret>(far, &names.destination()).await?;
         let made = self.context.issuer.issue(&uid).map_err(Error::Identity)?;
         let secret = build::identity_secret(names, "source", near, home, &made.source);
-        self.source.create(&secret).await?;
+        let mut alone = self.source.create(&secret).await?;
         let secret = build::identity_secret(names, "destination", far, home, &made.destination);
-        self.destination.create(&secret).await?;
-        Ok(())
+        alone &= self.destination.create(&secret).await?;
+        if alone {
+            return Ok(());
+        }
+        let what = "somebody else makes identities for the same transfer".to_owned();
+        Err(Error::Waiting("IdentitiesTaken", what))
     }
 
     async fn make_source(&mut self, current: &mut Current, server: &Pod) -> Result<()> {
@@ -273,4 +294,15 @@ impl Step<'_> {
         let phase = self.status.volumes.get(index).map(|volume| volume.phase);
         matches!(phase, Some(VolumePhase::Starting | VolumePhase::Running))
     }
+}
+
+/// Whether a pod was made by this try: by a label that nobody could know before.
+fn is_ours(pod: &Pod, names: &Names, role: &str) -> bool {
+    let has = pod.labels();
+    names.labels(role).iter().all(|(key, value)| has.get(key) == Some(value))
+}
+
+fn not_ours(pod: &Pod) -> Failure {
+    let what = format!("the pod {} was made by somebody else", pod.name_any());
+    Failure::new("PodNotOurs", what, false)
 }

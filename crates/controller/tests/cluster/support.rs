@@ -186,6 +186,7 @@ impl Place {
                 &self.home,
                 "--image",
                 &image(),
+                "--open",
             ])
             .env("KUBECONFIG", &self.impersonating)
             .env("RUST_LOG", "debug,hyper=info,tower=info,rustls=info,kube=info")
