@@ -1,8 +1,9 @@
 //! The command line.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use pod::Listen;
 
 /// Schedules transfer pods and tells their story in custom resources
 #[derive(Debug, Parser)]
@@ -34,15 +35,18 @@ pub(crate) struct RunArgs {
     /// Migrations of this namespace only
     #[arg(long, value_name = "NAMESPACE")]
     pub(crate) namespace: Option<String>,
+    /// Volumes that are moved at a time, over all migrations; no limit but theirs where nothing is said
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) parallel: Option<u16>,
     /// Elect a leader by a Lease in this namespace; without it, this must be the only instance
     #[arg(long, value_name = "NAMESPACE", env = "PVFERRY_LEASE_NAMESPACE")]
     pub(crate) lease_namespace: Option<String>,
     /// Name of this instance, as the Lease and Events show it
     #[arg(long, value_name = "NAME", env = "HOSTNAME")]
     pub(crate) instance: Option<String>,
-    /// Serve Prometheus metrics, /healthz and /readyz on this address
-    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:9090")]
-    pub(crate) metrics: SocketAddr,
+    /// Serve Prometheus metrics, /healthz and /readyz here: ADDR:PORT, or :PORT for every address
+    #[arg(long, value_name = "ADDR", default_value = ":9090")]
+    pub(crate) metrics: Listen,
     /// Log as JSON
     #[arg(long)]
     pub(crate) log_json: bool,

@@ -103,7 +103,7 @@ fn run(args: RunArgs, console: &Console) -> Result<(), Failed> {
     runtime.block_on(async {
         let readiness = Readiness::default();
         let metrics = Arc::new(Metrics::default());
-        let listener = tokio::net::TcpListener::bind(args.metrics).await.map_err(|error| {
+        let listener = args.metrics.bind().await.map_err(|error| {
             start(&format!("cannot serve metrics on {}: {error}", args.metrics))
         })?;
         tokio::spawn(serve(listener, Arc::new(Shown(Arc::clone(&metrics))), readiness.clone()));
@@ -116,6 +116,7 @@ fn run(args: RunArgs, console: &Console) -> Result<(), Failed> {
             lease_namespace: args.lease_namespace,
             instance: args.instance.unwrap_or_else(|| format!("pid-{}", std::process::id())),
             namespace: args.namespace,
+            parallel: args.parallel.map(usize::from),
         };
         controller::run(settings, || readiness.set(true), stop).await.map_err(|error| start(&error))
     })

@@ -7,7 +7,7 @@ use clap::{
     ArgAction, ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand,
     ValueEnum, builder::styling,
 };
-use pod::VolumeName;
+use pod::{Listen, VolumeName};
 use tunnel::{Endpoint, Target};
 use wire::{FilterAction, FilterRule};
 
@@ -24,9 +24,9 @@ pub(crate) struct Cli {
     #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
     pub(crate) log_format: LogFormat,
 
-    /// Serve Prometheus metrics, /healthz and /readyz on this address
+    /// Serve Prometheus metrics, /healthz and /readyz here: ADDR:PORT, or :PORT for every address
     #[arg(long, global = true, value_name = "ADDR")]
-    pub(crate) metrics: Option<std::net::SocketAddr>,
+    pub(crate) metrics: Option<Listen>,
 
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -256,9 +256,9 @@ pub(crate) struct TunnelArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
-    /// Where TLS connections are taken: ADDR:PORT
+    /// Where TLS connections are taken: ADDR:PORT, or :PORT for every address
     #[arg(long, value_name = "ADDR")]
-    pub(crate) listen: String,
+    pub(crate) listen: Listen,
 
     /// Directory with ca.crt, tls.crt and tls.key; read again when they rotate
     #[arg(long, value_name = "DIR")]

@@ -1,8 +1,8 @@
 //! What every command needs before it begins: limits, logs, metrics.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::sync::Arc;
 
-use pod::ExitCode;
+use pod::{ExitCode, Listen};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use telemetry::{
     Console, logging,
@@ -44,10 +44,10 @@ pub(crate) fn begin(format: LogFormat, default: &str) -> Result<Surroundings, Fa
 /// Starts the metrics server where an address is given.
 pub(crate) async fn serve_metrics(
     surroundings: &Surroundings,
-    address: Option<SocketAddr>,
+    address: Option<Listen>,
 ) -> Result<(), Failure> {
     let Some(address) = address else { return Ok(()) };
-    let listener = tokio::net::TcpListener::bind(address).await.map_err(|error| {
+    let listener = address.bind().await.map_err(|error| {
         Failure::new(ExitCode::StartUp, format!("cannot serve metrics on {address}: {error}"))
     })?;
     let (shown, readiness) = (Arc::clone(&surroundings.metrics), surroundings.readiness.clone());

@@ -12,7 +12,7 @@ use pod::{ExitCode, Report, Shutdown};
 use session::{Cancel, Context, Monitor, Progress, Received, server::Incoming, server::Server};
 use telemetry::metrics;
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     sync::{Notify, Semaphore},
     time::{Instant, timeout_at},
 };
@@ -83,7 +83,7 @@ async fn serve(
         io_timeout: args.timeout,
         metrics: Arc::clone(&surroundings.metrics),
     });
-    let listener = TcpListener::bind(&args.listen).await.map_err(|error| {
+    let listener = args.listen.bind().await.map_err(|error| {
         Failure::new(ExitCode::Socket, format!("cannot listen on {}: {error}", args.listen))
     })?;
     if let Ok(address) = listener.local_addr() {

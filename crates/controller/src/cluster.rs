@@ -21,6 +21,9 @@ use crate::{
 /// How long another cluster may take for a call.
 const CALL: std::time::Duration = std::time::Duration::from_secs(30);
 
+/// Other clusters whose connections are kept.
+const OTHERS: usize = 64;
+
 /// One cluster.
 #[derive(Clone)]
 pub struct Cluster {
@@ -133,16 +136,16 @@ impl Cluster {
         }
     }
 
-    /// Removes the object; `true` once it is gone.
+    /// Removes the object: what is there of it until it is gone, `None` from then on.
     ///
     /// # Errors
     /// [`Error::Api`].
-    pub async fn delete<K: Kind>(&self, namespace: &str, name: &str) -> Result<bool> {
+    pub async fn delete<K: Kind>(&self, namespace: &str, name: &str) -> Result<Option<K>> {
         let what = format!("delete {} {namespace}/{name}", K::kind(&()));
         match self.api::<K>(namespace).delete(name, &DeleteParams::background()).await {
-            Ok(outcome) => Ok(outcome.is_right()),
+            Ok(outcome) => Ok(outcome.left()),
             Err(error) => match Error::api(what)(error) {
-                gone if gone.code() == Some(404) => Ok(true),
+                gone if gone.code() == Some(404) => Ok(None),
                 error => Err(error),
             },
         }
@@ -234,7 +237,12 @@ impl Clusters {
         let client = Client::try_from(config)
             .map_err(|_| invalid("has credentials that cannot be used".into()))?;
         let cluster = Cluster { client, metrics: Arc::clone(&self.home.metrics) };
-        self.others.lock().insert(key, (version, cluster.clone()));
+        let mut others = self.others.lock();
+        if others.len() >= OTHERS {
+            others.clear();
+        }
+        others.insert(key, (version, cluster.clone()));
+        drop(others);
         Ok(cluster)
     }
 }
@@ -259,6 +267,9 @@ fn refuse_helpers(config: &Kubeconfig) -> Result<(), String> {
         }
         if !cluster.server.as_deref().is_some_and(|server| server.starts_with("https://")) {
             return Err("has a server without TLS".into());
+        }
+        if cluster.proxy_url.is_some() {
+            return Err("names a proxy, which is not taken".into());
         }
         if cluster.insecure_skip_tls_verify == Some(true) {
             return Err("does not verify the server".into());

@@ -91,9 +91,16 @@ impl Error {
 /// What the server said, without the wrapping.
 fn told(error: &kube::Error) -> String {
     match error {
-        kube::Error::Api(status) => status.message.clone(),
-        other => other.to_string(),
+        kube::Error::Api(status) => clip(status.message.clone()),
+        other => clip(other.to_string()),
     }
+}
+
+/// As much of a text as an event takes, and a status should.
+pub(crate) fn clip(mut text: String) -> String {
+    let end = text.floor_char_boundary(1000);
+    text.truncate(end);
+    text
 }
 
 /// The result of a step.

@@ -5,7 +5,7 @@ use kube::{
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
 
-use crate::{api::DirectVolumeMigration, build::MANAGER};
+use crate::{api::DirectVolumeMigration, build::MANAGER, error::clip};
 
 /// Publishes events. That one could not be published is logged, and holds nothing up.
 pub(crate) struct Events(Recorder);
@@ -31,16 +31,12 @@ impl Events {
         about: &DirectVolumeMigration,
         type_: EventType,
         reason: &str,
-        mut note: String,
+        note: String,
     ) {
-        // An event takes a kilobyte.
-        while note.len() > 1000 {
-            note.pop();
-        }
         let event = Event {
             type_,
             reason: reason.into(),
-            note: Some(note),
+            note: Some(clip(note)),
             action: "Reconcile".into(),
             secondary: None,
         };

@@ -11,7 +11,7 @@ use kube::{
     Api, Client,
     api::{Patch, PatchParams, PostParams},
 };
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use crate::build::MANAGER;
 
@@ -49,16 +49,17 @@ impl Leadership {
     pub(crate) async fn keep(&self) {
         let mut renewed = Instant::now();
         loop {
-            sleep(RENEW).await;
+            let given_up = renewed + GIVE_UP;
+            sleep_until(given_up.min(Instant::now() + RENEW)).await;
             let begun = Instant::now();
-            match timeout(RENEW, self.try_acquire()).await {
+            if begun >= given_up {
+                return;
+            }
+            match timeout_at(given_up.min(begun + RENEW), self.try_acquire()).await {
                 Ok(Ok(true)) => renewed = begun,
                 Ok(Ok(false)) => return,
                 Ok(Err(error)) => tracing::warn!("leader election: {error}"),
                 Err(_) => tracing::warn!("leader election: the API server does not answer"),
-            }
-            if renewed.elapsed() > GIVE_UP {
-                return;
             }
         }
     }

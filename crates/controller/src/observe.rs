@@ -53,19 +53,22 @@ impl Failure {
 
 /// What the sync container `name`, which moves `volume`, has come to.
 #[must_use]
-pub fn sync(pod: &Pod, name: &str, volume: &str) -> Seen {
+pub fn sync(pod: &Pod, name: &str, volume: &str, now: Timestamp) -> Seen {
     let status = container(pod, name);
     let state = status.and_then(|status| status.state.as_ref());
     if let Some(ended) = state.and_then(|state| state.terminated.as_ref()) {
         let report = ended.message.as_deref().and_then(|text| serde_json::from_str(text).ok());
         return judge(volume, ended.reason.as_deref().unwrap_or(""), ended.exit_code, report);
     }
-    if let Some(failure) = pod_failure(pod) {
-        return Seen::Failed(failure);
-    }
-    match state {
-        Some(ContainerState { running: Some(_), .. }) => Seen::Running,
-        _ => waiting(pod, state),
+    not_ended(pod, state, now)
+}
+
+/// What a container has come to that has not ended.
+fn not_ended(pod: &Pod, state: Option<&ContainerState>, now: Timestamp) -> Seen {
+    match (pod_failure(pod, now), state) {
+        (Some(failure), _) => Seen::Failed(failure),
+        (None, Some(ContainerState { running: Some(_), .. })) => Seen::Running,
+        (None, _) => waiting(pod, state),
     }
 }
 
@@ -148,8 +151,12 @@ fn word(code: Option<ExitCode>) -> &'static str {
 }
 
 /// Why a pod as a whole can come to nothing more. What its containers said before still counts.
-#[must_use]
-pub fn pod_failure(pod: &Pod) -> Option<Failure> {
+fn pod_failure(pod: &Pod, now: Timestamp) -> Option<Failure> {
+    if !is_over(pod) && is_lost(pod, now) {
+        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or("?");
+        let what = format!("the pod should have ended long ago: its node {node} does not answer");
+        return Some(Failure::new("NodeLost", what, true));
+    }
     let status = pod.status.as_ref()?;
     let message = status.message.clone().unwrap_or_default();
     let reason = status.reason.as_deref().unwrap_or("");
@@ -209,17 +216,20 @@ pub fn too_late(waited_for: &str, seconds: i64) -> Failure {
     Failure::new(reason, message, matches!(reason, "VolumeNotMounted" | "NotStarted"))
 }
 
-/// What the server of a destination pod has come to. That it ended well proves nothing; that it ended badly, or before the
-/// source did, ends the transfer.
+/// What a container has come to that volumes need beside their own: the server, or the tunnel. That it ended well proves
+/// nothing; that it ended badly ends the transfer.
 #[must_use]
-pub fn server(pod: &Pod) -> Seen {
-    let state = container(pod, crate::build::SERVE).and_then(|status| status.state.as_ref());
+pub fn support(pod: &Pod, name: &str, now: Timestamp) -> Seen {
+    let state = container(pod, name).and_then(|status| status.state.as_ref());
     if let Some(ended) = state.and_then(|state| state.terminated.as_ref()) {
         if ended.exit_code == 0 {
             return Seen::Running;
         }
         let code = u8::try_from(ended.exit_code).ok().and_then(ExitCode::from_number);
-        let message = format!("the server at the destination ended with {}", ended.exit_code);
+        let said =
+            ended.message.as_deref().and_then(|text| serde_json::from_str::<Report>(text).ok());
+        let why = said.map(|report| format!(": {}", report.reason)).unwrap_or_default();
+        let message = format!("the container {name} ended with {}{why}", ended.exit_code);
         let reason = ended.reason.clone().filter(|reason| reason != "Error");
         let retryable = code.is_none_or(ExitCode::is_retryable);
         return Seen::Failed(Failure {
@@ -227,13 +237,7 @@ pub fn server(pod: &Pod) -> Seen {
             ..Failure::new(reason.unwrap_or_else(|| word(code).into()), message, retryable)
         });
     }
-    if let Some(failure) = pod_failure(pod) {
-        return Seen::Failed(failure);
-    }
-    match state {
-        Some(ContainerState { running: Some(_), .. }) => Seen::Running,
-        _ => waiting(pod, state),
-    }
+    not_ended(pod, state, now)
 }
 
 /// True where the kubelet found the pod ready.
@@ -248,6 +252,17 @@ pub fn is_ready(pod: &Pod) -> bool {
 pub fn is_over(pod: &Pod) -> bool {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     matches!(phase, Some("Failed" | "Succeeded"))
+}
+
+/// Seconds that a pod may be there beyond the time at which it had to be gone.
+const OVERDUE: i64 = 60;
+
+/// True where a pod should be gone and is not: no kubelet says what became of it.
+#[must_use]
+pub fn is_lost(pod: &Pod, now: Timestamp) -> bool {
+    // The time of the request, with the grace period added to it.
+    let due = pod.metadata.deletion_timestamp.as_ref();
+    due.is_some_and(|due| seconds_since(due, now) > OVERDUE)
 }
 
 /// When a container began and ended.
@@ -292,7 +307,7 @@ mod tests {
                 "state": { "terminated": terminated },
             }],
         });
-        sync(&pod(status), "sync-a", "a")
+        sync(&pod(status), "sync-a", "a", Timestamp::UNIX_EPOCH)
     }
 
     fn reason(seen: &Seen) -> (&str, bool) {
@@ -344,9 +359,56 @@ mod tests {
     #[test]
     fn a_pod_that_is_no_more_is_a_failure_with_a_name() {
         let evicted = pod(serde_json::json!({ "phase": "Failed", "reason": "Evicted" }));
-        assert_eq!(reason(&sync(&evicted, "sync-a", "a")), ("Evicted", true));
+        assert_eq!(
+            reason(&sync(&evicted, "sync-a", "a", Timestamp::UNIX_EPOCH)),
+            ("Evicted", true)
+        );
         let silent = pod(serde_json::json!({ "phase": "Succeeded" }));
-        assert_eq!(reason(&sync(&silent, "sync-a", "a")), ("NoReport", true));
+        assert_eq!(
+            reason(&sync(&silent, "sync-a", "a", Timestamp::UNIX_EPOCH)),
+            ("NoReport", true)
+        );
+    }
+
+    #[test]
+    fn a_pod_that_does_not_go_has_lost_its_node() {
+        let going: Pod = serde_json::from_value(serde_json::json!({
+            "metadata": { "deletionTimestamp": "2026-01-01T00:00:30Z" },
+            "spec": { "containers": [], "nodeName": "n1" },
+            "status": { "phase": "Running", "containerStatuses": [{
+                "name": "sync-a", "image": "", "imageID": "", "ready": true, "restartCount": 0,
+                "state": { "running": {} },
+            }]},
+        }))
+        .unwrap();
+        let at = |text: &str| sync(&going, "sync-a", "a", text.parse().unwrap());
+        assert_eq!(at("2026-01-01T00:00:00Z"), Seen::Running);
+        assert_eq!(at("2026-01-01T00:01:30Z"), Seen::Running);
+        let late = at("2026-01-01T00:01:31Z");
+        assert_eq!(reason(&late), ("NodeLost", true));
+        assert!(matches!(&late, Seen::Failed(failure) if failure.message.contains("n1")));
+    }
+
+    #[test]
+    fn a_tunnel_or_a_server_ends_a_transfer_when_it_ends_badly() {
+        let ended = |code: i32, message: &str| {
+            support(
+                &pod(serde_json::json!({ "phase": "Running", "containerStatuses": [{
+                    "name": "tunnel", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+                    "state": { "terminated": { "exitCode": code, "reason": "Error", "message": message } },
+                }]})),
+                "tunnel",
+                Timestamp::UNIX_EPOCH,
+            )
+        };
+        assert_eq!(ended(0, ""), Seen::Running);
+        assert_eq!(reason(&ended(1, "")), ("UsageError", false));
+        let report = Report::new("tunnel", ExitCode::Socket, "no room").to_json();
+        let failed = ended(10, &report);
+        assert!(
+            matches!(&failed, Seen::Failed(failure) if failure.message.ends_with("with 10: no room")),
+            "{failed:?}"
+        );
     }
 
     #[test]

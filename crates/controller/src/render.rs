@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::{
     api::DirectVolumeMigration,
-    build::{self, Address, Defaults, Names},
+    build::{self, Address, Defaults, Names, Role},
     plan,
 };
 
@@ -34,7 +34,7 @@ pub fn render(migration: &DirectVolumeMigration, defaults: &Defaults) -> Result<
             let endpoint = &migration.spec.endpoint;
             let address = Address {
                 host: endpoint.host.clone().unwrap_or_else(|| {
-                    format!("{}.{}.svc", names.destination(), first.target.namespace)
+                    format!("{}.{}.svc", names.of(Role::Destination), first.target.namespace)
                 }),
                 port: endpoint.port.unwrap_or(build::PORT),
             };

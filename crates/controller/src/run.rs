@@ -11,14 +11,14 @@ use kube::{
 
 use crate::{
     api::DirectVolumeMigration,
-    build::{Defaults, MANAGER},
+    build::{Defaults, MANAGER, MIGRATION},
     cluster::{Cluster, Clusters},
     error::{Error, Result},
     events::Events,
     identity::Issuer,
     leader::Leadership,
     metrics::Metrics,
-    reconcile::{Context, after_error, reconcile},
+    reconcile::{Context, Moving, after_error, reconcile},
 };
 
 /// Migrations that are stepped at a time.
@@ -40,6 +40,8 @@ pub struct Settings {
     pub instance: String,
     /// Migrations of this namespace only.
     pub namespace: Option<String>,
+    /// Volumes that are moved at a time, over all migrations.
+    pub parallel: Option<usize>,
 }
 
 /// Runs until `stop`.
@@ -97,6 +99,7 @@ async fn work(
         defaults: settings.defaults.clone(),
         metrics: Arc::clone(&settings.metrics),
         events: Events::new(client.clone(), settings.instance.clone()),
+        moving: Moving::new(settings.parallel),
     });
     let only = settings.namespace.clone();
     let ours =
@@ -120,7 +123,7 @@ async fn work(
 
 /// The migration that a pod of ours belongs to, by its annotation.
 fn migration_of(pod: &Pod) -> Option<ObjectRef<DirectVolumeMigration>> {
-    let annotation = pod.annotations().get("pvferry.io/migration")?;
+    let annotation = pod.annotations().get(MIGRATION)?;
     let (namespace, name) = annotation.split_once('/')?;
     Some(ObjectRef::new(name).within(namespace))
 }

@@ -6,6 +6,7 @@
 //! * [`status`]: what the tunnel tells the sync containers of its pod while it runs.
 //! * [`gate`], [`backoff`]: waiting for the other end, with a reason when it does not come.
 //! * [`signals`]: a request to stop, as a token that every task can hold.
+//! * [`listen`]: an address, or every address of whatever family the cluster has.
 //! * [`idle`]: when a tunnel that nobody uses any more gives up.
 //!
 //! The crate knows no volume, no TLS and no Kubernetes API. It reads no environment: the names in
@@ -16,6 +17,7 @@ pub mod backoff;
 pub mod exit;
 pub mod gate;
 pub mod idle;
+pub mod listen;
 pub mod marker;
 pub mod report;
 pub mod signals;
@@ -28,6 +30,7 @@ mod file;
 pub use error::Error;
 pub use exit::ExitCode;
 pub use gate::{GaveUp, NotReady, Reason};
+pub use listen::Listen;
 pub use marker::VolumeName;
 pub use report::{EntryError, Outcome, Report};
 pub use signals::Shutdown;

@@ -5,9 +5,11 @@
 pub mod migration;
 #[allow(clippy::duplicated_attributes, reason = "columns have types in common")]
 pub mod progress;
+mod status;
 
 pub use migration::*;
 pub use progress::*;
+pub use status::*;
 
 use kube::CustomResourceExt as _;
 

@@ -1,6 +1,6 @@
 //! What is in front of a destination pod, and how it is reached from the source.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr};
+use std::{fmt, net::IpAddr};
 
 use k8s_openapi::{
     api::{
@@ -15,7 +15,7 @@ use k8s_openapi::{
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind};
 use serde_json::json;
 
-use super::{Names, PORT};
+use super::{Names, PORT, Role};
 use crate::api::{DirectVolumeMigration, EndpointKind};
 
 /// Where a source connects to.
@@ -61,20 +61,12 @@ pub fn endpoint_objects(
     namespace: &str,
 ) -> EndpointObjects {
     let endpoint = &migration.spec.endpoint;
-    let home = migration.metadata.namespace.clone().unwrap_or_default();
-    let mut annotations = names.annotations(&home);
-    annotations.extend(endpoint.annotations.clone());
-    let metadata = ObjectMeta {
-        name: Some(names.destination()),
-        namespace: Some(namespace.to_owned()),
-        labels: Some(names.labels("destination")),
-        annotations: Some(annotations),
-        ..ObjectMeta::default()
-    };
+    let mut metadata = names.metadata(Role::Destination, namespace);
+    metadata.annotations.get_or_insert_default().extend(endpoint.annotations.clone());
     let service = Service {
         metadata: metadata.clone(),
         spec: Some(ServiceSpec {
-            selector: Some(names.labels("destination")),
+            selector: Some(names.labels(Role::Destination)),
             type_: Some(
                 match endpoint.kind {
                     EndpointKind::NodePort => "NodePort",
@@ -97,10 +89,11 @@ pub fn endpoint_objects(
         status: None,
     };
     let host = endpoint.host.clone().unwrap_or_default();
-    let ingress = (endpoint.kind == EndpointKind::Ingress)
-        .then(|| ingress(metadata.clone(), endpoint.class.clone(), &host, &names.destination()));
+    let ingress = (endpoint.kind == EndpointKind::Ingress).then(|| {
+        ingress(metadata.clone(), endpoint.class.clone(), &host, &names.of(Role::Destination))
+    });
     let route = (endpoint.kind == EndpointKind::Route)
-        .then(|| route(&metadata, &host, &names.destination()));
+        .then(|| route(&metadata, &host, &names.of(Role::Destination)));
     EndpointObjects { service, ingress, route }
 }
 
@@ -111,7 +104,7 @@ fn ingress(mut metadata: ObjectMeta, class: Option<String>, host: &str, service:
         ("nginx.ingress.kubernetes.io/backend-protocol", "HTTPS"),
         ("haproxy.org/ssl-passthrough", "true"),
     ];
-    let annotations = metadata.annotations.get_or_insert_with(BTreeMap::new);
+    let annotations = metadata.annotations.get_or_insert_default();
     for (key, value) in known {
         annotations.entry(key.into()).or_insert_with(|| value.into());
     }

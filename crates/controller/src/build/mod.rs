@@ -6,7 +6,7 @@ mod pods;
 mod support;
 
 pub use endpoint::{Address, EndpointObjects, endpoint_objects, reached, route_resource};
-pub use names::{Names, labels, selector};
+pub use names::{MIGRATION, Names, Role, labels, others, selector};
 pub use pods::{Defaults, destination_pod, source_pod, sync_container};
 pub use support::{bytes, capacity, identity_secret, network_policy, target_claim};
 

@@ -2,13 +2,34 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
 use crate::api::DirectVolumeMigration;
+
+/// An end of a transfer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Sends.
+    Source,
+    /// Receives.
+    Destination,
+}
+
+impl Role {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Source => "source",
+            Self::Destination => "destination",
+        }
+    }
+}
 
 /// The names of one transfer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Names {
     base: String,
     uid: String,
+    home: String,
     migration: String,
     transfer: String,
     token: String,
@@ -28,51 +49,52 @@ impl Names {
         Self {
             base: format!("pv-{head}-{short}-{transfer}"),
             uid,
+            home: migration.metadata.namespace.clone().unwrap_or_default(),
             migration: name,
             transfer,
             token: token.to_owned(),
         }
     }
 
-    /// The source pod.
+    /// The name of everything that this transfer has at one end: pod, Secret, Service and what is in front of that.
     #[must_use]
-    pub fn source(&self) -> String {
-        format!("{}-source", self.base)
+    pub fn of(&self, role: Role) -> String {
+        format!("{}-{}", self.base, role.word())
     }
 
-    /// The destination pod, its Service, and what is in front of that.
+    /// The metadata of everything that this transfer has at one end.
     #[must_use]
-    pub fn destination(&self) -> String {
-        format!("{}-destination", self.base)
+    pub fn metadata(&self, role: Role, namespace: &str) -> ObjectMeta {
+        ObjectMeta {
+            name: Some(self.of(role)),
+            namespace: Some(namespace.to_owned()),
+            labels: Some(self.labels(role)),
+            // The migration by name, for people, and for who watches the pods.
+            annotations: Some(BTreeMap::from([(
+                MIGRATION.to_owned(),
+                format!("{}/{}", self.home, self.migration),
+            )])),
+            ..ObjectMeta::default()
+        }
     }
 
     /// Labels of everything that this transfer has at one end.
     #[must_use]
-    pub fn labels(&self, role: &str) -> BTreeMap<String, String> {
+    pub fn labels(&self, role: Role) -> BTreeMap<String, String> {
         let mut labels = labels(&self.uid);
         labels.insert("pvferry.io/transfer".into(), self.transfer.clone());
-        labels.insert("pvferry.io/role".into(), role.into());
+        labels.insert("pvferry.io/role".into(), role.word().into());
         if !self.token.is_empty() {
             labels.insert("pvferry.io/token".into(), self.token.clone());
         }
         labels
     }
-
-    /// The migration by name, for people.
-    #[must_use]
-    pub fn annotations(&self, namespace: &str) -> BTreeMap<String, String> {
-        BTreeMap::from([(
-            "pvferry.io/migration".to_owned(),
-            format!("{namespace}/{}", self.migration),
-        )])
-    }
-
-    /// Selects everything of this transfer.
-    #[must_use]
-    pub fn selector(&self) -> String {
-        format!("{},pvferry.io/transfer={}", selector(&self.uid), self.transfer)
-    }
 }
+
+/// The annotation that names the migration, `NAMESPACE/NAME`.
+pub const MIGRATION: &str = "pvferry.io/migration";
+/// The label that bears its uid.
+const MIGRATION_UID: &str = "pvferry.io/migration-uid";
 
 /// Labels of everything of a migration.
 #[must_use]
@@ -80,12 +102,18 @@ pub fn labels(uid: &str) -> BTreeMap<String, String> {
     BTreeMap::from([
         ("app.kubernetes.io/name".to_owned(), "pvferry".to_owned()),
         ("app.kubernetes.io/managed-by".to_owned(), super::MANAGER.to_owned()),
-        ("pvferry.io/migration-uid".to_owned(), uid.to_owned()),
+        (MIGRATION_UID.to_owned(), uid.to_owned()),
     ])
 }
 
 /// Selects everything of a migration.
 #[must_use]
 pub fn selector(uid: &str) -> String {
-    format!("pvferry.io/migration-uid={uid}")
+    format!("{MIGRATION_UID}={uid}")
+}
+
+/// Selects everything that is not of a migration.
+#[must_use]
+pub fn others(uid: &str) -> String {
+    format!("{MIGRATION_UID}!={uid}")
 }

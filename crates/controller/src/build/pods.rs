@@ -15,7 +15,7 @@ use k8s_openapi::{
     },
 };
 
-use super::{Address, HEALTH_PORT, Names, PORT, SERVE, TUNNEL};
+use super::{Address, HEALTH_PORT, Names, PORT, Role, SERVE, TUNNEL};
 use crate::{
     api::{DirectVolumeMigration, DirectVolumeMigrationSpec},
     plan::Planned,
@@ -56,7 +56,7 @@ pub fn source_pod(
     let mut containers = vec![tunnel(spec, defaults, volumes.len(), address)];
     containers.extend(volumes.iter().map(|volume| sync(spec, defaults, volume)));
     let mut mounts = vec![
-        identity_volume(&names.source()),
+        identity_volume(&names.of(Role::Source)),
         Volume {
             name: "run".into(),
             empty_dir: Some(EmptyDirVolumeSource {
@@ -67,8 +67,9 @@ pub fn source_pod(
         },
     ];
     mounts.extend(volumes.iter().map(|v| claim_volume(&v.name, &v.claim.name)));
-    let namespace = volumes.first().map(|v| v.claim.namespace.clone());
-    pod(migration, names, "source", namespace, with_count(containers, count), mounts, node)
+    let namespace = volumes.first().map_or("", |v| &v.claim.namespace);
+    let metadata = names.metadata(Role::Source, namespace);
+    pod(migration, metadata, with_count(containers, count), mounts, node)
 }
 
 /// The pod that receives `volumes`.
@@ -80,9 +81,8 @@ pub fn destination_pod(
     volumes: &[&Planned],
 ) -> Pod {
     let spec = &migration.spec;
-    let mut args =
-        words(&["serve", "--listen", &format!("0.0.0.0:{PORT}"), "--identity", IDENTITY]);
-    args.extend(words(&["--metrics", &format!("0.0.0.0:{HEALTH_PORT}"), "--log-format", "json"]));
+    let mut args = words(&["serve", "--listen", &format!(":{PORT}"), "--identity", IDENTITY]);
+    args.extend(words(&["--metrics", &format!(":{HEALTH_PORT}"), "--log-format", "json"]));
     args.extend(words(&["--exit-when", &volumes.len().to_string()]));
     for volume in volumes {
         args.extend(words(&["--volume", &format!("{0}=/volumes/{0}", volume.name)]));
@@ -103,10 +103,11 @@ pub fn destination_pod(
         }),
         ..container(spec, defaults, SERVE, args, mounted, &DESTINATION_CAPABILITIES)
     };
-    let mut mounts = vec![identity_volume(&names.destination())];
+    let mut mounts = vec![identity_volume(&names.of(Role::Destination))];
     mounts.extend(volumes.iter().map(|v| claim_volume(&v.name, &v.target.name)));
-    let namespace = volumes.first().map(|v| v.target.namespace.clone());
-    pod(migration, names, "destination", namespace, with_count(vec![container], 1), mounts, None)
+    let namespace = volumes.first().map_or("", |v| &v.target.namespace);
+    let metadata = names.metadata(Role::Destination, namespace);
+    pod(migration, metadata, with_count(vec![container], 1), mounts, None)
 }
 
 fn sync(spec: &DirectVolumeMigrationSpec, defaults: &Defaults, volume: &Planned) -> Container {
@@ -217,26 +218,16 @@ fn resources() -> ResourceRequirements {
 
 fn pod(
     migration: &DirectVolumeMigration,
-    names: &Names,
-    role: &str,
-    namespace: Option<String>,
+    metadata: ObjectMeta,
     containers: Vec<Container>,
     volumes: Vec<Volume>,
     node: Option<&str>,
 ) -> Pod {
     let pods = &migration.spec.pods;
-    let name = if role == "source" { names.source() } else { names.destination() };
     let user = pods.user.id;
     let selected = (!pods.node_selector.is_empty()).then(|| pods.node_selector.clone());
-    let home = migration.metadata.namespace.clone().unwrap_or_default();
     Pod {
-        metadata: ObjectMeta {
-            name: Some(name),
-            namespace,
-            labels: Some(names.labels(role)),
-            annotations: Some(names.annotations(&home)),
-            ..ObjectMeta::default()
-        },
+        metadata,
         spec: Some(PodSpec {
             containers,
             volumes: Some(volumes),

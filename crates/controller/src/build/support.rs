@@ -20,7 +20,7 @@ use k8s_openapi::{
     },
 };
 
-use super::{Address, HEALTH_PORT, Names, PORT, labels};
+use super::{Address, HEALTH_PORT, Names, PORT, Role, labels};
 use crate::{
     api::{DirectVolumeMigration, Target},
     identity::Credentials,
@@ -31,20 +31,13 @@ use crate::{
 #[must_use]
 pub fn identity_secret(
     names: &Names,
-    role: &str,
+    role: Role,
     namespace: &str,
-    home: &str,
     credentials: &Credentials,
 ) -> Secret {
     let bytes = |text: &str| ByteString(text.as_bytes().to_vec());
     Secret {
-        metadata: ObjectMeta {
-            name: Some(if role == "source" { names.source() } else { names.destination() }),
-            namespace: Some(namespace.into()),
-            labels: Some(names.labels(role)),
-            annotations: Some(names.annotations(home)),
-            ..ObjectMeta::default()
-        },
+        metadata: names.metadata(role, namespace),
         type_: Some("kubernetes.io/tls".into()),
         immutable: Some(true),
         data: Some(BTreeMap::from([
@@ -61,9 +54,8 @@ pub fn identity_secret(
 #[must_use]
 pub fn network_policy(
     names: &Names,
-    role: &str,
+    role: Role,
     namespace: &str,
-    home: &str,
     address: Option<&Address>,
 ) -> NetworkPolicy {
     let port = |number: i32, protocol: &str| NetworkPolicyPort {
@@ -71,7 +63,7 @@ pub fn network_policy(
         protocol: Some(protocol.into()),
         ..NetworkPolicyPort::default()
     };
-    let (ingress, egress) = if role == "source" {
+    let (ingress, egress) = if role == Role::Source {
         let mut ports = vec![port(53, "UDP"), port(53, "TCP"), port(PORT, "TCP")];
         if let Some(address) = address.filter(|address| address.port != PORT) {
             ports.push(port(address.port, "TCP"));
@@ -82,13 +74,7 @@ pub fn network_policy(
         (vec![NetworkPolicyIngressRule { ports: Some(ports), from: None }], vec![])
     };
     NetworkPolicy {
-        metadata: ObjectMeta {
-            name: Some(if role == "source" { names.source() } else { names.destination() }),
-            namespace: Some(namespace.into()),
-            labels: Some(names.labels(role)),
-            annotations: Some(names.annotations(home)),
-            ..ObjectMeta::default()
-        },
+        metadata: names.metadata(role, namespace),
         spec: Some(NetworkPolicySpec {
             pod_selector: Some(LabelSelector {
                 match_labels: Some(names.labels(role)),

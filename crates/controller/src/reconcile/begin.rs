@@ -1,11 +1,10 @@
 //! Which volumes begin now.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use k8s_openapi::{
-    api::core::v1::{PersistentVolumeClaim, Pod},
-    apimachinery::pkg::apis::meta::v1::Time,
-};
+use k8s_openapi::{api::core::v1::PersistentVolumeClaim, apimachinery::pkg::apis::meta::v1::Time};
+use kube::ResourceExt as _;
+use parking_lot::Mutex;
 
 use super::{Step, prepare};
 use crate::{
@@ -13,6 +12,34 @@ use crate::{
     error::{Error, Result},
     plan::{self, Claim, Planned},
 };
+
+/// How many volumes move, over all migrations of this controller. One that has just started does not know of those it has not
+/// looked at yet.
+pub(crate) struct Moving {
+    limit: usize,
+    by_migration: Mutex<HashMap<String, usize>>,
+}
+
+impl Moving {
+    /// No more than `limit`.
+    pub(crate) fn new(limit: Option<usize>) -> Self {
+        Self { limit: limit.unwrap_or(usize::MAX), by_migration: Mutex::default() }
+    }
+
+    /// How many of `wanted` volumes the migration may begin, of which `active` move already.
+    fn claim(&self, uid: &str, active: usize, wanted: usize) -> usize {
+        let mut all = self.by_migration.lock();
+        let others: usize = all.iter().filter(|(of, _)| *of != uid).map(|(_, moving)| moving).sum();
+        let given = wanted.min(self.limit.saturating_sub(others.saturating_add(active)));
+        all.insert(uid.to_owned(), active + given);
+        given
+    }
+
+    /// Nothing of the migration moves any more.
+    pub(super) fn release(&self, uid: &str) {
+        self.by_migration.lock().remove(uid);
+    }
+}
 
 /// The volumes of a run that begins.
 pub(super) fn fresh(volumes: &[Planned]) -> Vec<VolumeStatus> {
@@ -25,29 +52,25 @@ impl Step<'_> {
     /// Enters into the status what begins now; true where that is something. Its objects are made in the next step, when this
     /// is written.
     pub(super) async fn begin_transfers(&mut self) -> Result<bool> {
-        let limits = &self.migration.spec.limits;
+        let limits = self.migration.spec.limits.clone();
         let active: usize = self.status.transfers.iter().map(|t| t.volumes.len()).sum();
-        let room = count(limits.parallel).saturating_sub(active);
-        let due = |v: &VolumeStatus| match v.phase {
-            VolumePhase::Pending => true,
-            VolumePhase::Retrying => v.retry_at.as_ref().is_none_or(|at| at.0 <= self.now),
-            _ => false,
-        };
-        // A try that has ended may still have its pods, which hold its claims.
-        let held: BTreeSet<usize> =
-            self.status.transfers.iter().flat_map(|t| t.volumes.iter().copied()).collect();
-        let waiting: Vec<Planned> = self
-            .volumes
-            .iter()
-            .filter(|v| {
-                !held.contains(&v.index) && self.status.volumes.get(v.index).is_some_and(due)
-            })
-            .cloned()
-            .collect();
-        if room == 0 || waiting.is_empty() {
+        let mut waiting = self.due();
+        let wanted = count(limits.parallel).saturating_sub(active).min(waiting.len());
+        let uid = self.migration.uid().unwrap_or_default();
+        let room = self.context.moving.claim(&uid, active, wanted);
+        if wanted == 0 {
             return Ok(false);
         }
-        let nodes = self.nodes_of(&waiting).await?;
+        if room == 0 {
+            self.status.message = "waiting: as many volumes move as the controller permits".into();
+            return Ok(false);
+        }
+        self.check_use_of_targets(&waiting).await?;
+        let (nodes, held) = self.nodes_of(&waiting).await?;
+        waiting.retain(|volume| !held.contains_key(&volume.claim));
+        if let (true, 0, Some(what)) = (waiting.is_empty(), active, held.into_values().next()) {
+            return Err(Error::Waiting("ClaimInUse", what));
+        }
         let ready: Vec<_> = waiting
             .into_iter()
             .map(|v| {
@@ -68,42 +91,63 @@ impl Step<'_> {
         });
         let begun = !groups.is_empty();
         for group in groups {
-            self.status.transfers_begun += 1;
-            for index in &group.volumes {
-                if let Some(volume) = self.status.volumes.get_mut(*index) {
-                    volume.phase = VolumePhase::Starting;
-                    volume.attempts += 1;
-                    volume.retry_at = None;
-                    volume.reason.clear();
-                }
-            }
-            self.status.transfers.push(ActiveTransfer {
-                number: self.status.transfers_begun,
-                token: token()?,
-                volumes: group.volumes,
-                node: group.node,
-                begun: Some(Time(self.now)),
-                ..ActiveTransfer::default()
-            });
+            self.begin(group)?;
         }
         Ok(begun)
     }
 
-    /// The nodes at which volumes are in use that one node at a time may mount.
-    async fn nodes_of(&self, volumes: &[Planned]) -> Result<BTreeMap<Claim, String>> {
-        let mut nodes = BTreeMap::new();
+    /// The volumes that could begin: of a try that has ended, once its pods are gone, for they hold its claims.
+    fn due(&self) -> Vec<Planned> {
+        let held: BTreeSet<usize> =
+            self.status.transfers.iter().flat_map(|t| t.volumes.iter().copied()).collect();
+        let due = |v: &VolumeStatus| match v.phase {
+            VolumePhase::Pending => true,
+            VolumePhase::Retrying => v.retry_at.as_ref().is_none_or(|at| at.0 <= self.now),
+            _ => false,
+        };
+        let all = self.volumes.iter().filter(|v| !held.contains(&v.index));
+        all.filter(|v| self.status.volumes.get(v.index).is_some_and(due)).cloned().collect()
+    }
+
+    fn begin(&mut self, group: plan::Group) -> Result<()> {
+        self.status.transfers_begun += 1;
+        for index in &group.volumes {
+            if let Some(volume) = self.status.volumes.get_mut(*index) {
+                volume.phase = VolumePhase::Starting;
+                volume.attempts += 1;
+                volume.retry_at = None;
+                volume.reason.clear();
+            }
+        }
+        self.status.transfers.push(ActiveTransfer {
+            number: self.status.transfers_begun,
+            token: token()?,
+            volumes: group.volumes,
+            node: group.node,
+            begun: Some(Time(self.now)),
+            ..ActiveTransfer::default()
+        });
+        Ok(())
+    }
+
+    /// The nodes at which volumes are in use that one node at a time may mount; and those that no second pod may mount at
+    /// all, with a sentence each.
+    async fn nodes_of(
+        &self,
+        volumes: &[Planned],
+    ) -> Result<(BTreeMap<Claim, String>, BTreeMap<Claim, String>)> {
+        let (mut nodes, mut held) = (BTreeMap::new(), BTreeMap::new());
         let namespaces: BTreeSet<_> = volumes.iter().map(|v| v.claim.namespace.clone()).collect();
         for namespace in namespaces {
-            let pods: Vec<Pod> = prepare::users(&self.source, &namespace).await?;
+            let pods = self.users(&self.source, &namespace).await?;
             for volume in volumes.iter().filter(|v| v.claim.namespace == namespace) {
-                let Some(pod) =
-                    pods.iter().find(|pod| prepare::mounted(pod).any(|c| c == volume.claim.name))
-                else {
-                    continue;
-                };
-                let Some(node) = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()) else {
-                    continue;
-                };
+                // One that waits for a node itself says nothing about where the volume is.
+                let placed = pods.iter().find_map(|pod| {
+                    let mounts = prepare::mounted(pod).any(|claim| claim == volume.claim.name);
+                    let node = pod.spec.as_ref()?.node_name.clone()?;
+                    mounts.then(|| (pod.name_any(), node))
+                });
+                let Some((pod, node)) = placed else { continue };
                 let claim: Option<PersistentVolumeClaim> =
                     self.source.get(&namespace, &volume.claim.name).await?;
                 let modes = claim.and_then(|claim| claim.spec?.access_modes).unwrap_or_default();
@@ -112,17 +156,17 @@ impl Step<'_> {
                     continue;
                 }
                 if has("ReadWriteOncePod") {
-                    let name = pod.metadata.name.clone().unwrap_or_default();
+                    let claim = &volume.claim;
                     let what = format!(
-                        "the claim {} may be mounted by one pod only, and {name} has it",
-                        volume.claim
+                        "the claim {claim} may be mounted by one pod only, and {pod} has it"
                     );
-                    return Err(Error::Waiting("ClaimInUse", what));
+                    held.insert(volume.claim.clone(), what);
+                } else {
+                    nodes.insert(volume.claim.clone(), node);
                 }
-                nodes.insert(volume.claim.clone(), node);
             }
         }
-        Ok(nodes)
+        Ok((nodes, held))
     }
 }
 
@@ -137,5 +181,24 @@ fn token() -> Result<String> {
     match rustix::rand::getrandom(&mut bytes, flags) {
         Ok(16) => Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect()),
         _ => Err(Error::SetUp("the kernel gives no random bytes".into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn migrations_share_the_limit_of_the_controller() {
+        let moving = Moving::new(Some(5));
+        assert_eq!(moving.claim("a", 0, 4), 4);
+        assert_eq!(moving.claim("b", 0, 4), 1);
+        assert_eq!(moving.claim("a", 4, 9), 0);
+        // One of a's has ended.
+        assert_eq!(moving.claim("a", 3, 0), 0);
+        assert_eq!(moving.claim("b", 1, 3), 1);
+        moving.release("a");
+        assert_eq!(moving.claim("b", 2, 9), 3);
+        assert_eq!(Moving::new(None).claim("a", 7, 9), 9);
     }
 }

@@ -12,10 +12,10 @@ use k8s_openapi::{
 };
 use kube::{ResourceExt as _, runtime::controller::Action};
 
-use super::{AGAIN, Context, FINALIZER, Step, conditions, set_finalizers};
+use super::{AGAIN, Context, FINALIZER, Step, conditions, quiesce, set_finalizers};
 use crate::{
     api::{DirectVolumeMigration, EndpointKind, Phase, VolumePhase},
-    build,
+    build::{self, Role},
     cluster::{Cluster, Kind},
     error::Result,
     observe,
@@ -27,7 +27,8 @@ const DEADLINE: i64 = 300;
 
 impl Step<'_> {
     pub(super) async fn clean_up(&mut self) -> Result<Action> {
-        if !clean(&self.migration, &self.source, &self.destination).await? {
+        if let Some(left) = clean(&self.migration, &self.source, &self.destination).await? {
+            self.status.message = format!("waiting for {left} to go");
             return Ok(Action::requeue(super::SOON * 5));
         }
         self.status.transfers.clear();
@@ -66,23 +67,23 @@ impl Step<'_> {
     }
 }
 
-/// Removes everything that bears the migration's labels; true once it is gone. What one cluster refuses does not keep the other
-/// from being cleaned.
+/// Removes everything that bears the migration's labels; says what is still there, if anything. What one cluster refuses does not
+/// keep the other from being cleaned.
 async fn clean(
     migration: &DirectVolumeMigration,
     source: &Cluster,
     destination: &Cluster,
-) -> Result<bool> {
+) -> Result<Option<String>> {
     let near = clean_end(migration, source, |volume| &volume.claim.namespace).await;
     let far = clean_end(migration, destination, |volume| &volume.target.namespace).await;
-    Ok(near? & far?)
+    Ok(near?.or(far?))
 }
 
 async fn clean_end(
     migration: &DirectVolumeMigration,
     cluster: &Cluster,
     namespace: impl Fn(&Planned) -> &String,
-) -> Result<bool> {
+) -> Result<Option<String>> {
     let selector = build::selector(&migration.uid().unwrap_or_default());
     let volumes = plan::volumes(&migration.spec);
     let namespaces: BTreeSet<_> = volumes.iter().map(namespace).collect();
@@ -90,38 +91,58 @@ async fn clean_end(
     let names: Vec<_> = (1..=status.transfers_begun)
         .map(|number| build::Names::new(migration, status.run, number, ""))
         .collect();
-    let mut gone = true;
+    let mut left = None;
     for namespace in namespaces {
-        gone &= remove_all::<Pod>(cluster, namespace, &selector).await?;
+        // A pod whose node is lost goes when that comes back, or is removed.
+        let lost = |pod: &Pod| observe::is_lost(pod, Timestamp::now());
+        let pod = remove_all::<Pod>(cluster, namespace, &selector, lost).await?;
+        if pod.is_some() {
+            // What it needs goes after it, and is not asked for again and again until then.
+            left = left.or(pod);
+            continue;
+        }
         for name in &names {
             // By name: to list Secrets is to read them.
-            cluster.delete::<Secret>(namespace, &name.source()).await?;
-            cluster.delete::<Secret>(namespace, &name.destination()).await?;
+            cluster.delete::<Secret>(namespace, &name.of(Role::Source)).await?;
+            cluster.delete::<Secret>(namespace, &name.of(Role::Destination)).await?;
         }
-        gone &= remove_all::<NetworkPolicy>(cluster, namespace, &selector).await?;
-        gone &= remove_all::<Service>(cluster, namespace, &selector).await?;
+        left = left.or(remove_all(cluster, namespace, &selector, never::<NetworkPolicy>).await?);
+        left = left.or(remove_all(cluster, namespace, &selector, never::<Service>).await?);
         match migration.spec.endpoint.kind {
             EndpointKind::Ingress => {
-                gone &= remove_all::<Ingress>(cluster, namespace, &selector).await?;
+                left = left.or(remove_all(cluster, namespace, &selector, never::<Ingress>).await?);
             }
             EndpointKind::Route => {
                 for name in &names {
-                    let kind = build::route_resource();
-                    cluster.delete_dynamic(namespace, &name.destination(), &kind).await?;
+                    let (name, kind) = (name.of(Role::Destination), build::route_resource());
+                    cluster.delete_dynamic(namespace, &name, &kind).await?;
                 }
             }
             _ => {}
         }
     }
-    Ok(gone)
+    Ok(left)
 }
 
-async fn remove_all<K: Kind>(cluster: &Cluster, namespace: &str, selector: &str) -> Result<bool> {
-    let mut gone = true;
+fn never<K>(_: &K) -> bool {
+    false
+}
+
+/// Removes what bears the labels; says what of it is still there and not `given_up`.
+async fn remove_all<K: Kind>(
+    cluster: &Cluster,
+    namespace: &str,
+    selector: &str,
+    given_up: impl Fn(&K) -> bool,
+) -> Result<Option<String>> {
+    let mut left = None;
     for object in cluster.list::<K>(Some(namespace), selector).await? {
-        gone &= cluster.delete::<K>(namespace, &object.name_any()).await?;
+        let name = object.name_any();
+        if cluster.delete::<K>(namespace, &name).await?.is_some_and(|there| !given_up(&there)) {
+            left = Some(format!("{} {namespace}/{name}", K::kind(&())));
+        }
     }
-    Ok(gone)
+    Ok(left)
 }
 
 /// A migration is being removed.
@@ -144,20 +165,21 @@ pub(super) async fn finalize(
         Ok(cluster) => clean_end(&migration, &cluster, |volume| &volume.target.namespace).await,
         Err(error) => Err(error),
     };
-    let cleaned = near.and_then(|near| far.map(|far| near & far));
+    let left = near.and_then(|near| far.map(|far| near.or(far)));
     let since = migration.metadata.deletion_timestamp.as_ref();
     let late =
         since.is_some_and(|since| observe::seconds_since(since, Timestamp::now()) > DEADLINE);
-    match cleaned {
-        Ok(true) => {}
-        Ok(false) if !late => return Ok(Action::requeue(AGAIN / 3)),
+    match left {
+        Ok(None) => {}
+        Ok(Some(_)) if !late => return Ok(Action::requeue(AGAIN / 3)),
         Err(error) if !late => return Err(error),
-        Ok(false) | Err(_) => {
-            let note = format!(
-                "after {DEADLINE} s some objects of the migration are still there; they bear its labels"
-            );
-            context.events.warning(&migration, "CleanUpGivenUp", note).await;
-        }
+        Ok(left) => give_up(context, &migration, left.unwrap_or_default()).await,
+        Err(error) => give_up(context, &migration, error.to_string()).await,
+    }
+    if let Ok(cluster) = context.clusters.find(&home, spec.source.cluster.as_ref()).await
+        && let Err(error) = quiesce::tell_of_stopped(context, &migration, &cluster).await
+    {
+        tracing::warn!("cannot tell which workloads stay stopped: {error}");
     }
     let others: Vec<String> = held.iter().filter(|held| *held != FINALIZER).cloned().collect();
     match set_finalizers(context, &migration, &others).await {
@@ -165,4 +187,11 @@ pub(super) async fn finalize(
         other => other?,
     }
     Ok(Action::await_change())
+}
+
+async fn give_up(context: &Context, migration: &DirectVolumeMigration, what: String) {
+    let note = format!(
+        "after {DEADLINE} s objects of the migration are still there, and bear its labels: {what}"
+    );
+    context.events.warning(migration, "CleanUpGivenUp", note).await;
 }

@@ -19,6 +19,8 @@ mod quiesce;
 mod settle;
 mod transfer;
 
+pub(crate) use begin::Moving;
+
 use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
@@ -57,6 +59,7 @@ pub(crate) struct Context {
     pub(crate) defaults: Defaults,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) events: Events,
+    pub(crate) moving: Moving,
 }
 
 /// One step of one migration.
@@ -97,6 +100,7 @@ async fn step(cached: &DirectVolumeMigration, context: &Context) -> Result<Actio
         return Ok(Action::await_change());
     };
     if migration.metadata.deletion_timestamp.is_some() {
+        context.moving.release(&migration.uid().unwrap_or_default());
         return cleanup::finalize(context, migration).await;
     }
     if !migration.finalizers().iter().any(|held| held == FINALIZER) {
@@ -109,7 +113,7 @@ async fn step(cached: &DirectVolumeMigration, context: &Context) -> Result<Actio
     if before.phase.is_final() && !wanted && before.observed_generation == migration.generation() {
         return Ok(Action::await_change());
     }
-    let (source, destination) = match clusters(context, &migration).await {
+    let (source, destination) = match clusters(context, &migration, before.phase).await {
         Ok(both) => both,
         Err(error) => return unreachable(context, migration, before, error).await,
     };
@@ -119,6 +123,10 @@ async fn step(cached: &DirectVolumeMigration, context: &Context) -> Result<Actio
     let mut step = Step { context, migration, status, volumes, source, destination, now };
     let outcome = step.take().await;
     let outcome = step.note(outcome).await;
+    step.status.observed_generation = step.migration.generation();
+    if step.status.phase != Phase::Transferring {
+        context.moving.release(&step.migration.uid().unwrap_or_default());
+    }
     step.summarise();
     if step.status != before {
         step.save().await?;
@@ -129,12 +137,22 @@ async fn step(cached: &DirectVolumeMigration, context: &Context) -> Result<Actio
 async fn clusters(
     context: &Context,
     migration: &DirectVolumeMigration,
+    phase: Phase,
 ) -> Result<(Cluster, Cluster)> {
     let namespace = migration.namespace().unwrap_or_default();
     let spec = &migration.spec;
     let source = context.clusters.find(&namespace, spec.source.cluster.as_ref()).await?;
-    let destination = context.clusters.find(&namespace, spec.destination.cluster.as_ref()).await?;
-    Ok((source, destination))
+    match context.clusters.find(&namespace, spec.destination.cluster.as_ref()).await {
+        Ok(destination) => Ok((source, destination)),
+        // A rollback touches the source alone, once nothing has to be removed at the destination: it must not need what may be lost.
+        Err(_)
+            if spec.mode == Mode::Rollback
+                && !matches!(phase, Phase::Transferring | Phase::CleaningUp) =>
+        {
+            Ok((source.clone(), source))
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// A cluster cannot even be found: said in the status, and tried again.
@@ -225,7 +243,6 @@ impl Step<'_> {
             Phase::Transferring => self.transfer().await,
             Phase::CleaningUp => self.clean_up().await,
             Phase::Pending | Phase::Completed | Phase::Failed | Phase::RolledBack => {
-                self.status.observed_generation = self.migration.generation();
                 Ok(Action::await_change())
             }
         }
@@ -234,7 +251,6 @@ impl Step<'_> {
     async fn begin_run(&mut self) -> Result<Action> {
         let spec = &self.migration.spec;
         self.status = DirectVolumeMigrationStatus {
-            observed_generation: self.migration.generation(),
             run: spec.run,
             mode: spec.mode,
             phase: Phase::Preparing,

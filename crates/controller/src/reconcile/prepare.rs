@@ -9,14 +9,15 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use kube::{Api, api::PostParams, runtime::controller::Action};
+use kube::{Api, ResourceExt as _, api::PostParams, runtime::controller::Action};
 
 use super::{Step, conditions};
 use crate::{
     api::{Mode, Phase},
-    build::{MANAGER, bytes, capacity, target_claim},
+    build::{self, MANAGER, bytes, capacity, target_claim},
     cluster::Cluster,
     error::{Error, Result},
+    observe,
     plan::{self, Claim, Planned},
 };
 
@@ -37,7 +38,7 @@ impl Step<'_> {
                 missing.push((volume.clone(), source));
             }
         }
-        self.check_use_of_targets().await?;
+        self.check_use_of_targets(&self.volumes).await?;
         self.condition(conditions::VALIDATED, Some(true), "Valid", "all claims can be moved");
         for (volume, source) in missing {
             let claim = target_claim(&self.migration, &volume, &source);
@@ -202,12 +203,12 @@ impl Step<'_> {
     }
 
     /// A target in use would be written to under the hands of whoever uses it.
-    async fn check_use_of_targets(&self) -> Result<()> {
-        let namespaces: BTreeSet<_> = self.volumes.iter().map(|v| &v.target.namespace).collect();
+    pub(super) async fn check_use_of_targets(&self, volumes: &[Planned]) -> Result<()> {
+        let namespaces: BTreeSet<_> = volumes.iter().map(|v| &v.target.namespace).collect();
         for namespace in namespaces {
-            for pod in users(&self.destination, namespace).await? {
+            for pod in self.users(&self.destination, namespace).await? {
                 let used = |claim: &str| {
-                    self.volumes
+                    volumes
                         .iter()
                         .any(|v| v.target.namespace == *namespace && v.target.name == claim)
                 };
@@ -221,19 +222,18 @@ impl Step<'_> {
         }
         Ok(())
     }
+
+    /// Pods that have not ended, other than those of this migration.
+    pub(super) async fn users(&self, cluster: &Cluster, namespace: &str) -> Result<Vec<Pod>> {
+        let others = build::others(&self.migration.uid().unwrap_or_default());
+        let pods: Vec<Pod> = cluster.list(Some(namespace), &others).await?;
+        Ok(pods.into_iter().filter(|pod| !observe::is_over(pod)).collect())
+    }
 }
 
 async fn namespace(cluster: &Cluster, name: &str) -> Result<Option<Namespace>> {
     let api: Api<Namespace> = Api::all(cluster.client());
     api.get_opt(name).await.map_err(Error::api(format!("read Namespace {name}")))
-}
-
-/// Pods of others that have not ended.
-pub(super) async fn users(cluster: &Cluster, namespace: &str) -> Result<Vec<Pod>> {
-    let others = format!("app.kubernetes.io/managed-by!={MANAGER}");
-    let pods: Vec<Pod> = cluster.list(Some(namespace), &others).await?;
-    let over = |pod: &Pod| crate::observe::is_over(pod);
-    Ok(pods.into_iter().filter(|pod| !over(pod)).collect())
 }
 
 /// The claims that a pod mounts.

@@ -9,7 +9,7 @@ use k8s_openapi::{
     NamespaceResourceScope,
     api::{
         apps::v1::{Deployment, StatefulSet},
-        core::v1::PodSpec,
+        core::v1::{Pod, PodSpec},
     },
     apimachinery::pkg::apis::meta::v1::Time,
 };
@@ -20,11 +20,12 @@ use kube::{
 };
 use serde_json::json;
 
-use super::{Step, conditions, prepare};
+use super::{Context, Step, conditions, prepare};
 use crate::{
-    api::Phase,
-    cluster::Kind,
+    api::{DirectVolumeMigration, Phase, Quiesce, VolumePhase},
+    cluster::{Cluster, Kind},
     error::{Error, Result},
+    plan::{self, Planned},
 };
 
 /// The replicas that a workload had.
@@ -86,18 +87,50 @@ impl Step<'_> {
             let claims: BTreeSet<&str> = claims.iter().map(|claim| &**claim).collect();
             self.stop::<Deployment>(&namespace, &claims).await?;
             self.stop::<StatefulSet>(&namespace, &claims).await?;
-            for pod in prepare::users(&self.source, &namespace).await? {
-                if let Some(claim) = prepare::mounted(&pod).find(|claim| claims.contains(claim)) {
-                    let what = format!(
-                        "the pod {namespace}/{} still uses the claim {claim}",
-                        pod.name_any()
-                    );
-                    return Err(Error::Waiting("StillInUse", what));
-                }
-            }
+        }
+        if let Some((volume, pod)) = self.users_of_sources().await?.first() {
+            let what = format!("the pod {pod} still uses the claim {}", volume.claim);
+            return Err(Error::Waiting("StillInUse", what));
         }
         self.condition(conditions::QUIESCED, Some(true), "Quiesced", "nobody uses the volumes");
         Ok(self.enter(Phase::Transferring, "volumes are on their way"))
+    }
+
+    /// The volumes that pods use at the source, each with the name of such a pod.
+    async fn users_of_sources(&self) -> Result<Vec<(Planned, String)>> {
+        let mut used = Vec::new();
+        for namespace in self.source_namespaces() {
+            let pods = self.users(&self.source, &namespace).await?;
+            for volume in self.volumes.iter().filter(|v| v.claim.namespace == namespace) {
+                let mounts = |pod: &&Pod| prepare::mounted(pod).any(|c| c == volume.claim.name);
+                if let Some(pod) = pods.iter().find(mounts) {
+                    used.push((volume.clone(), pod.name_any()));
+                }
+            }
+        }
+        Ok(used)
+    }
+
+    /// Whoever came back while a cutover copied may have written what did not arrive: that is no success.
+    pub(super) async fn check_still_quiesced(&mut self) -> Result<()> {
+        if !self.quiesces() {
+            return Ok(());
+        }
+        for (volume, pod) in self.users_of_sources().await? {
+            let what = format!("the pod {pod} uses {} again, which was to be quiet", volume.claim);
+            self.condition(conditions::QUIESCED, Some(false), "UsedMeanwhile", &what);
+            self.tell(
+                &volume,
+                json!({ "phase": VolumePhase::Failed, "reason": "UsedMeanwhile", "message": what }),
+            )
+            .await?;
+            if let Some(status) = self.status.volumes.get_mut(volume.index) {
+                status.phase = VolumePhase::Failed;
+                status.reason = "UsedMeanwhile".into();
+            }
+            self.context.events.warning(&self.migration, "UsedMeanwhile", what).await;
+        }
+        Ok(())
     }
 
     async fn stop<K: Workload>(&self, namespace: &str, claims: &BTreeSet<&str>) -> Result<()> {
@@ -147,17 +180,10 @@ impl Step<'_> {
     }
 
     async fn start<K: Workload>(&self, namespace: &str) -> Result<usize> {
-        let workloads: Vec<K> = self.source.list(Some(namespace), "").await?;
-        let mut started = 0;
-        for workload in &workloads {
-            let annotations = workload.annotations();
-            let had = annotations.get(REPLICAS).and_then(|had| had.parse::<i32>().ok());
-            let Some(had) = had else { continue };
-            if annotations.get(QUIESCED_BY) != self.migration.uid().as_ref() {
-                continue;
-            }
+        let stopped = stopped_by::<K>(&self.migration, &self.source, namespace).await?;
+        for (workload, had) in &stopped {
             // Who was scaled by somebody meanwhile keeps that.
-            let replicas = if workload.replicas() == 0 { had } else { workload.replicas() };
+            let replicas = if workload.replicas() == 0 { *had } else { workload.replicas() };
             let patch = json!({
                 "metadata": {
                     "resourceVersion": workload.resource_version(),
@@ -166,9 +192,8 @@ impl Step<'_> {
                 "spec": { "replicas": replicas },
             });
             self.patch(workload, patch).await?;
-            started += 1;
         }
-        Ok(started)
+        Ok(stopped.len())
     }
 
     async fn patch<K: Workload>(&self, workload: &K, patch: serde_json::Value) -> Result<()> {
@@ -187,4 +212,50 @@ impl Step<'_> {
         let here = self.volumes.iter().filter(|volume| volume.claim.namespace == namespace);
         here.map(|volume| volume.claim.name.clone()).collect()
     }
+}
+
+/// The workloads that a migration has stopped, each with the replicas that it had.
+async fn stopped_by<K: Workload>(
+    migration: &DirectVolumeMigration,
+    cluster: &Cluster,
+    namespace: &str,
+) -> Result<Vec<(K, i32)>> {
+    let workloads: Vec<K> = cluster.list(Some(namespace), "").await?;
+    let had = |workload: &K| {
+        let annotations = workload.annotations();
+        let ours = annotations.get(QUIESCED_BY) == migration.uid().as_ref();
+        annotations.get(REPLICAS).filter(|_| ours)?.parse().ok()
+    };
+    Ok(workloads
+        .into_iter()
+        .filter_map(|workload| had(&workload).map(|had| (workload, had)))
+        .collect())
+}
+
+/// Says which workloads stay stopped when a migration is removed that has stopped them. Whether the application has moved or is
+/// to go on where it was, only its owner knows.
+pub(super) async fn tell_of_stopped(
+    context: &Context,
+    migration: &DirectVolumeMigration,
+    cluster: &Cluster,
+) -> Result<()> {
+    if migration.spec.quiesce == Quiesce::None {
+        return Ok(());
+    }
+    let volumes = plan::volumes(&migration.spec);
+    let namespaces: BTreeSet<_> = volumes.iter().map(|volume| &volume.claim.namespace).collect();
+    for namespace in namespaces {
+        let deployments = stopped_by::<Deployment>(migration, cluster, namespace).await?;
+        let sets = stopped_by::<StatefulSet>(migration, cluster, namespace).await?;
+        let deployments = deployments.iter().map(|(w, had)| ("deployment", w.name_any(), had));
+        let sets = sets.iter().map(|(w, had)| ("statefulset", w.name_any(), had));
+        for (kind, name, had) in deployments.chain(sets) {
+            let note = format!(
+                "{kind} {namespace}/{name} stays stopped; to start it again: \
+                 kubectl -n {namespace} scale {kind} {name} --replicas={had}"
+            );
+            context.events.warning(migration, "WorkloadStaysStopped", note).await;
+        }
+    }
+    Ok(())
 }

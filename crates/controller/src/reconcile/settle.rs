@@ -12,10 +12,14 @@ use kube::ResourceExt as _;
 use pod::Report;
 use serde_json::json;
 
-use super::{Step, transfer::Current};
+use super::{
+    Step,
+    transfer::{Current, is_ours},
+};
 use crate::{
     api::{EndpointKind, VolumePhase},
-    build,
+    build::{self, Role},
+    cluster::Cluster,
     error::Result,
     observe::{self, Failure},
     plan::Planned,
@@ -147,14 +151,23 @@ impl Step<'_> {
         self.tell(volume, told).await
     }
 
-    /// Removes what a transfer needed; true once its pods are gone.
-    pub(super) async fn remove(&self, current: &Current) -> Result<bool> {
-        let (source, destination) = (current.names.source(), current.names.destination());
+    /// Removes what a transfer needed; true once its pods are gone, or one that is lost can do nothing without the other.
+    pub(super) async fn remove(&mut self, current: &Current) -> Result<bool> {
+        let (source, destination) =
+            (current.names.of(Role::Source), current.names.of(Role::Destination));
         let (near, far) = (current.source_namespace(), current.destination_namespace());
-        let mut gone = self.source.delete::<Pod>(near, &source).await?;
-        gone &= self.destination.delete::<Pod>(far, &destination).await?;
-        if !gone {
-            return Ok(false);
+        let client = remove_pod(&self.source, near, current, Role::Source).await?;
+        let server = remove_pod(&self.destination, far, current, Role::Destination).await?;
+        match (client, server) {
+            (None, None) => {}
+            (Some(lost), None) | (None, Some(lost)) if observe::is_lost(&lost, self.now) => {
+                let note = format!("the pod {} does not go: its node is lost", lost.name_any());
+                self.context.events.warning(&self.migration, "NodeLost", note).await;
+            }
+            (Some(going), _) | (None, Some(going)) => {
+                self.status.message = format!("waiting for the pod {} to go", going.name_any());
+                return Ok(false);
+            }
         }
         self.source.delete::<Secret>(near, &source).await?;
         self.source.delete::<NetworkPolicy>(near, &source).await?;
@@ -172,6 +185,20 @@ impl Step<'_> {
             _ => {}
         }
         Ok(true)
+    }
+}
+
+/// Removes a pod of the transfer: what is there of it until it is gone. One of that name that somebody else made stays.
+async fn remove_pod(
+    cluster: &Cluster,
+    namespace: &str,
+    current: &Current,
+    role: Role,
+) -> Result<Option<Pod>> {
+    let name = current.names.of(role);
+    match cluster.get::<Pod>(namespace, &name).await? {
+        Some(pod) if is_ours(&pod, &current.names, role) => cluster.delete(namespace, &name).await,
+        _ => Ok(None),
     }
 }
 

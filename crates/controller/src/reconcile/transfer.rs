@@ -9,7 +9,7 @@ use kube::{Api, ResourceExt as _, api::ListParams, runtime::controller::Action};
 use super::{POLL, SOON, Step, conditions};
 use crate::{
     api::{ActiveTransfer, EndpointKind, Phase, VolumePhase},
-    build::{self, Address, Names},
+    build::{self, Address, Names, Role},
     error::{Error, Result},
     observe::{self, Failure, Seen},
     plan::Planned,
@@ -38,6 +38,7 @@ impl Current {
 
 impl Step<'_> {
     pub(super) async fn transfer(&mut self) -> Result<Action> {
+        let mut first_error = None;
         for at in 0..self.status.transfers.len() {
             let Some(transfer) = self.status.transfers.get(at).cloned() else { continue };
             let chosen = transfer.volumes.iter().filter_map(|i| self.volumes.get(*i).cloned());
@@ -64,7 +65,8 @@ impl Step<'_> {
                 Err(error)
                     if ending || !(error.is_refusal() || matches!(error, Error::Invalid(..))) =>
                 {
-                    return Err(error);
+                    // The others go on all the same.
+                    first_error.get_or_insert(error);
                 }
                 _ => {}
             }
@@ -73,7 +75,11 @@ impl Step<'_> {
         self.status.transfers.retain(|transfer| !transfer.volumes.is_empty());
         let begun = self.begin_transfers().await?;
         let settled = self.status.volumes.iter().all(|volume| volume.phase.is_final());
+        if let Some(error) = first_error {
+            return Err(error);
+        }
         if settled && self.status.transfers.is_empty() {
+            self.check_still_quiesced().await?;
             return Ok(self.enter(Phase::CleaningUp, "removing what the transfer needed"));
         }
         let hurry = begun || self.status.transfers.iter().any(|t| t.ending || !t.source_made);
@@ -95,7 +101,7 @@ impl Step<'_> {
             }
             return Ok(());
         }
-        let name = current.names.destination();
+        let name = current.names.of(Role::Destination);
         let server: Option<Pod> =
             self.destination.get(current.destination_namespace(), &name).await?;
         let Some(server) = server else {
@@ -107,15 +113,15 @@ impl Step<'_> {
             }
             return self.make_destination(current).await;
         };
-        if !is_ours(&server, &current.names, "destination") {
+        if !is_ours(&server, &current.names, Role::Destination) {
             self.fail_all(current, &not_ours(&server)).await;
             return Ok(());
         }
         current.transfer.destination_made = true;
-        let name = current.names.source();
+        let name = current.names.of(Role::Source);
         let client: Option<Pod> = self.source.get(current.source_namespace(), &name).await?;
         match client {
-            Some(client) if !is_ours(&client, &current.names, "source") => {
+            Some(client) if !is_ours(&client, &current.names, Role::Source) => {
                 self.fail_all(current, &not_ours(&client)).await;
                 Ok(())
             }
@@ -133,10 +139,9 @@ impl Step<'_> {
     }
 
     async fn make_destination(&mut self, current: &mut Current) -> Result<()> {
-        let home = self.migration.namespace().unwrap_or_default();
         let namespace = current.destination_namespace().to_owned();
-        self.make_identities(current, &home).await?;
-        let policy = build::network_policy(&current.names, "destination", &namespace, &home, None);
+        self.make_identities(current).await?;
+        let policy = build::network_policy(&current.names, Role::Destination, &namespace, None);
         self.destination.apply(&policy).await?;
         let endpoint = build::endpoint_objects(&self.migration, &current.names, &namespace);
         self.destination.apply(&endpoint.service).await?;
@@ -159,15 +164,15 @@ impl Step<'_> {
 
     /// Both Secrets by one authority, whose key is gone when this returns. What is left of an earlier try goes without having been
     /// looked at: the controller may not read the Secrets of other namespaces.
-    async fn make_identities(&self, current: &Current, home: &str) -> Result<()> {
+    async fn make_identities(&self, current: &Current) -> Result<()> {
         let (names, uid) = (&current.names, self.migration.uid().unwrap_or_default());
         let (near, far) = (current.source_namespace(), current.destination_namespace());
-        self.source.delete::<Secret>(near, &names.source()).await?;
-        self.destination.delete::<Secret>(far, &names.destination()).await?;
+        self.source.delete::<Secret>(near, &names.of(Role::Source)).await?;
+        self.destination.delete::<Secret>(far, &names.of(Role::Destination)).await?;
         let made = self.context.issuer.issue(&uid).map_err(Error::Identity)?;
-        let secret = build::identity_secret(names, "source", near, home, &made.source);
+        let secret = build::identity_secret(names, Role::Source, near, &made.source);
         let mut alone = self.source.create(&secret).await?;
-        let secret = build::identity_secret(names, "destination", far, home, &made.destination);
+        let secret = build::identity_secret(names, Role::Destination, far, &made.destination);
         alone &= self.destination.create(&secret).await?;
         if alone {
             return Ok(());
@@ -177,7 +182,7 @@ impl Step<'_> {
     }
 
     async fn make_source(&mut self, current: &mut Current, server: &Pod) -> Result<()> {
-        match observe::server(server) {
+        match observe::support(server, build::SERVE, self.now) {
             Seen::Failed(failure) => {
                 self.fail_all(current, &failure).await;
                 return Ok(());
@@ -190,7 +195,7 @@ impl Step<'_> {
         }
         let namespace = current.destination_namespace().to_owned();
         let service: Option<Service> =
-            self.destination.get(&namespace, &current.names.destination()).await?;
+            self.destination.get(&namespace, &current.names.of(Role::Destination)).await?;
         let nodes = match self.migration.spec.endpoint.kind {
             EndpointKind::NodePort if self.migration.spec.endpoint.host.is_none() => {
                 self.nodes().await?
@@ -206,10 +211,8 @@ impl Step<'_> {
     }
 
     async fn make_client(&mut self, current: &mut Current, address: &Address) -> Result<()> {
-        let home = self.migration.namespace().unwrap_or_default();
         let namespace = current.source_namespace().to_owned();
-        let policy =
-            build::network_policy(&current.names, "source", &namespace, &home, Some(address));
+        let policy = build::network_policy(&current.names, Role::Source, &namespace, Some(address));
         self.source.apply(&policy).await?;
         let pod = build::source_pod(
             &self.migration,
@@ -241,7 +244,7 @@ impl Step<'_> {
                 continue;
             }
             let container = build::sync_container(&volume);
-            match observe::sync(client, &container, &volume.name) {
+            match observe::sync(client, &container, &volume.name, self.now) {
                 Seen::Arrived(report) => self.arrived(&volume, client, &report).await?,
                 Seen::Failed(failure) => self.failed(&volume, client, &failure).await?,
                 Seen::Running => {
@@ -255,9 +258,11 @@ impl Step<'_> {
             current.transfer.ending = true;
             return Ok(());
         }
-        if let Seen::Failed(failure) = observe::server(server) {
-            self.fail_all(current, &failure).await;
-            return Ok(());
+        for (pod, name) in [(server, build::SERVE), (client, build::TUNNEL)] {
+            if let Seen::Failed(failure) = observe::support(pod, name, self.now) {
+                self.fail_all(current, &failure).await;
+                return Ok(());
+            }
         }
         if let Some(what) = waits {
             self.check_start(current, &format!("source pod: {what}"), &what).await;
@@ -297,7 +302,7 @@ impl Step<'_> {
 }
 
 /// Whether a pod was made by this try: by a label that nobody could know before.
-fn is_ours(pod: &Pod, names: &Names, role: &str) -> bool {
+pub(super) fn is_ours(pod: &Pod, names: &Names, role: Role) -> bool {
     let has = pod.labels();
     names.labels(role).iter().all(|(key, value)| has.get(key) == Some(value))
 }

@@ -13,7 +13,7 @@ use super::support::in_place;
 fn the_deployment_moves_a_volume_and_a_second_instance_takes_over() {
     in_place(async |place| {
         if env::var_os("PVFERRY_TEST_CONTROLLER_IMAGE").is_none() {
-            println!("SKIPPED: no image of the controller");
+            testkit::skip::skip("no image of the controller");
             return;
         }
         let (from, to) = (place.source_volume("data").await, place.target_volume("data").await);

@@ -53,6 +53,15 @@ fn a_namespace_that_is_not_to_be_made() {
 }
 
 #[test]
+fn what_is_not_for_a_migration_to_choose() {
+    in_place(async |mut place| {
+        place.source_volume("data").await;
+        place.arguments.clear();
+        refused(&mut place, json!({ "pods": { "image": "evil:1" } }), "NotPermitted").await;
+    });
+}
+
+#[test]
 fn a_namespace_that_admits_no_root() {
     in_place(async |mut place| {
         place.source_volume("data").await;

@@ -12,8 +12,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod alone;
+mod cluster;
 mod failures;
 mod many;
 mod modes;
 mod moves;
+mod stubborn;
 mod support;

@@ -1,8 +1,12 @@
 //! Cutover, rollback, and what the API server refuses.
 
+use std::{os::unix::fs::MetadataExt as _, path::Path};
+
 use controller::api::{DirectVolumeMigration, Phase};
-use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
-use kube::api::PostParams;
+use k8s_openapi::api::{
+    apps::v1::{Deployment, StatefulSet},
+    core::v1::Pod,
+};
 use serde_json::{Value, json};
 use testkit::{TempTree, assert_same};
 
@@ -37,30 +41,35 @@ async fn replicas(place: &Place) -> (i32, i32) {
     (deployment.spec.unwrap().replicas.unwrap(), set.spec.unwrap().replicas.unwrap())
 }
 
+/// Starts an application that uses the claim `data`.
+async fn start_application(place: &Place) {
+    let mut deployment = workload("web", 2);
+    deployment["spec"].as_object_mut().unwrap().remove("serviceName");
+    place.cluster.create::<Deployment>(&place.source, deployment).await;
+    place.cluster.create::<StatefulSet>(&place.source, workload("db", 1)).await;
+    let begun = std::time::Instant::now();
+    while place
+        .cluster
+        .api::<Deployment>(&place.source)
+        .get("web")
+        .await
+        .unwrap()
+        .status
+        .and_then(|status| status.ready_replicas)
+        != Some(2)
+    {
+        assert!(begun.elapsed().as_secs() < 60, "the application does not start");
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
+}
+
 #[test]
 fn a_stage_run_leaves_the_application_alone_a_cutover_stops_it_and_a_rollback_starts_it_again() {
     in_place(async |mut place| {
         let (from, to) = (place.source_volume("data").await, place.target_volume("data").await);
         let made = TempTree::below(&from);
         made.populate(1, 60);
-        let mut deployment = workload("web", 2);
-        deployment["spec"].as_object_mut().unwrap().remove("serviceName");
-        place.cluster.create::<Deployment>(&place.source, deployment).await;
-        place.cluster.create::<StatefulSet>(&place.source, workload("db", 1)).await;
-        let begun = std::time::Instant::now();
-        while place
-            .cluster
-            .api::<Deployment>(&place.source)
-            .get("web")
-            .await
-            .unwrap()
-            .status
-            .and_then(|status| status.ready_replicas)
-            != Some(2)
-        {
-            assert!(begun.elapsed().as_secs() < 60, "the application does not start");
-            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-        }
+        start_application(&place).await;
 
         place.start_controller();
         place.migrate(&["data"], json!({ "quiesce": "ScaleToZero" })).await;
@@ -81,6 +90,62 @@ fn a_stage_run_leaves_the_application_alone_a_cutover_stops_it_and_a_rollback_st
     });
 }
 
+/// A pod that no workload owns, with the claim `data`.
+fn visitor(name: &str) -> Value {
+    let template = workload(name, 1)["spec"]["template"]["spec"].clone();
+    json!({ "metadata": { "name": name }, "spec": template })
+}
+
+#[test]
+fn who_does_not_wait_for_the_application_to_end_gets_it_back() {
+    in_place(async |mut place| {
+        place.source_volume("data").await;
+        place.target_volume("data").await;
+        start_application(&place).await;
+        place.cluster.create::<Pod>(&place.source, visitor("visitor")).await;
+        place.start_controller();
+        place.migrate(&["data"], json!({ "mode": "Cutover", "quiesce": "ScaleToZero" })).await;
+        place.until("wait", |s| s.message.contains("visitor still uses")).await;
+        assert_eq!(place.condition("Quiesced").await, ("False".into(), "StillInUse".into()));
+        assert_eq!(replicas(&place).await, (0, 0));
+        place.change(json!({ "mode": "Rollback" })).await;
+        place.until("rollback", |s| s.phase == Phase::RolledBack).await;
+        assert_eq!(replicas(&place).await, (2, 1));
+    });
+}
+
+#[test]
+fn who_uses_a_volume_during_a_cutover_spoils_it() {
+    in_place(async |mut place| {
+        let from = place.source_volume("data").await;
+        place.target_volume("data").await;
+        let made = TempTree::below(&from);
+        made.file("large", testkit::Content::random(2, 48 << 20));
+        start_application(&place).await;
+        place.start_controller();
+        let more = json!({
+            "mode": "Cutover", "quiesce": "ScaleToZero", "transfer": { "bandwidth": "12M" },
+        });
+        place.migrate(&["data"], more).await;
+        place.running_source().await;
+        place.cluster.create::<Pod>(&place.source, visitor("visitor")).await;
+        let status = place.ends(1).await;
+        assert_eq!(
+            (status.phase, &*status.volumes[0].reason),
+            (Phase::Failed, "UsedMeanwhile"),
+            "{status:#?}"
+        );
+        assert_eq!(place.condition("Succeeded").await, ("False".into(), "UsedMeanwhile".into()));
+
+        // Whoever removes the migration now is told what it leaves behind.
+        place.forget().await;
+        let notes: Vec<_> = place.all_events().await.into_iter().filter_map(|e| e.note).collect();
+        for command in ["scale deployment web --replicas=2", "scale statefulset db --replicas=1"] {
+            assert!(notes.iter().any(|note| note.contains(command)), "{notes:#?}");
+        }
+    });
+}
+
 #[test]
 fn a_namespace_without_root_is_served_by_a_user() {
     in_place(async |mut place| {
@@ -95,6 +160,10 @@ fn a_namespace_without_root_is_served_by_a_user() {
         place.migrate(&["data"], json!({ "pods": { "user": { "id": 4711 } } })).await;
         let status = place.ends(1).await;
         assert_eq!(status.phase, Phase::Completed, "{status:#?}");
+        assert_eq!(std::fs::read_to_string(to.join("a")).unwrap(), "all may read this");
+        // As root wrote it, and as whom it arrived.
+        let owner = |dir: &Path| std::fs::metadata(dir.join("a")).unwrap().uid();
+        assert_eq!((owner(&from), owner(&to)), (0, 4711));
     });
 }
 
@@ -116,10 +185,8 @@ fn what_makes_no_sense_is_refused_by_the_api_server() {
             ("Unsupported value", json!({ "mode": "Sideways" })),
             ("unknown field", json!({ "colour": "blue" })),
         ];
-        let params = PostParams { dry_run: true, ..PostParams::default() };
         let mut url = place.migrations().resource_url().to_owned();
         url.push_str("?dryRun=All&fieldValidation=Strict");
-        let _ = params;
         for (why, change) in refusals {
             let mut spec = good.clone();
             spec.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());

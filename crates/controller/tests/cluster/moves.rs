@@ -1,5 +1,7 @@
 //! Volumes that arrive.
 
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use kube::api::LogParams;
 use serde_json::json;
 use testkit::{Content, TempTree, assert_same};
 
@@ -49,7 +51,7 @@ fn two_volumes_arrive_and_the_next_run_moves_the_difference() {
 fn a_volume_goes_to_another_cluster() {
     in_place(async |mut place| {
         let Some(other) = other_cluster().await else {
-            println!("SKIPPED: no second cluster");
+            testkit::skip::skip("no second cluster");
             return;
         };
         let data = place.source_volume("data").await;
@@ -61,7 +63,7 @@ fn a_volume_goes_to_another_cluster() {
         let kubeconfig = std::fs::read_to_string(&other.kubeconfig).unwrap();
         place
             .cluster
-            .create::<k8s_openapi::api::core::v1::Secret>(
+            .create::<Secret>(
                 home,
                 json!({ "metadata": { "name": secret }, "stringData": { "kubeconfig": kubeconfig } }),
             )
@@ -91,33 +93,52 @@ fn secrets_are_in_no_log_event_or_resource() {
         made.file("large", Content::random(2, 64 << 20));
         place.start_controller();
         place.migrate(&["data"], json!({ "transfer": { "bandwidth": "20M" } })).await;
-        let pod = place.running_source().await;
-        let name = pod.metadata.name.clone().unwrap();
-        let secrets = place.cluster.api::<k8s_openapi::api::core::v1::Secret>(&place.source);
-        let secret = secrets.get(&name).await.unwrap();
-        let key = String::from_utf8(secret.data.unwrap()["tls.key"].0.clone()).unwrap();
-        let secret_line = key.lines().nth(1).unwrap().to_owned();
-        assert!(secret_line.len() > 30);
-        let arguments = serde_json::to_string(&pod).unwrap();
-        let params =
-            kube::api::LogParams { container: Some("tunnel".into()), ..Default::default() };
-        let log = place
-            .cluster
-            .api::<k8s_openapi::api::core::v1::Pod>(&place.source)
-            .logs(&name, &params)
-            .await
-            .unwrap();
+        place.running_source().await;
+        let (mut keys, mut said) = (Vec::new(), Vec::new());
+        for (namespace, role) in [(&place.source, "source"), (&place.destination, "destination")] {
+            let pod = place.cluster.pods(namespace, role).await.remove(0);
+            let name = pod.metadata.name.clone().unwrap();
+            let secret = place.cluster.api::<Secret>(namespace).get(&name).await.unwrap();
+            let key = String::from_utf8(secret.data.unwrap()["tls.key"].0.clone()).unwrap();
+            keys.push(key.lines().nth(1).unwrap().to_owned());
+            said.push(serde_json::to_string(&pod).unwrap());
+            for container in pod.spec.unwrap().containers {
+                let params = LogParams { container: Some(container.name), ..Default::default() };
+                said.push(place.cluster.api::<Pod>(namespace).logs(&name, &params).await.unwrap());
+            }
+        }
+        // A tunnel, a sync container and a server.
+        assert!(keys.iter().all(|key| key.len() > 30) && keys[0] != keys[1] && said.len() == 5);
         let status = place.completes().await;
-        let said = [
-            arguments,
-            log,
+        said.extend([
             place.logged(),
             serde_json::to_string(&status).unwrap(),
-            place.events().await.join("\n"),
+            serde_json::to_string(&place.all_events().await).unwrap(),
             place.progress("data").await.to_string(),
-        ];
+        ]);
         for text in said {
-            assert!(!text.contains(&secret_line) && !text.contains("PRIVATE KEY"), "{text}");
+            let told = keys.iter().any(|key| text.contains(key));
+            assert!(!told && !text.contains("PRIVATE KEY") && !text.is_empty(), "{text}");
         }
+    });
+}
+
+#[test]
+fn a_migration_that_is_made_again_under_its_name_begins_anew() {
+    in_place(async |mut place| {
+        let (from, to) = (place.source_volume("data").await, place.target_volume("data").await);
+        let made = TempTree::below(&from);
+        made.populate(3, 20);
+        place.start_controller();
+        place.migrate(&["data"], json!({})).await;
+        place.completes().await;
+        let first = place.progress("data").await;
+        place.forget().await;
+        made.populate(4, 20);
+        place.migrate(&["data"], json!({})).await;
+        place.completes().await;
+        let second = place.progress("data").await;
+        assert_ne!(first["digest"], second["digest"]);
+        assert_same(&from, &to);
     });
 }

@@ -1,7 +1,6 @@
 //! A place for one test: namespaces, volumes, a controller.
 
 use std::{
-    collections::BTreeMap,
     env, fs,
     future::Future,
     path::{Path, PathBuf},
@@ -13,103 +12,19 @@ use std::{
 use controller::api::{
     DirectVolumeMigration, DirectVolumeMigrationProgress, DirectVolumeMigrationStatus, Phase,
 };
-use k8s_openapi::{
-    NamespaceResourceScope,
-    api::{
-        core::v1::{Namespace, PersistentVolume, PersistentVolumeClaim, Pod},
-        events::v1::Event,
-    },
-};
+use k8s_openapi::api::{core::v1::Pod, events::v1::Event};
 use kube::{
-    Api, Client, Config, Resource,
-    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
-    config::{KubeConfigOptions, Kubeconfig},
+    Api,
+    api::{DeleteParams, ListParams, Patch, PatchParams},
+    config::Kubeconfig,
 };
-use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use testkit::TempTree;
 
+use super::cluster::Cluster;
+
 /// Longer than anything takes that goes well.
 const PATIENCE: Duration = Duration::from_secs(180);
-
-pub(crate) struct Cluster {
-    pub(crate) client: Client,
-    pub(crate) kubeconfig: PathBuf,
-}
-
-impl Cluster {
-    /// The cluster that a variable points to; `None` where it points to none.
-    async fn of(variable: &str) -> Option<Self> {
-        let path = PathBuf::from(env::var_os(variable)?);
-        let config = Kubeconfig::read_from(&path).unwrap();
-        let config =
-            Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await.unwrap();
-        Some(Self { client: Client::try_from(config).unwrap(), kubeconfig: path })
-    }
-
-    pub(crate) fn api<K>(&self, namespace: &str) -> Api<K>
-    where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
-    {
-        Api::namespaced(self.client.clone(), namespace)
-    }
-
-    pub(crate) async fn namespace(&self, name: &str, labels: &[(&str, &str)]) {
-        let labels: BTreeMap<_, _> = labels.iter().copied().collect();
-        let namespace = json!({ "metadata": { "name": name, "labels": labels } });
-        let api: Api<Namespace> = Api::all(self.client.clone());
-        api.create(&PostParams::default(), &serde_json::from_value(namespace).unwrap())
-            .await
-            .unwrap();
-    }
-
-    pub(crate) async fn create<K>(&self, namespace: &str, object: Value) -> K
-    where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-            + Serialize
-            + DeserializeOwned
-            + Clone
-            + std::fmt::Debug,
-    {
-        let object: K = serde_json::from_value(object).unwrap();
-        self.api(namespace).create(&PostParams::default(), &object).await.unwrap()
-    }
-
-    /// A volume of this cluster that the claim will get, whenever it is made.
-    pub(crate) async fn volume(&self, namespace: &str, claim: &str, directory: &Path) {
-        let volume = json!({
-            "metadata": { "name": format!("{namespace}-{claim}") },
-            "spec": {
-                "capacity": { "storage": "1Gi" },
-                "accessModes": ["ReadWriteOnce"],
-                "storageClassName": "standard",
-                "persistentVolumeReclaimPolicy": "Retain",
-                "claimRef": { "namespace": namespace, "name": claim },
-                "hostPath": { "path": directory },
-            },
-        });
-        let api: Api<PersistentVolume> = Api::all(self.client.clone());
-        api.create(&PostParams::default(), &serde_json::from_value(volume).unwrap()).await.unwrap();
-    }
-
-    pub(crate) async fn claim(&self, namespace: &str, name: &str) {
-        let claim = json!({
-            "metadata": { "name": name },
-            "spec": {
-                "accessModes": ["ReadWriteOnce"],
-                "storageClassName": "standard",
-                "resources": { "requests": { "storage": "1Gi" } },
-            },
-        });
-        self.create::<PersistentVolumeClaim>(namespace, claim).await;
-    }
-
-    /// Transfer pods, running or not, of one role.
-    pub(crate) async fn pods(&self, namespace: &str, role: &str) -> Vec<Pod> {
-        let params = ListParams::default().labels(&format!("pvferry.io/role={role}"));
-        self.api::<Pod>(namespace).list(&params).await.unwrap().items
-    }
-}
 
 /// The place of one test.
 pub(crate) struct Place {
@@ -124,6 +39,8 @@ pub(crate) struct Place {
     controller: Option<Child>,
     metrics: u16,
     impersonating: PathBuf,
+    /// More arguments of its controller.
+    pub(crate) arguments: Vec<&'static str>,
 }
 
 static PLACES: AtomicU32 = AtomicU32::new(0);
@@ -165,6 +82,7 @@ impl Place {
             controller: None,
             metrics: free_port(),
             impersonating,
+            arguments: vec!["--open"],
         };
         place.cluster.namespace(&place.home, &[]).await;
         place.cluster.namespace(&place.source, &[]).await;
@@ -186,8 +104,8 @@ impl Place {
                 &self.home,
                 "--image",
                 &image(),
-                "--open",
             ])
+            .args(&self.arguments)
             .env("KUBECONFIG", &self.impersonating)
             .env("RUST_LOG", "debug,hyper=info,tower=info,rustls=info,kube=info")
             .stdout(Stdio::null())
@@ -352,9 +270,21 @@ impl Place {
 
     /// The reasons of all events of the migration.
     pub(crate) async fn events(&self) -> Vec<String> {
-        let events =
-            self.cluster.api::<Event>(&self.home).list(&ListParams::default()).await.unwrap();
-        events.items.into_iter().filter_map(|event| event.reason).collect()
+        self.all_events().await.into_iter().filter_map(|event| event.reason).collect()
+    }
+
+    /// All events of the migration.
+    pub(crate) async fn all_events(&self) -> Vec<Event> {
+        self.cluster.api::<Event>(&self.home).list(&ListParams::default()).await.unwrap().items
+    }
+
+    /// Waits for an event with this reason.
+    pub(crate) async fn until_event(&self, reason: &str) {
+        let begun = Instant::now();
+        while !self.events().await.iter().any(|event| event == reason) {
+            assert!(begun.elapsed() < PATIENCE, "no {reason}: {:?}", self.events().await);
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
     }
 
     /// The status and reason of a condition.

@@ -1,0 +1,84 @@
+//! Where a container of a pod listens: a cluster has IPv4, IPv6 or both, and who builds the pod does not know which.
+
+use std::{fmt, io, str::FromStr};
+
+use tokio::net::TcpListener;
+
+/// `ADDR:PORT`, or `:PORT` for every address there is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listen {
+    /// This address, or this name's.
+    At(String),
+    /// This port of every address, of IPv6 as well as of IPv4.
+    Everywhere(u16),
+}
+
+impl Listen {
+    /// Listens there.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub async fn bind(&self) -> io::Result<TcpListener> {
+        let port = match self {
+            Self::At(address) => return TcpListener::bind(address).await,
+            Self::Everywhere(port) => *port,
+        };
+        // On Linux a socket of `::` takes both families, unless the machine has been told otherwise.
+        match TcpListener::bind((std::net::Ipv6Addr::UNSPECIFIED, port)).await {
+            // Of a kernel without IPv6, or a pod that may not have it.
+            Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
+                TcpListener::bind((std::net::Ipv4Addr::UNSPECIFIED, port)).await
+            }
+            other => other,
+        }
+    }
+}
+
+impl FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let port = |port: &str| port.parse::<u16>().ok();
+        let bracketed = |host: &str| host.starts_with('[') && host.ends_with(']');
+        match text.rsplit_once(':').and_then(|(host, after)| Some((host, port(after)?))) {
+            Some(("", port)) => Ok(Self::Everywhere(port)),
+            Some((host, _)) if bracketed(host) || !host.contains(':') => Ok(Self::At(text.into())),
+            _ => Err(format!("`{text}` is no ADDR:PORT, [ADDR]:PORT or :PORT")),
+        }
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::At(address) => write!(f, "{address}"),
+            Self::Everywhere(port) => write!(f, ":{port}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpStream;
+
+    #[test]
+    fn is_read_and_printed_alike() {
+        for text in ["127.0.0.1:80", "[::1]:0", "localhost:8443", ":8443", ":0"] {
+            assert_eq!(text.parse::<Listen>().unwrap().to_string(), text);
+        }
+        for text in ["", ":", ":x", ":65536", "8443", "localhost", "::1", "a:b"] {
+            assert!(text.parse::<Listen>().is_err(), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn every_address_is_one_of_either_family() {
+        let listener = Listen::Everywhere(0).bind().await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        if TcpListener::bind("[::1]:0").await.is_ok() {
+            TcpStream::connect(("::1", port)).await.unwrap();
+        }
+    }
+}
