@@ -26,7 +26,7 @@ end
 
 complete -c pvferry -n "__fish_pvferry_needs_command" -l log-format -d 'How logs on standard error look' -r -f -a "text\t''
 json\t''"
-complete -c pvferry -n "__fish_pvferry_needs_command" -l metrics -d 'Serve Prometheus metrics, /healthz and /readyz on this address' -r
+complete -c pvferry -n "__fish_pvferry_needs_command" -l metrics -d 'Serve Prometheus metrics, /healthz and /readyz here: ADDR:PORT, or :PORT for every address' -r
 complete -c pvferry -n "__fish_pvferry_needs_command" -s h -l help -d 'Print help'
 complete -c pvferry -n "__fish_pvferry_needs_command" -s V -l version -d 'Print version'
 complete -c pvferry -n "__fish_pvferry_needs_command" -f -a "copy" -d 'Copy a directory or block device on this machine, over TLS on loopback with throw-away keys'
@@ -54,7 +54,7 @@ none\t''"
 complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -l timeout -d 'Give up after SECONDS without a sign of life from the other end' -r
 complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -l log-format -d 'How logs on standard error look' -r -f -a "text\t''
 json\t''"
-complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -l metrics -d 'Serve Prometheus metrics, /healthz and /readyz on this address' -r
+complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -l metrics -d 'Serve Prometheus metrics, /healthz and /readyz here: ADDR:PORT, or :PORT for every address' -r
 complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -l delete -d 'Remove what the source does not have'
 complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -s c -l checksum -d 'Compare content, not size and modification time'
 complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -l verify -d 'Afterwards read both trees again and compare their digests'
@@ -89,7 +89,7 @@ none\t''"
 complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -l timeout -d 'Give up after SECONDS without a sign of life from the other end' -r
 complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -l log-format -d 'How logs on standard error look' -r -f -a "text\t''
 json\t''"
-complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -l metrics -d 'Serve Prometheus metrics, /healthz and /readyz on this address' -r
+complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -l metrics -d 'Serve Prometheus metrics, /healthz and /readyz here: ADDR:PORT, or :PORT for every address' -r
 complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -l delete -d 'Remove what the source does not have'
 complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -s c -l checksum -d 'Compare content, not size and modification time'
 complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -l verify -d 'Afterwards read both trees again and compare their digests'
@@ -109,9 +109,9 @@ complete -c pvferry -n "__fish_pvferry_using_subcommand tunnel" -l marker-dir -d
 complete -c pvferry -n "__fish_pvferry_using_subcommand tunnel" -l idle -d 'With --exit-when: leave with 30 after SECONDS without any connection' -r
 complete -c pvferry -n "__fish_pvferry_using_subcommand tunnel" -l log-format -d 'How logs on standard error look' -r -f -a "text\t''
 json\t''"
-complete -c pvferry -n "__fish_pvferry_using_subcommand tunnel" -l metrics -d 'Serve Prometheus metrics, /healthz and /readyz on this address' -r
+complete -c pvferry -n "__fish_pvferry_using_subcommand tunnel" -l metrics -d 'Serve Prometheus metrics, /healthz and /readyz here: ADDR:PORT, or :PORT for every address' -r
 complete -c pvferry -n "__fish_pvferry_using_subcommand tunnel" -s h -l help -d 'Print help'
-complete -c pvferry -n "__fish_pvferry_using_subcommand serve" -l listen -d 'Where TLS connections are taken: ADDR:PORT' -r
+complete -c pvferry -n "__fish_pvferry_using_subcommand serve" -l listen -d 'Where TLS connections are taken: ADDR:PORT, or :PORT for every address' -r
 complete -c pvferry -n "__fish_pvferry_using_subcommand serve" -l identity -d 'Directory with ca.crt, tls.crt and tls.key; read again when they rotate' -r -F
 complete -c pvferry -n "__fish_pvferry_using_subcommand serve" -l volume -d 'A volume by its name, and where it is mounted; may be given several times' -r
 complete -c pvferry -n "__fish_pvferry_using_subcommand serve" -l exit-when -d 'Leave when N volumes have been received to their end' -r
@@ -119,20 +119,20 @@ complete -c pvferry -n "__fish_pvferry_using_subcommand serve" -l termination-lo
 complete -c pvferry -n "__fish_pvferry_using_subcommand serve" -l timeout -d 'Give up on a session after SECONDS without a sign of life from the other end' -r
 complete -c pvferry -n "__fish_pvferry_using_subcommand serve" -l log-format -d 'How logs on standard error look' -r -f -a "text\t''
 json\t''"
-complete -c pvferry -n "__fish_pvferry_using_subcommand serve" -l metrics -d 'Serve Prometheus metrics, /healthz and /readyz on this address' -r
+complete -c pvferry -n "__fish_pvferry_using_subcommand serve" -l metrics -d 'Serve Prometheus metrics, /healthz and /readyz here: ADDR:PORT, or :PORT for every address' -r
 complete -c pvferry -n "__fish_pvferry_using_subcommand serve" -s h -l help -d 'Print help'
 complete -c pvferry -n "__fish_pvferry_using_subcommand digest" -l log-format -d 'How logs on standard error look' -r -f -a "text\t''
 json\t''"
-complete -c pvferry -n "__fish_pvferry_using_subcommand digest" -l metrics -d 'Serve Prometheus metrics, /healthz and /readyz on this address' -r
+complete -c pvferry -n "__fish_pvferry_using_subcommand digest" -l metrics -d 'Serve Prometheus metrics, /healthz and /readyz here: ADDR:PORT, or :PORT for every address' -r
 complete -c pvferry -n "__fish_pvferry_using_subcommand digest" -l json -d 'Print one JSON object with counts'
 complete -c pvferry -n "__fish_pvferry_using_subcommand digest" -s h -l help -d 'Print help'
 complete -c pvferry -n "__fish_pvferry_using_subcommand verify" -l log-format -d 'How logs on standard error look' -r -f -a "text\t''
 json\t''"
-complete -c pvferry -n "__fish_pvferry_using_subcommand verify" -l metrics -d 'Serve Prometheus metrics, /healthz and /readyz on this address' -r
+complete -c pvferry -n "__fish_pvferry_using_subcommand verify" -l metrics -d 'Serve Prometheus metrics, /healthz and /readyz here: ADDR:PORT, or :PORT for every address' -r
 complete -c pvferry -n "__fish_pvferry_using_subcommand verify" -s h -l help -d 'Print help'
 complete -c pvferry -n "__fish_pvferry_using_subcommand pki; and not __fish_seen_subcommand_from init issue help" -l log-format -d 'How logs on standard error look' -r -f -a "text\t''
 json\t''"
-complete -c pvferry -n "__fish_pvferry_using_subcommand pki; and not __fish_seen_subcommand_from init issue help" -l metrics -d 'Serve Prometheus metrics, /healthz and /readyz on this address' -r
+complete -c pvferry -n "__fish_pvferry_using_subcommand pki; and not __fish_seen_subcommand_from init issue help" -l metrics -d 'Serve Prometheus metrics, /healthz and /readyz here: ADDR:PORT, or :PORT for every address' -r
 complete -c pvferry -n "__fish_pvferry_using_subcommand pki; and not __fish_seen_subcommand_from init issue help" -s h -l help -d 'Print help'
 complete -c pvferry -n "__fish_pvferry_using_subcommand pki; and not __fish_seen_subcommand_from init issue help" -f -a "init" -d 'Make a certificate authority, and one identity for each role'
 complete -c pvferry -n "__fish_pvferry_using_subcommand pki; and not __fish_seen_subcommand_from init issue help" -f -a "issue" -d 'Issue an identity by an authority that `init` made, for rotation or for one volume'
@@ -141,7 +141,7 @@ complete -c pvferry -n "__fish_pvferry_using_subcommand pki; and __fish_seen_sub
 complete -c pvferry -n "__fish_pvferry_using_subcommand pki; and __fish_seen_subcommand_from init" -l hours -d 'Validity in hours' -r
 complete -c pvferry -n "__fish_pvferry_using_subcommand pki; and __fish_seen_subcommand_from init" -l log-format -d 'How logs on standard error look' -r -f -a "text\t''
 json\t''"
-complete -c pvferry -n "__fish_pvferry_using_subcommand pki; and __fish_seen_subcommand_from init" -l metrics -d 'Serve Prometheus metrics, /healthz and /readyz on this address' -r
+complete -c pvferry -n "__fish_pvferry_using_subcommand pki; and __fish_seen_subcommand_from init" -l metrics -d 'Serve Prometheus metrics, /healthz and /readyz here: ADDR:PORT, or :PORT for every address' -r
 complete -c pvferry -n "__fish_pvferry_using_subcommand pki; and __fish_seen_subcommand_from init" -s h -l help -d 'Print help'
 complete -c pvferry -n "__fish_pvferry_using_subcommand pki; and __fish_seen_subcommand_from issue" -l role -d 'For which end' -r -f -a "source\t'The end that sends'
 destination\t'The end that receives'"
@@ -150,18 +150,18 @@ complete -c pvferry -n "__fish_pvferry_using_subcommand pki; and __fish_seen_sub
 complete -c pvferry -n "__fish_pvferry_using_subcommand pki; and __fish_seen_subcommand_from issue" -l hours -d 'Validity in hours' -r
 complete -c pvferry -n "__fish_pvferry_using_subcommand pki; and __fish_seen_subcommand_from issue" -l log-format -d 'How logs on standard error look' -r -f -a "text\t''
 json\t''"
-complete -c pvferry -n "__fish_pvferry_using_subcommand pki; and __fish_seen_subcommand_from issue" -l metrics -d 'Serve Prometheus metrics, /healthz and /readyz on this address' -r
+complete -c pvferry -n "__fish_pvferry_using_subcommand pki; and __fish_seen_subcommand_from issue" -l metrics -d 'Serve Prometheus metrics, /healthz and /readyz here: ADDR:PORT, or :PORT for every address' -r
 complete -c pvferry -n "__fish_pvferry_using_subcommand pki; and __fish_seen_subcommand_from issue" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c pvferry -n "__fish_pvferry_using_subcommand pki; and __fish_seen_subcommand_from help" -f -a "init" -d 'Make a certificate authority, and one identity for each role'
 complete -c pvferry -n "__fish_pvferry_using_subcommand pki; and __fish_seen_subcommand_from help" -f -a "issue" -d 'Issue an identity by an authority that `init` made, for rotation or for one volume'
 complete -c pvferry -n "__fish_pvferry_using_subcommand pki; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c pvferry -n "__fish_pvferry_using_subcommand completions" -l log-format -d 'How logs on standard error look' -r -f -a "text\t''
 json\t''"
-complete -c pvferry -n "__fish_pvferry_using_subcommand completions" -l metrics -d 'Serve Prometheus metrics, /healthz and /readyz on this address' -r
+complete -c pvferry -n "__fish_pvferry_using_subcommand completions" -l metrics -d 'Serve Prometheus metrics, /healthz and /readyz here: ADDR:PORT, or :PORT for every address' -r
 complete -c pvferry -n "__fish_pvferry_using_subcommand completions" -s h -l help -d 'Print help'
 complete -c pvferry -n "__fish_pvferry_using_subcommand man" -l log-format -d 'How logs on standard error look' -r -f -a "text\t''
 json\t''"
-complete -c pvferry -n "__fish_pvferry_using_subcommand man" -l metrics -d 'Serve Prometheus metrics, /healthz and /readyz on this address' -r
+complete -c pvferry -n "__fish_pvferry_using_subcommand man" -l metrics -d 'Serve Prometheus metrics, /healthz and /readyz here: ADDR:PORT, or :PORT for every address' -r
 complete -c pvferry -n "__fish_pvferry_using_subcommand man" -s h -l help -d 'Print help'
 complete -c pvferry -n "__fish_pvferry_using_subcommand help; and not __fish_seen_subcommand_from copy sync tunnel serve digest verify pki completions man help" -f -a "copy" -d 'Copy a directory or block device on this machine, over TLS on loopback with throw-away keys'
 complete -c pvferry -n "__fish_pvferry_using_subcommand help; and not __fish_seen_subcommand_from copy sync tunnel serve digest verify pki completions man help" -f -a "sync" -d 'Send a volume: the container of the Source Transfer Pod that holds it'

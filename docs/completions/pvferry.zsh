@@ -16,7 +16,7 @@ _pvferry() {
     local context curcontext="$curcontext" state line
     _arguments "${_arguments_options[@]}" : \
 '--log-format=[How logs on standard error look]:FORMAT:(text json)' \
-'--metrics=[Serve Prometheus metrics, /healthz and /readyz on this address]:ADDR:_default' \
+'--metrics=[Serve Prometheus metrics, /healthz and /readyz here\: ADDR\:PORT, or \:PORT for every address]:ADDR:_default' \
 '-h[Print help]' \
 '--help[Print help]' \
 '-V[Print version]' \
@@ -43,7 +43,7 @@ zstd\:"Always, with Zstandard"))' \
 '--progress=[Show progress as a bar, or as one JSON object a second]:HOW:(auto bar json none)' \
 '--timeout=[Give up after SECONDS without a sign of life from the other end]:SECONDS:_default' \
 '--log-format=[How logs on standard error look]:FORMAT:(text json)' \
-'--metrics=[Serve Prometheus metrics, /healthz and /readyz on this address]:ADDR:_default' \
+'--metrics=[Serve Prometheus metrics, /healthz and /readyz here\: ADDR\:PORT, or \:PORT for every address]:ADDR:_default' \
 '--delete[Remove what the source does not have]' \
 '-c[Compare content, not size and modification time]' \
 '--checksum[Compare content, not size and modification time]' \
@@ -84,7 +84,7 @@ zstd\:"Always, with Zstandard"))' \
 '--progress=[Show progress as a bar, or as one JSON object a second]:HOW:(auto bar json none)' \
 '--timeout=[Give up after SECONDS without a sign of life from the other end]:SECONDS:_default' \
 '--log-format=[How logs on standard error look]:FORMAT:(text json)' \
-'--metrics=[Serve Prometheus metrics, /healthz and /readyz on this address]:ADDR:_default' \
+'--metrics=[Serve Prometheus metrics, /healthz and /readyz here\: ADDR\:PORT, or \:PORT for every address]:ADDR:_default' \
 '--delete[Remove what the source does not have]' \
 '-c[Compare content, not size and modification time]' \
 '--checksum[Compare content, not size and modification time]' \
@@ -112,21 +112,21 @@ _arguments "${_arguments_options[@]}" : \
 '--marker-dir=[Directory of the completion markers, shared with the sync containers]:DIR:_files' \
 '--idle=[With --exit-when\: leave with 30 after SECONDS without any connection]:SECONDS:_default' \
 '--log-format=[How logs on standard error look]:FORMAT:(text json)' \
-'--metrics=[Serve Prometheus metrics, /healthz and /readyz on this address]:ADDR:_default' \
+'--metrics=[Serve Prometheus metrics, /healthz and /readyz here\: ADDR\:PORT, or \:PORT for every address]:ADDR:_default' \
 '-h[Print help]' \
 '--help[Print help]' \
 && ret=0
 ;;
 (serve)
 _arguments "${_arguments_options[@]}" : \
-'--listen=[Where TLS connections are taken\: ADDR\:PORT]:ADDR:_default' \
+'--listen=[Where TLS connections are taken\: ADDR\:PORT, or \:PORT for every address]:ADDR:_default' \
 '--identity=[Directory with ca.crt, tls.crt and tls.key; read again when they rotate]:DIR:_files' \
 '*--volume=[A volume by its name, and where it is mounted; may be given several times]:NAME=PATH:_default' \
 '--exit-when=[Leave when N volumes have been received to their end]:N:_default' \
 '--termination-log=[Write the termination message here \[default\: /dev/termination-log where there is one\]]:FILE:_files' \
 '--timeout=[Give up on a session after SECONDS without a sign of life from the other end]:SECONDS:_default' \
 '--log-format=[How logs on standard error look]:FORMAT:(text json)' \
-'--metrics=[Serve Prometheus metrics, /healthz and /readyz on this address]:ADDR:_default' \
+'--metrics=[Serve Prometheus metrics, /healthz and /readyz here\: ADDR\:PORT, or \:PORT for every address]:ADDR:_default' \
 '-h[Print help]' \
 '--help[Print help]' \
 && ret=0
@@ -134,7 +134,7 @@ _arguments "${_arguments_options[@]}" : \
 (digest)
 _arguments "${_arguments_options[@]}" : \
 '--log-format=[How logs on standard error look]:FORMAT:(text json)' \
-'--metrics=[Serve Prometheus metrics, /healthz and /readyz on this address]:ADDR:_default' \
+'--metrics=[Serve Prometheus metrics, /healthz and /readyz here\: ADDR\:PORT, or \:PORT for every address]:ADDR:_default' \
 '--json[Print one JSON object with counts]' \
 '-h[Print help]' \
 '--help[Print help]' \
@@ -144,7 +144,7 @@ _arguments "${_arguments_options[@]}" : \
 (verify)
 _arguments "${_arguments_options[@]}" : \
 '--log-format=[How logs on standard error look]:FORMAT:(text json)' \
-'--metrics=[Serve Prometheus metrics, /healthz and /readyz on this address]:ADDR:_default' \
+'--metrics=[Serve Prometheus metrics, /healthz and /readyz here\: ADDR\:PORT, or \:PORT for every address]:ADDR:_default' \
 '-h[Print help]' \
 '--help[Print help]' \
 ':a -- One directory or block device:_files' \
@@ -154,7 +154,7 @@ _arguments "${_arguments_options[@]}" : \
 (pki)
 _arguments "${_arguments_options[@]}" : \
 '--log-format=[How logs on standard error look]:FORMAT:(text json)' \
-'--metrics=[Serve Prometheus metrics, /healthz and /readyz on this address]:ADDR:_default' \
+'--metrics=[Serve Prometheus metrics, /healthz and /readyz here\: ADDR\:PORT, or \:PORT for every address]:ADDR:_default' \
 '-h[Print help]' \
 '--help[Print help]' \
 ":: :_pvferry__subcmd__pki_commands" \
@@ -172,7 +172,7 @@ _arguments "${_arguments_options[@]}" : \
 '--migration=[The id of the migration, which both ends must share]:UID:_default' \
 '--hours=[Validity in hours]:HOURS:_default' \
 '--log-format=[How logs on standard error look]:FORMAT:(text json)' \
-'--metrics=[Serve Prometheus metrics, /healthz and /readyz on this address]:ADDR:_default' \
+'--metrics=[Serve Prometheus metrics, /healthz and /readyz here\: ADDR\:PORT, or \:PORT for every address]:ADDR:_default' \
 '-h[Print help]' \
 '--help[Print help]' \
 ':directory -- Where ca.crt, ca.key, source/ and destination/ go:_files' \
@@ -186,7 +186,7 @@ destination\:"The end that receives"))' \
 '--out=[Where ca.crt, tls.crt and tls.key go]:OUT:_files' \
 '--hours=[Validity in hours]:HOURS:_default' \
 '--log-format=[How logs on standard error look]:FORMAT:(text json)' \
-'--metrics=[Serve Prometheus metrics, /healthz and /readyz on this address]:ADDR:_default' \
+'--metrics=[Serve Prometheus metrics, /healthz and /readyz here\: ADDR\:PORT, or \:PORT for every address]:ADDR:_default' \
 '-h[Print help (see more with '\''--help'\'')]' \
 '--help[Print help (see more with '\''--help'\'')]' \
 ':directory -- The directory that `init` made:_files' \
@@ -227,7 +227,7 @@ esac
 (completions)
 _arguments "${_arguments_options[@]}" : \
 '--log-format=[How logs on standard error look]:FORMAT:(text json)' \
-'--metrics=[Serve Prometheus metrics, /healthz and /readyz on this address]:ADDR:_default' \
+'--metrics=[Serve Prometheus metrics, /healthz and /readyz here\: ADDR\:PORT, or \:PORT for every address]:ADDR:_default' \
 '-h[Print help]' \
 '--help[Print help]' \
 ':shell -- Which shell to complete in:(bash elvish fish powershell zsh)' \
@@ -236,7 +236,7 @@ _arguments "${_arguments_options[@]}" : \
 (man)
 _arguments "${_arguments_options[@]}" : \
 '--log-format=[How logs on standard error look]:FORMAT:(text json)' \
-'--metrics=[Serve Prometheus metrics, /healthz and /readyz on this address]:ADDR:_default' \
+'--metrics=[Serve Prometheus metrics, /healthz and /readyz here\: ADDR\:PORT, or \:PORT for every address]:ADDR:_default' \
 '-h[Print help]' \
 '--help[Print help]' \
 && ret=0

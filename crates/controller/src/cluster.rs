@@ -277,3 +277,34 @@ fn refuse_helpers(config: &Kubeconfig) -> Result<(), String> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_files_and_proxies_are_refused() {
+        let config = |cluster: &str, user: &str| {
+            let text = format!(
+                "clusters: [{{name: c, cluster: {{{cluster}}}}}]\nusers: [{{name: u, user: {{{user}}}}}]\n"
+            );
+            refuse_helpers(&Kubeconfig::from_yaml(&text).unwrap())
+        };
+        let server = "server: 'https://a'";
+        assert_eq!(config(server, "token: t, client-key-data: k"), Ok(()));
+        for (cluster, user, why) in [
+            (server.to_owned(), "exec: {command: sh}", "program"),
+            (server.to_owned(), "auth-provider: {name: x, config: {}}", "program"),
+            (server.to_owned(), "tokenFile: /etc/passwd", "files"),
+            (server.to_owned(), "client-key: /etc/passwd", "files"),
+            (server.to_owned(), "client-certificate: /etc/passwd", "files"),
+            (format!("{server}, certificate-authority: /etc/passwd"), "", "files"),
+            (format!("{server}, proxy-url: 'http://b'"), "", "proxy"),
+            (format!("{server}, insecure-skip-tls-verify: true"), "", "verify"),
+            ("server: 'http://a'".to_owned(), "", "TLS"),
+        ] {
+            let told = config(&cluster, user).unwrap_err();
+            assert!(told.contains(why), "{cluster} {user}: {told}");
+        }
+    }
+}
