@@ -38,6 +38,8 @@ impl Current {
 
 impl Step<'_> {
     pub(super) async fn transfer(&mut self) -> Result<Action> {
+        // Whatever else there is to say replaces it.
+        self.status.message = "volumes are on their way".into();
         let mut first_error = None;
         for at in 0..self.status.transfers.len() {
             let Some(transfer) = self.status.transfers.get(at).cloned() else { continue };
@@ -224,7 +226,6 @@ impl Step<'_> {
         );
         self.source.create(&pod).await?;
         current.transfer.source_made = true;
-        self.status.message = "volumes are on their way".into();
         self.condition(conditions::PREPARED, Some(true), "Prepared", "pods are being started");
         Ok(())
     }

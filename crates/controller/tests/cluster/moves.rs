@@ -37,6 +37,12 @@ fn two_volumes_arrive_and_the_next_run_moves_the_difference() {
         place.change(json!({ "run": 2 })).await;
         let status = place.ends(2).await;
         assert_eq!(status.volumes_done, "2/2", "{status:#?}");
+        let events = place.events().await;
+        assert_eq!(
+            events.iter().filter(|event| *event == "VolumeArrived").count(),
+            4,
+            "{events:?}"
+        );
         assert_same(&data, &to_data);
         assert_same(&media, &to_media);
         let second = place.progress("media").await;
@@ -93,7 +99,8 @@ fn secrets_are_in_no_log_event_or_resource() {
         made.file("large", Content::random(2, 64 << 20));
         place.start_controller();
         place.migrate(&["data"], json!({ "transfer": { "bandwidth": "20M" } })).await;
-        place.running_source().await;
+        // Every container has something to say by then.
+        place.until("progress", |s| s.volumes.iter().any(|v| v.bytes_done > 0)).await;
         let (mut keys, mut said) = (Vec::new(), Vec::new());
         for (namespace, role) in [(&place.source, "source"), (&place.destination, "destination")] {
             let pod = place.cluster.pods(namespace, role).await.remove(0);
