@@ -1,4 +1,4 @@
-//! Events of a migration, for `kubectl describe`.
+//! Events of a migration, for `kubectl describe`, and the same in the log.
 //!
 //! Each stands for itself: kube's recorder counts events of one reason as one and keeps the first text, so that of ten volumes
 //! that arrived nine would not be told.
@@ -49,6 +49,11 @@ impl Events {
         let note = clip(note);
         if !self.is_new(about.uid(), &note) {
             return;
+        }
+        let migration = format!("{}/{}", about.namespace().unwrap_or_default(), about.name_any());
+        match kind {
+            "Normal" => tracing::info!(migration, reason, "{note}"),
+            _ => tracing::warn!(migration, reason, "{note}"),
         }
         let event = Event {
             metadata: ObjectMeta {
