@@ -98,3 +98,14 @@ fn stale_temporary_files_of_another_run_are_ignored_and_removed() {
     crate::support::copy(source.path(), destination.path(), &["--delete"]).expect(0);
     assert_same(source.path(), destination.path());
 }
+
+#[test]
+fn a_part_that_is_of_no_use_is_removed() {
+    let (source, destination) = (TempTree::new(), TempTree::new());
+    // By now the file is smaller than what is worth to go on from. The names follow from that of "a".
+    source.file("a/a", "small by now").file("b", "text");
+    let part = ".pvferry-17762fddd969a453.new/.pvferry-17762fddd969a453.part";
+    destination.file("b", "old").file(part, Content::random(1, 200_000));
+    crate::support::copy(source.path(), destination.path(), &[]).expect(0);
+    assert_same(source.path(), destination.path());
+}
