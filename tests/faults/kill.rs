@@ -5,16 +5,8 @@
 //! for finished, and an undisturbed run after it must converge, also where the other two processes are still those of
 //! the first.
 
-use std::{
-    fs,
-    os::unix::process::ExitStatusExt,
-    path::Path,
-    process::Command,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{fs, os::unix::process::ExitStatusExt, path::Path, process::Command};
 
-use rustix::fs::{FlockOperation, flock};
 use testkit::{
     Aspects, Content, Finished, Mount, Process, Rng, Snapshot, TempTree, differences,
     interrupted::unfinished,
@@ -22,7 +14,11 @@ use testkit::{
     syscalls::{self, Moment},
 };
 
-use crate::{counts, pod::Pod, support::report};
+use crate::{
+    counts,
+    pod::Pod,
+    support::{report, wait_until_unlocked},
+};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Victim {
@@ -141,7 +137,7 @@ impl Stage {
         let sync = self.sync(&["--attempts", "1", "--wait", "0"]);
         let ended = Process::run(if victim == Victim::Sync { traced(sync) } else { sync });
         let died = watched.map_or(ended.status, |watched| watched.wait().status);
-        self.wait_for_peace();
+        wait_until_unlocked(self.destination.path());
 
         let after = Snapshot::of(self.destination.path());
         let whole = differences(&self.wanted, &after, Aspects::default());
@@ -185,16 +181,6 @@ impl Stage {
             assert!(!sync.stderr.contains("panicked"), "{case}: {}", sync.stderr);
         }
         sync.status.success() || found.contains(&true)
-    }
-
-    /// Waits until nobody writes to the volume any more.
-    fn wait_for_peace(&self) {
-        let root = fs::File::open(self.destination.path()).unwrap();
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while flock(&root, FlockOperation::NonBlockingLockExclusive).is_err() {
-            assert!(Instant::now() < deadline, "the volume stays locked");
-            thread::sleep(Duration::from_millis(1));
-        }
     }
 }
 
