@@ -89,7 +89,7 @@ impl Stage {
     }
 
     /// The calls of an undisturbed run, and how many of each.
-    fn grid(&self, victim: Victim, points: u32) -> Vec<Moment> {
+    fn calls(&self, victim: Victim) -> BTreeMap<String, u32> {
         let list = self.pod.markers().join("calls");
         let traced = |command| syscalls::listed(&command, &list);
         self.set_up();
@@ -105,7 +105,7 @@ impl Stage {
         }
         drop(processes);
         let list = fs::read_to_string(list).unwrap();
-        syscalls::grid(&syscalls::counts(&list), points)
+        syscalls::counts(&list)
     }
 
     /// The processes that are not killed, but for `sync`.
@@ -144,7 +144,9 @@ impl Stage {
         if self.claims(victim, &ended, &case) {
             assert_eq!(whole, [""; 0], "{case}: claims success");
         }
-        let wrong = unfinished(&self.wanted, &self.before, &after, &IN_PLACE);
+        let atomic = self.options.contains(&"--atomic");
+        let in_place = if atomic { &[][..] } else { &IN_PLACE };
+        let wrong = unfinished(&self.wanted, &self.before, &after, in_place);
         assert_eq!(wrong, [""; 0], "{case}");
 
         let _ended = match victim {
@@ -223,15 +225,21 @@ fn fill(source: &TempTree, old: &TempTree) {
     source.file("two/a", "linked").hard_link("two/a", "small/b").acl("two", "d:u:1000:rwx");
 }
 
-/// Tries the grid of `victim` with a destination below `parent`.
+/// Tries `share` of the grid of `victim` with a destination below `parent`, or all of it, again and again.
 fn kill(name: &str, parent: &Path, victim: Victim, share: u32, options: &'static [&'static str]) {
-    let stage = Stage::new(parent, options);
-    let grid = stage.grid(victim, counts::points(share));
+    let (stage, points) = (Stage::new(parent, options), counts::points(share));
+    let calls = stage.calls(victim);
+    let grid = syscalls::grid(&calls, points);
+    let tries = grid.len().max(points as usize);
     let processes = stage.others(victim);
-    let killed = grid.iter().filter(|moment| stage.try_point(victim, moment)).count();
+    let moments = grid.iter().cycle().take(tries);
+    let killed = moments.filter(|moment| stage.try_point(victim, moment)).count();
     drop(processes);
-    assert!(killed * 2 > grid.len(), "{killed} kills at {} points", grid.len());
-    counts::tell(&format!("kill -9 of {name}"), format!("{} points, {killed} hit", grid.len()));
+    assert!(killed * 2 > tries, "{killed} kills at {tries} points");
+    counts::tell(
+        &format!("kill -9 of {name}"),
+        format!("{tries} points, {killed} of them reached"),
+    );
 }
 
 fn on_tmpfs(name: &str, victim: Victim, share: u32, options: &'static [&'static str]) {
@@ -244,7 +252,7 @@ fn on_tmpfs(name: &str, victim: Victim, share: u32, options: &'static [&'static 
 
 #[test]
 fn serve_at_any_call() {
-    on_tmpfs("serve", Victim::Serve, 50, &[]);
+    on_tmpfs("serve", Victim::Serve, 100, &[]);
 }
 
 #[test]
@@ -255,4 +263,21 @@ fn sync_at_any_call() {
 #[test]
 fn tunnel_at_any_call() {
     on_tmpfs("tunnel", Victim::Tunnel, 20, &[]);
+}
+
+#[test]
+fn each_with_atomic() {
+    on_tmpfs("serve with --atomic", Victim::Serve, 20, &["--atomic"]);
+    on_tmpfs("sync with --atomic", Victim::Sync, 5, &["--atomic"]);
+    on_tmpfs("tunnel with --atomic", Victim::Tunnel, 5, &["--atomic"]);
+}
+
+#[test]
+fn serve_where_files_are_cloned() {
+    if !skip::commands(&["strace", "setfacl"]) {
+        return;
+    }
+    let Some(memory) = Mount::tmpfs("size=1g") else { return };
+    let Some(mount) = Mount::xfs_below(memory.path(), 320) else { return };
+    kill("serve on XFS", mount.path(), Victim::Serve, 20, &[]);
 }

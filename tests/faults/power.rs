@@ -27,7 +27,11 @@ use testkit::{
     interrupted::is_temporary, skip,
 };
 
-use crate::{counts, pod::Pod, support::copy_command};
+use crate::{
+    counts,
+    pod::Pod,
+    support::{copy_command, report},
+};
 
 /// Power cuts while a run goes on; one more comes right after it.
 const CUTS: usize = 3;
@@ -83,34 +87,36 @@ fn cut_the_power(name: &str, disk: &Mount, runs: u32) {
     let _serve = pod.serve(&[("a", &volume)], &[]);
     let (mut tally, mut rng) = (Tally::default(), Rng::new(1));
     let mut before = Snapshot::of(&volume);
-    let mut last = Duration::from_millis(300);
+    let mut seconds = 1.0;
     for run in 0..runs {
         change(&source, u64::from(run), &mut rng);
         let wanted = Snapshot::of(source.path());
         let identity = pod.pki.source();
+        // So slow that there is time to write back, and for the neighbour to flush, before a run is through.
+        let options = ["--delete", "--bwlimit", "2M"];
         let begun = Instant::now();
-        let options = ["--delete"];
         let sync = Process::start(pod.direct(pod.server, &identity, source.path(), &options));
         let mut moments: Vec<_> =
-            (0..CUTS).map(|_| last.mul_f64(rng.below(1000) as f64 / 1000.0)).collect();
-        moments.sort_unstable();
+            (0..CUTS).map(|_| seconds * rng.below(1000) as f64 / 1e3).collect();
+        moments.sort_by(f64::total_cmp);
         let cuts: Vec<_> = moments
             .into_iter()
             .map(|moment| {
-                thread::sleep(moment.saturating_sub(begun.elapsed()));
-                disk.power_cut().unwrap()
+                thread::sleep(Duration::from_secs_f64(moment).saturating_sub(begun.elapsed()));
+                disk.cut_power()
             })
             .collect();
-        sync.wait().expect(0);
-        last = begun.elapsed();
-        let cut = disk.power_cut().unwrap();
+        let report = report(sync.wait().expect(0));
+        let after = disk.cut_power();
+        seconds = report["seconds"].as_f64().unwrap();
 
         let case = format!("{name}, run {run}");
-        let found = Snapshot::of(&cut.path().join("volume"));
+        let found = Snapshot::of(&after.mount().unwrap().path().join("volume"));
         let lost = differences(&wanted, &found, Aspects::default());
         assert_eq!(lost, [""; 0], "{case}: ended with 0, and then the power was cut");
         tally.after += 1;
         for cut in cuts {
+            let cut = cut.mount().unwrap();
             judge(&mut tally, &cut.path().join("volume"), &before, &wanted, &case);
             restart(source.path(), &cut.path().join("volume"), &wanted, &case);
         }

@@ -6,7 +6,7 @@
 //!   is the reference for the `volume` crate's own comparison and shares no code with it.
 //! * [`interrupted`]: whether anything in a tree passes for finished and is not.
 //! * [`FaultyStream`], [`Faults`], [`Relay`]: cut, flip, stall and crumble bytes in flight.
-//! * [`Mount`]: a small file system of a given kind, gone when dropped.
+//! * [`Mount`], [`Disk`]: a small file system of a given kind, gone when dropped; what a power cut leaves of it.
 //! * [`Process`], [`Finished`]: a child process, killed when dropped.
 //! * [`syscalls`]: a child killed at a system call of choice.
 //! * [`pki`], [`net`]: throw-away certificates and free ports.
@@ -38,7 +38,7 @@ mod tree;
 pub use compare::{Aspects, assert_same, differences};
 pub use content::{Content, Rng};
 pub use fault::{Faults, FaultyStream};
-pub use mount::Mount;
+pub use mount::{Disk, Mount};
 pub use process::{Finished, Process};
 pub use relay::Relay;
 pub use snapshot::{Kind, Node, Snapshot};

@@ -106,15 +106,14 @@ impl Mount {
         assert!(status.unwrap().success(), "cannot remount {}", self.point.display());
     }
 
-    /// A file system with what a power cut at this moment would leave of this one: its image, cloned in one step, and
-    /// mounted for itself. The image has to lie on a file system that shares data between files.
+    /// Cuts the power: takes what is on the disk at this moment, in one step. The image has to lie on a file system that
+    /// shares data between files.
     #[must_use]
-    pub fn power_cut(&self) -> Option<Self> {
-        let image = self.dir.path().join("image");
+    pub fn cut_power(&self) -> Disk {
         let dir = tempfile::tempdir_in(self.dir.path().parent().unwrap()).unwrap();
-        let copy = dir.path().join("image");
-        ioctl_ficlone(File::create(&copy).unwrap(), File::open(image).unwrap()).unwrap();
-        Self::attach(dir, &["-o", self.beside, copy.to_str().unwrap()])
+        let image = File::open(self.dir.path().join("image")).unwrap();
+        ioctl_ficlone(File::create(dir.path().join("image")).unwrap(), image).unwrap();
+        Disk { dir, options: self.beside }
     }
 
     fn image(mebibytes: u64, make: &[&str]) -> Option<Self> {
@@ -147,6 +146,22 @@ impl Mount {
             return None;
         }
         Some(Self { point, beside: "loop", dir })
+    }
+}
+
+/// What was on a disk when the power was cut.
+#[derive(Debug)]
+pub struct Disk {
+    dir: TempDir,
+    options: &'static str,
+}
+
+impl Disk {
+    /// The file system on it, as the machine finds it that is started again.
+    #[must_use]
+    pub fn mount(self) -> Option<Mount> {
+        let image = self.dir.path().join("image");
+        Mount::attach(self.dir, &["-o", self.options, image.to_str().unwrap()])
     }
 }
 
@@ -213,7 +228,7 @@ mod tests {
             };
             write("kept").sync_all().unwrap();
             let _lost = write("lost");
-            let cut = disk.power_cut().unwrap();
+            let cut = disk.cut_power().mount().unwrap();
             let read = |name: &str| std::fs::read_to_string(cut.path().join(name)).ok();
             assert_eq!(read("kept").as_deref(), Some("text"));
             assert_ne!(read("lost").as_deref(), Some("text"));
