@@ -60,8 +60,30 @@ impl Pod {
 
     /// Starts `serve` with these volumes, and waits until it listens.
     pub(crate) fn serve(&self, volumes: &[(&str, &Path)], options: &[&str]) -> Process {
+        self.serve_as(&self.pki.destination(), volumes, options)
+    }
+
+    /// The same with the keys in `identity`.
+    pub(crate) fn serve_as(
+        &self,
+        identity: &Path,
+        volumes: &[(&str, &Path)],
+        options: &[&str],
+    ) -> Process {
+        let serve = Process::start(self.serve_command(identity, volumes, options));
+        serve.wait_for_line("listening on");
+        serve
+    }
+
+    /// `serve` with these volumes and the keys in `identity`, ready to start.
+    pub(crate) fn serve_command(
+        &self,
+        identity: &Path,
+        volumes: &[(&str, &Path)],
+        options: &[&str],
+    ) -> Command {
         let mut command = pvferry(["serve", "--listen", &self.server.to_string()]);
-        command.arg("--identity").arg(self.pki.destination());
+        command.arg("--identity").arg(identity);
         command.arg("--termination-log").arg(self.message_path("serve"));
         for (name, path) in volumes {
             let mut volume = OsString::from(format!("{name}="));
@@ -69,9 +91,7 @@ impl Pod {
             command.arg("--volume").arg(volume);
         }
         command.args(options);
-        let serve = Process::start(command);
-        serve.wait_for_line("listening on");
-        serve
+        command
     }
 
     /// Starts `tunnel` to the server, and waits until it listens.
@@ -86,12 +106,22 @@ impl Pod {
         identity: &Path,
         options: &[&str],
     ) -> Process {
+        let tunnel = Process::start(self.tunnel_command(target, identity, options));
+        tunnel.wait_for_line("listening on");
+        tunnel
+    }
+
+    /// `tunnel` to `target` with the keys in `identity`, ready to start.
+    pub(crate) fn tunnel_command(
+        &self,
+        target: SocketAddr,
+        identity: &Path,
+        options: &[&str],
+    ) -> Command {
         let mut command = pvferry(["tunnel", "--listen", &self.local.to_string()]);
         command.args(["--connect", &target.to_string(), "--identity"]).arg(identity);
         command.arg("--marker-dir").arg(self.markers()).args(options);
-        let tunnel = Process::start(command);
-        tunnel.wait_for_line("listening on");
-        tunnel
+        command
     }
 
     /// `sync` through the tunnel, ready to start.

@@ -12,9 +12,13 @@
 )]
 
 mod counts;
+mod identity;
+mod kill;
 #[path = "../pod.rs"]
 #[allow(dead_code, reason = "shared with the integration tests, which use more of it")]
 mod pod;
+mod power;
+mod resume;
 #[path = "../support.rs"]
 #[allow(dead_code, reason = "as above")]
 mod support;

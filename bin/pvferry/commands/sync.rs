@@ -146,37 +146,33 @@ async fn ready(
     // The gate speaks of readiness; what a refusal means for the exit code is the session's to say.
     let refused = RefCell::new(None);
     let attempt = async || {
+        refused.take();
         let mut first = route.open().await.map_err(|error| not_reached(route, &error))?;
         let hello = run.hello().map_err(|failure| NotReady::new(Reason::Protocol, failure.what))?;
-        match handshake::open(&mut first, hello).await {
-            Ok(agreed) => Ok((first, agreed)),
-            Err(error) => {
-                let not_ready = not_agreed(&error, marker_dir);
-                *refused.borrow_mut() = match &error {
-                    Error::Refused(..) | Error::Decode(_) => Some(Failure::from(&error)),
-                    _ => None,
-                };
-                Err(not_ready)
-            }
+        let agreed = handshake::open(&mut first, hello).await.map_err(|error| {
+            *refused.borrow_mut() = match &error {
+                Error::Refused(..) | Error::Decode(_) => Some(Failure::from(&error)),
+                _ => None,
+            };
+            not_agreed(&error, marker_dir)
+        })?;
+        let mut streams = vec![first];
+        // Until all streams are there the session has not begun: one that is lost is no reason to end the run.
+        for _ in 1..agreed.streams() {
+            let mut stream = route.open().await.map_err(|error| not_reached(route, &error))?;
+            let joined = handshake::join(&mut stream, agreed.session()).await;
+            joined.map_err(|error| not_agreed(&error, marker_dir))?;
+            streams.push(stream);
         }
+        Ok((streams, agreed))
     };
-    let (first, agreed) = match gate::wait_ready(wait, attempt).await {
-        Ok(ready) => ready,
-        Err(gave_up) => {
-            let failure = Failure::from(gave_up);
-            return Err(match refused.into_inner() {
-                Some(refusal) => Failure { what: failure.what, ..refusal },
-                None => failure,
-            });
+    gate::wait_ready(wait, attempt).await.map_err(|gave_up| {
+        let failure = Failure::from(gave_up);
+        match refused.take() {
+            Some(refusal) => Failure { what: failure.what, ..refusal },
+            None => failure,
         }
-    };
-    let mut streams = vec![first];
-    for _ in 1..agreed.streams() {
-        let mut stream = route.open().await?;
-        handshake::join(&mut stream, agreed.session()).await?;
-        streams.push(stream);
-    }
-    Ok((streams, agreed))
+    })
 }
 
 fn not_reached(route: &Route, error: &tunnel::Error) -> NotReady {

@@ -4,9 +4,11 @@
 //! * [`TempTree`], [`Content`], [`Rng`]: build a tree entry by entry, or a random one from a seed.
 //! * [`Snapshot`], [`Aspects`], [`assert_same`]: what a tree is, and every way in which two differ. This
 //!   is the reference for the `volume` crate's own comparison and shares no code with it.
+//! * [`interrupted`]: whether anything in a tree passes for finished and is not.
 //! * [`FaultyStream`], [`Faults`], [`Relay`]: cut, flip, stall and crumble bytes in flight.
-//! * [`Mount`]: a small file system of a given kind, gone when dropped.
+//! * [`Mount`], [`Disk`]: a small file system of a given kind, gone when dropped; what a power cut leaves of it.
 //! * [`Process`], [`Finished`]: a child process, killed when dropped.
+//! * [`syscalls`]: a child killed at a system call of choice.
 //! * [`pki`], [`net`]: throw-away certificates and free ports.
 //! * [`skip`]: says loudly that a test cannot run here.
 //!
@@ -21,6 +23,7 @@
 mod compare;
 mod content;
 mod fault;
+pub mod interrupted;
 mod mount;
 pub mod net;
 pub mod pki;
@@ -29,12 +32,13 @@ mod random;
 mod relay;
 pub mod skip;
 mod snapshot;
+pub mod syscalls;
 mod tree;
 
 pub use compare::{Aspects, assert_same, differences};
 pub use content::{Content, Rng};
 pub use fault::{Faults, FaultyStream};
-pub use mount::Mount;
+pub use mount::{Disk, Mount};
 pub use process::{Finished, Process};
 pub use relay::Relay;
 pub use snapshot::{Kind, Node, Snapshot};

@@ -1,10 +1,13 @@
 //! A small file system of a given kind, mounted for one test.
 
 use std::{
+    env,
     fs::File,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
+
+use rustix::fs::ioctl_ficlone;
 
 use tempfile::TempDir;
 
@@ -14,8 +17,10 @@ use crate::skip;
 #[derive(Debug)]
 pub struct Mount {
     point: PathBuf,
+    /// How a copy of the image is mounted beside it.
+    beside: &'static str,
     /// Holds the image and the mount point; dropped after the file system is unmounted.
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Mount {
@@ -44,7 +49,22 @@ impl Mount {
     /// An XFS with reflinks; no less than 300 MiB.
     #[must_use]
     pub fn xfs(mebibytes: u64) -> Option<Self> {
-        Self::image(mebibytes, &["mkfs.xfs", "-q", "-f"])
+        Self::xfs_below(&env::temp_dir(), mebibytes)
+    }
+
+    /// The same with its image below `parent`, such as the root of another mount.
+    #[must_use]
+    pub fn xfs_below(parent: &Path, mebibytes: u64) -> Option<Self> {
+        let mut mount = Self::image_below(parent, mebibytes, &["mkfs.xfs", "-q", "-f"])?;
+        // The two have the same UUID, which XFS does not like.
+        mount.beside = "loop,nouuid";
+        Some(mount)
+    }
+
+    /// An ext4 of `mebibytes` with its image below `parent`.
+    #[must_use]
+    pub fn ext4_below(parent: &Path, mebibytes: u64) -> Option<Self> {
+        Self::image_below(parent, mebibytes, &["mkfs.ext4", "-q", "-F"])
     }
 
     /// A btrfs; no less than 110 MiB.
@@ -86,11 +106,25 @@ impl Mount {
         assert!(status.unwrap().success(), "cannot remount {}", self.point.display());
     }
 
+    /// Cuts the power: takes what is on the disk at this moment, in one step. The image has to lie on a file system that
+    /// shares data between files.
+    #[must_use]
+    pub fn cut_power(&self) -> Disk {
+        let dir = tempfile::tempdir_in(self.dir.path().parent().unwrap()).unwrap();
+        let image = File::open(self.dir.path().join("image")).unwrap();
+        ioctl_ficlone(File::create(dir.path().join("image")).unwrap(), image).unwrap();
+        Disk { dir, options: self.beside }
+    }
+
     fn image(mebibytes: u64, make: &[&str]) -> Option<Self> {
+        Self::image_below(&env::temp_dir(), mebibytes, make)
+    }
+
+    fn image_below(parent: &Path, mebibytes: u64, make: &[&str]) -> Option<Self> {
         if !skip::commands(&make[..1]) {
             return None;
         }
-        let dir = tempfile::tempdir().unwrap();
+        let dir = tempfile::tempdir_in(parent).unwrap();
         let image = dir.path().join("image");
         File::create(&image).unwrap().set_len(mebibytes << 20).unwrap();
         let made = Command::new(make[0]).args(&make[1..]).arg(&image).output().unwrap();
@@ -111,7 +145,23 @@ impl Mount {
             skip::skip(&format!("mount {}: {}", arguments.join(" "), why.trim()));
             return None;
         }
-        Some(Self { point, _dir: dir })
+        Some(Self { point, beside: "loop", dir })
+    }
+}
+
+/// What was on a disk when the power was cut.
+#[derive(Debug)]
+pub struct Disk {
+    dir: TempDir,
+    options: &'static str,
+}
+
+impl Disk {
+    /// The file system on it, as the machine finds it that is started again.
+    #[must_use]
+    pub fn mount(self) -> Option<Mount> {
+        let image = self.dir.path().join("image");
+        Mount::attach(self.dir, &["-o", self.options, image.to_str().unwrap()])
     }
 }
 
@@ -163,6 +213,25 @@ mod tests {
             drop(mount);
             assert!(!mounted(&path));
             assert!(!path.exists());
+        }
+    }
+
+    #[test]
+    fn a_power_cut_takes_what_was_not_flushed() {
+        let Some(host) = Mount::xfs(1024) else { return };
+        for disk in [Mount::xfs_below(host.path(), 320), Mount::ext4_below(host.path(), 64)] {
+            let disk = disk.unwrap();
+            let write = |name: &str| {
+                let mut file = File::create(disk.path().join(name)).unwrap();
+                std::io::Write::write_all(&mut file, b"text").unwrap();
+                file
+            };
+            write("kept").sync_all().unwrap();
+            let _lost = write("lost");
+            let cut = disk.cut_power().mount().unwrap();
+            let read = |name: &str| std::fs::read_to_string(cut.path().join(name)).ok();
+            assert_eq!(read("kept").as_deref(), Some("text"));
+            assert_ne!(read("lost").as_deref(), Some("text"));
         }
     }
 

@@ -1,9 +1,17 @@
 //! Throw-away certificates.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
+};
 
 use tempfile::TempDir;
 use tunnel::pki::{self, Authority, DEFAULT_LIFETIME, LeafRequest};
+
+/// The files of an identity.
+const FILES: [&str; 3] = ["ca.crt", "tls.crt", "tls.key"];
 
 /// The directory that `pvferry pki init` would make: an authority and an identity for each end.
 #[derive(Debug)]
@@ -47,10 +55,58 @@ impl Pki {
     }
 }
 
+/// An identity as a Kubernetes Secret that is mounted: all its files change in one moment.
+#[derive(Debug)]
+pub struct Secret {
+    dir: TempDir,
+    generation: AtomicU32,
+}
+
+impl Secret {
+    /// With the files of the directory `identity`.
+    #[must_use]
+    pub fn new(identity: &Path) -> Self {
+        let secret = Self { dir: tempfile::tempdir().unwrap(), generation: AtomicU32::new(0) };
+        secret.rotate(identity);
+        for file in FILES {
+            symlink(Path::new("..data").join(file), secret.path().join(file)).unwrap();
+        }
+        secret
+    }
+
+    /// Where it is mounted.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Puts the files of `identity` in the place of those that are there.
+    pub fn rotate(&self, identity: &Path) {
+        let generation = format!("..{}", self.generation.fetch_add(1, Relaxed));
+        let data = self.path().join(&generation);
+        fs::create_dir(&data).unwrap();
+        for file in FILES {
+            fs::copy(identity.join(file), data.join(file)).unwrap();
+        }
+        symlink(generation, self.path().join("..data_tmp")).unwrap();
+        fs::rename(self.path().join("..data_tmp"), self.path().join("..data")).unwrap();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use tunnel::{Identity, Role};
+
+    #[test]
+    fn secrets_rotate() {
+        let pki = Pki::new("uid-1");
+        let read = |path: &Path| fs::read(path.join("tls.crt")).unwrap();
+        let secret = Secret::new(&pki.source());
+        assert_eq!(read(secret.path()), read(&pki.source()));
+        secret.rotate(&pki.destination());
+        assert_eq!(read(secret.path()), read(&pki.destination()));
+    }
 
     #[test]
     fn identities_load() {

@@ -120,15 +120,26 @@ impl Process {
     /// Where the child ends or hangs without writing it.
     #[track_caller]
     pub fn wait_for_line(&self, text: &str) -> String {
+        let Some(line) = self.line(text) else {
+            panic!("{} ended without saying {text:?}", self.name)
+        };
+        line
+    }
+
+    /// The same, but `None` where the child ends without writing it.
+    ///
+    /// # Panics
+    /// Where it hangs.
+    #[must_use]
+    #[track_caller]
+    pub fn line(&self, text: &str) -> Option<String> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok(line) if line.contains(text) => return line,
+                Ok(line) if line.contains(text) => return Some(line),
                 Ok(_) => {}
                 Err(RecvTimeoutError::Timeout) => panic!("{} does not say {text:?}", self.name),
-                Err(RecvTimeoutError::Disconnected) => {
-                    panic!("{} ended without saying {text:?}", self.name)
-                }
+                Err(RecvTimeoutError::Disconnected) => return None,
             }
         }
     }

@@ -38,7 +38,7 @@ impl Relay {
     /// has these faults, towards the target and back from it; later ones have none.
     #[must_use]
     pub fn once(target: SocketAddr, forward: Faults, backward: Faults) -> Self {
-        Self::start(target, move |nth| {
+        Self::each(target, move |nth| {
             if nth == 0 { (forward, backward) } else { (Faults::default(), Faults::default()) }
         })
     }
@@ -46,7 +46,30 @@ impl Relay {
     /// The same with these faults on every connection.
     #[must_use]
     pub fn always(target: SocketAddr, forward: Faults, backward: Faults) -> Self {
-        Self::start(target, move |_| (forward, backward))
+        Self::each(target, move |_| (forward, backward))
+    }
+
+    /// The same with the faults that `faults` names for the nth connection, the first being 0.
+    #[must_use]
+    pub fn each(
+        target: SocketAddr,
+        faults: impl Fn(u64) -> (Faults, Faults) + Send + 'static,
+    ) -> Self {
+        let runtime = runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        let address = listener.local_addr().unwrap();
+        let counts = Arc::new(Counts::default());
+        let (stop, stopped) = oneshot::channel::<()>();
+        let shared = Arc::clone(&counts);
+        thread::spawn(move || {
+            runtime.block_on(async move {
+                tokio::select! {
+                    _ = stopped => {}
+                    () = accept(listener, target, faults, shared) => {}
+                }
+            });
+        });
+        Self { address, counts, _stop: stop }
     }
 
     /// Where it listens.
@@ -66,27 +89,6 @@ impl Relay {
     pub fn bytes(&self) -> (u64, u64) {
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
         (read(&self.counts.forward), read(&self.counts.backward))
-    }
-
-    fn start(
-        target: SocketAddr,
-        faults: impl Fn(u64) -> (Faults, Faults) + Send + 'static,
-    ) -> Self {
-        let runtime = runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
-        let address = listener.local_addr().unwrap();
-        let counts = Arc::new(Counts::default());
-        let (stop, stopped) = oneshot::channel::<()>();
-        let shared = Arc::clone(&counts);
-        thread::spawn(move || {
-            runtime.block_on(async move {
-                tokio::select! {
-                    _ = stopped => {}
-                    () = accept(listener, target, faults, shared) => {}
-                }
-            });
-        });
-        Self { address, counts, _stop: stop }
     }
 }
 

@@ -333,6 +333,12 @@ impl Reply {
         frame::close(buffer, Bytes::new())
     }
 
+    /// True where `frame` refuses a stream: what a further stream may meet in place of a session.
+    #[must_use]
+    pub fn is_refusal(frame: &Frame) -> bool {
+        frame.kind == kind::REFUSED
+    }
+
     /// Decodes the answer to an opening.
     ///
     /// # Errors

@@ -10,7 +10,10 @@ use super::{
     merge::Merge,
     place::{Placing, Standing, comes},
 };
-use crate::{control::Stopped, sender::whole_layout};
+use crate::{
+    control::Stopped,
+    sender::{SMALL, whole_layout},
+};
 
 /// Smallest file that is looked for among what would be removed, in bytes.
 const RENAME_MIN: u64 = 64 << 10;
@@ -101,7 +104,9 @@ impl Placing<'_> {
             }
             return Ok(told);
         }
-        let part = !shared.dry_run() && merge.adopt(temp::part_name(name));
+        // A small file comes whole, perhaps directly under its name: what an earlier run left of it is stale.
+        let part =
+            entry.meta.size > SMALL && !shared.dry_run() && merge.adopt(temp::part_name(name));
         let file = FileState::new(shared, self.dir, id, &entry, listed.link, existing, part)?;
         self.want(file, index, standing.is_none() && !part)
     }

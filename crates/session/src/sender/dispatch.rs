@@ -5,7 +5,7 @@ use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use crossbeam_channel::unbounded;
 use delta::Layout;
-use wire::{EntryId, FileKind, Frame, Plan, ToReceiver, ToSender, Want, frame::HEADER_LEN};
+use wire::{EntryId, FileKind, Frame, Plan, Reply, ToReceiver, ToSender, Want, frame::HEADER_LEN};
 
 use super::{
     entry::FileRef,
@@ -25,6 +25,12 @@ impl Shared {
     pub(super) fn on_frame(self: &Arc<Self>, frame: Frame) -> Result<()> {
         if frame.compressed {
             return Err(Error::Protocol("compressed frame from the receiver"));
+        }
+        // The session ended while this stream was on its way.
+        if Reply::is_refusal(&frame)
+            && let Reply::Refused(refusal, why) = Reply::decode(frame.clone())?
+        {
+            return Err(Error::Refused(refusal, why));
         }
         let cost = frame_cost(HEADER_LEN + frame.body.len());
         match ToSender::decode(frame)? {

@@ -2,6 +2,7 @@
 
 use std::{fs, time::Duration};
 
+use session::handshake;
 use wire::Options;
 
 use super::support::*;
@@ -136,6 +137,31 @@ fn a_second_session_to_the_same_volume_is_refused_and_the_first_leaves_it_free()
     for _ in 0..20 {
         pair.converge(Options::default());
     }
+}
+
+#[test]
+fn a_stream_that_finds_its_session_gone_ends_it_for_another_try() {
+    let pair = Pair::new();
+    write(pair.from.path(), "a", b"a");
+    let source = session::Source::Tree(volume::Dir::open_root(pair.from.path()).unwrap());
+    let sent = block_on(async {
+        let (mut first, far) = tokio::io::duplex(1 << 20);
+        let (late, mut refusing) = tokio::io::duplex(1 << 20);
+        let receiver = tokio::spawn(async move {
+            let pair = Pair::new();
+            let _ = receive(far, pair.to.path(), context(5)).await;
+        });
+        let agreed = handshake::open(&mut first, hello(Options::default(), 5)).await.unwrap();
+        let refusal = wire::Refusal::UnknownSession;
+        let why = "no session of that id".to_owned();
+        handshake::reply(&mut refusing, &wire::Reply::Refused(refusal, why)).await.unwrap();
+        let sent = session::send(vec![first, late], agreed, source, context(5)).await;
+        receiver.abort();
+        sent
+    });
+    let error = sent.unwrap_err();
+    assert!(matches!(error, session::Error::Refused(..)), "{error}");
+    assert!(error.is_retryable());
 }
 
 #[test]
