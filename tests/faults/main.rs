@@ -12,9 +12,12 @@
 )]
 
 mod counts;
+mod judge;
+mod plain;
 #[path = "../pod.rs"]
 #[allow(dead_code, reason = "shared with the integration tests, which use more of it")]
 mod pod;
 #[path = "../support.rs"]
 #[allow(dead_code, reason = "as above")]
 mod support;
+mod wire;

@@ -4,7 +4,8 @@
 //! * [`TempTree`], [`Content`], [`Rng`]: build a tree entry by entry, or a random one from a seed.
 //! * [`Snapshot`], [`Aspects`], [`assert_same`]: what a tree is, and every way in which two differ. This
 //!   is the reference for the `volume` crate's own comparison and shares no code with it.
-//! * [`FaultyStream`], [`Faults`], [`Relay`]: cut, flip, stall and crumble bytes in flight.
+//! * [`Watch`]: whether anything below a directory was opened, read or changed.
+//! * [`FaultyStream`], [`Faults`], [`Relay`], [`pass_between`]: cut, flip, stall and crumble bytes in flight.
 //! * [`Mount`]: a small file system of a given kind, gone when dropped.
 //! * [`Process`], [`Finished`]: a child process, killed when dropped.
 //! * [`pki`], [`net`]: throw-away certificates and free ports.
@@ -30,12 +31,14 @@ mod relay;
 pub mod skip;
 mod snapshot;
 mod tree;
+mod watch;
 
 pub use compare::{Aspects, assert_same, differences};
 pub use content::{Content, Rng};
 pub use fault::{Faults, FaultyStream};
 pub use mount::Mount;
 pub use process::{Finished, Process};
-pub use relay::Relay;
+pub use relay::{Relay, pass_between};
 pub use snapshot::{Kind, Node, Snapshot};
 pub use tree::TempTree;
+pub use watch::Watch;
