@@ -12,6 +12,8 @@
 )]
 
 mod counts;
+mod flip;
+mod hostile;
 mod judge;
 mod plain;
 #[path = "../pod.rs"]
