@@ -16,12 +16,12 @@ use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, RenameFlags, ResolveFlags, openat2, renameat_with, statat,
     symlinkat,
 };
-use testkit::{Content, Snapshot, TempTree, Watch, assert_same, differences};
+use testkit::{Content, Rng, Snapshot, TempTree, Watch, assert_same, differences};
 
 use crate::{counts, support::copy};
 
 /// How long each way of running is tried.
-const FOR: Duration = Duration::from_secs(6);
+const FOR: Duration = Duration::from_secs(5);
 /// Directories and files that are swapped, all at once.
 const FLIPPED: [&str; 6] = ["a", "a/b", "a/b/c", "large", "a/large", "a/b/c/17"];
 const SECRET: &[u8] = b"SECRET of somebody else";
@@ -66,12 +66,14 @@ struct Flipper<'a> {
 
 impl Flipper<'_> {
     fn run(&self, stop: &AtomicBool, swaps: &AtomicU64) {
+        let mut rng = Rng::new(self.path.as_os_str().len() as u64);
         while !stop.load(Ordering::Relaxed) {
             // What fails did so because the program was faster: the next round finds out what is there.
             if self.swap().is_ok() {
                 swaps.fetch_add(1, Ordering::Relaxed);
             }
-            thread::yield_now();
+            // So that what runs meanwhile comes to run at all.
+            thread::sleep(Duration::from_micros(rng.below(300)));
         }
         if self.aside_is_link() == Some(false) {
             let _ = self.swap();

@@ -12,6 +12,7 @@
 )]
 
 mod counts;
+mod crowd;
 mod flip;
 mod hostile;
 mod judge;
