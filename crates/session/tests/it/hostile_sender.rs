@@ -186,6 +186,26 @@ fn content_that_nobody_asked_for() {
     breaks(vec![ToReceiver::Goodbye(Goodbye { exit_code: 0 })]);
 }
 
+/// A byte now and then is no sign of life.
+#[test]
+fn a_frame_that_drips_is_silence() {
+    let pair = Pair::new();
+    let drip = async |mut stream: DuplexStream| {
+        handshake::open(&mut stream, hello(Options::default(), 1)).await.unwrap();
+        stream.write_all(&[0, 0, 16, 0, 19]).await.unwrap();
+        while stream.write_all(&[0]).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let received = block_on(async {
+        let (a, b) = tokio::io::duplex(1 << 20);
+        let receiver =
+            tokio::time::timeout(Duration::from_secs(10), receive(b, pair.to.path(), context(1)));
+        tokio::select! { received = receiver => received, () = drip(a) => unreachable!() }
+    });
+    assert!(matches!(received, Ok(Err(Error::Timeout(1)))), "{:?}", received.map(|r| r.err()));
+}
+
 #[test]
 fn content_of_the_wrong_kind_or_place() {
     let asked = || listing(0, 1, vec![file("large", 3 << 20), file("new", 200_000)]);
