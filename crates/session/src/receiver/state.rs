@@ -392,6 +392,10 @@ impl Shared {
                     return Ok(end.clone());
                 }
                 // All listings are in, so whatever is not known now will never be.
+                if tally.listings == 0 && tally.parked > 0 {
+                    drop(tally);
+                    return self.broken("content that nobody asked for");
+                }
                 if tally.wants == 0 && (tally.listings > 0 || tally.parked > 0) {
                     drop(tally);
                     return self.broken("the listing ends before it is complete");

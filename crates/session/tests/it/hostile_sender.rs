@@ -186,6 +186,14 @@ fn content_that_nobody_asked_for() {
     breaks(vec![ToReceiver::Goodbye(Goodbye { exit_code: 0 })]);
 }
 
+/// It does not have the receiver wait for ever for what was asked for.
+#[test]
+fn content_of_an_entry_that_there_is_not_beside_content_that_is_to_come() {
+    let script = vec![listing(0, 1, vec![file("new", 5)]), data(9, 0, 10), end()];
+    let (_, received) = against(delete(), script);
+    assert!(matches!(received, Err(Error::Protocol("content that nobody asked for"))));
+}
+
 /// A byte now and then is no sign of life.
 #[test]
 fn a_frame_that_drips_is_silence() {
