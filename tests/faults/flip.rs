@@ -26,6 +26,11 @@ const FOR: Duration = Duration::from_secs(5);
 const FLIPPED: [&str; 6] = ["a", "a/b", "a/b/c", "large", "a/large", "a/b/c/17"];
 const SECRET: &[u8] = b"SECRET of somebody else";
 
+/// Where a run takes the least time.
+fn tree() -> TempTree {
+    TempTree::below(Path::new("/dev/shm"))
+}
+
 /// A tree with something of every kind below each of the names that are swapped.
 fn grow(tree: &TempTree, seed: u64) {
     for dir in ["a", "a/b", "a/b/c"] {
@@ -45,7 +50,7 @@ fn grow(tree: &TempTree, seed: u64) {
 
 /// The same names, with nothing in them but the secret.
 fn outside(names: &Snapshot) -> TempTree {
-    let outside = TempTree::new();
+    let outside = tree();
     for (path, node) in &names.0 {
         match node.kind {
             testkit::Kind::Directory => outside.dir(path),
@@ -172,7 +177,7 @@ fn run_on(
 
 #[test]
 fn nothing_outside_of_a_destination_is_touched() {
-    let (source, destination) = (TempTree::new(), TempTree::new());
+    let (source, destination) = (tree(), tree());
     grow(&source, 1);
     grow(&destination, 2);
     let outside = outside(&Snapshot::of(source.path()));
@@ -196,7 +201,7 @@ fn nothing_outside_of_a_destination_is_touched() {
 
 #[test]
 fn nothing_outside_of_a_source_is_read() {
-    let (source, destination) = (TempTree::new(), TempTree::new());
+    let (source, destination) = (tree(), tree());
     grow(&source, 1);
     let outside = outside(&Snapshot::of(source.path()));
     let secret = Snapshot::of(outside.path()).node("large").content;
@@ -224,7 +229,7 @@ fn nothing_outside_of_a_source_is_read() {
 /// The watch and the flipper are no use where they see and do nothing.
 #[test]
 fn whoever_follows_a_link_is_seen() {
-    let tree = TempTree::new();
+    let tree = tree();
     grow(&tree, 1);
     let before = Snapshot::of(tree.path());
     let outside = outside(&before);
