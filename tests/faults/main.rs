@@ -12,8 +12,13 @@
 )]
 
 mod counts;
+mod crowd;
+mod flip;
+mod hostile;
 mod identity;
+mod judge;
 mod kill;
+mod plain;
 #[path = "../pod.rs"]
 #[allow(dead_code, reason = "shared with the integration tests, which use more of it")]
 mod pod;
@@ -22,3 +27,4 @@ mod resume;
 #[path = "../support.rs"]
 #[allow(dead_code, reason = "as above")]
 mod support;
+mod wire;

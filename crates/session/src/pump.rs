@@ -31,6 +31,9 @@ const WRITE_AHEAD: usize = 1 << 20;
 const MAX_SLICES: usize = 64;
 /// Reads or writes in one poll before the task lets others run.
 const TURNS: usize = 32;
+/// Bytes of a frame that end silence though it is not whole: a line so slow that it brings less within the limit is
+/// none, and a peer that drips does not live for ever.
+const PROGRESS: usize = 1024;
 /// Silence of our own after which a ping goes out.
 const PING_AFTER: Duration = Duration::from_secs(5);
 
@@ -81,6 +84,7 @@ where
         deaf: false,
         ended: false,
         heard: now,
+        dripped: 0,
         spoke: now,
         silence,
         timer: Box::pin(sleep_until(now + PING_AFTER.min(silence))),
@@ -105,6 +109,8 @@ struct Pump<'a, S> {
     ended: bool,
     unflushed: bool,
     heard: Instant,
+    /// Bytes that came since, of a frame that is not whole.
+    dripped: usize,
     spoke: Instant,
     silence: Duration,
     timer: Pin<Box<Sleep>>,
@@ -261,11 +267,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<'_, S> {
         if count == 0 {
             return Ok(Read::Eof);
         }
-        self.heard = Instant::now();
+        self.dripped += count;
+        if self.deaf || self.dripped >= PROGRESS {
+            self.hear();
+        }
         self.config.received.fetch_add(count as u64, Ordering::Relaxed);
         while !self.deaf {
             let taken = match Frame::take(&mut self.input, MAX_FRAME) {
-                Ok(Some(frame)) => on_frame(frame),
+                Ok(Some(frame)) => {
+                    self.hear();
+                    on_frame(frame)
+                }
                 Ok(None) => return Ok(Read::Some),
                 Err(error) => Err(error.into()),
             };
@@ -276,6 +288,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<'_, S> {
         }
         self.input.clear();
         Ok(Read::Some)
+    }
+
+    /// The peer is not silent.
+    fn hear(&mut self) {
+        self.heard = Instant::now();
+        self.dripped = 0;
     }
 
     /// Room for the rest of the frame that is on its way, so that it is gathered in one piece.

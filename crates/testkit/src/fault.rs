@@ -21,8 +21,10 @@ pub struct Faults {
     pub end: Option<u64>,
     /// Nothing moves any more once this many bytes have passed.
     pub stall: Option<u64>,
-    /// The byte at this position arrives with its lowest bit changed.
+    /// The byte at this position arrives with one bit changed: the lowest, unless [`Faults::bit`] names another.
     pub flip: Option<u64>,
+    /// Which bit of the byte is changed, counted from the lowest, 0 to 7.
+    pub bit: u8,
     /// No more than this many bytes at a time. 0 is taken for 1.
     pub chunk: Option<usize>,
     /// Every read or write takes this long.
@@ -52,6 +54,12 @@ impl Faults {
     #[must_use]
     pub fn flip(position: u64) -> Self {
         Self { flip: Some(position), ..Self::default() }
+    }
+
+    /// Changes bit `bit`, 0 to 7, of the byte at `position`.
+    #[must_use]
+    pub fn flip_bit(position: u64, bit: u8) -> Self {
+        Self { bit, ..Self::flip(position) }
     }
 
     /// Lets no more than `bytes` pass at a time.
@@ -140,7 +148,7 @@ impl Direction {
         let at = self.faults.flip.and_then(|at| at.checked_sub(self.passed));
         let byte = at.and_then(|at| bytes.get_mut(usize::try_from(at).ok()?));
         if let Some(byte) = byte {
-            *byte ^= 1;
+            *byte ^= 1 << (self.faults.bit % 8);
         }
     }
 
@@ -206,7 +214,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     const NONE: Faults =
-        Faults { cut: None, end: None, stall: None, flip: None, chunk: None, delay: None };
+        Faults { cut: None, end: None, stall: None, flip: None, bit: 0, chunk: None, delay: None };
 
     /// What arrives of `0123456789` through a stream that reads with these faults, and how it ends.
     async fn read(faults: Faults) -> (Vec<u8>, io::Result<()>) {
@@ -227,6 +235,7 @@ mod tests {
             let (bytes, end) = read(with(Faults::end(4))).await;
             assert_eq!((bytes, end.is_ok()), (b"0123".to_vec(), true));
             assert_eq!(read(with(Faults::flip(5))).await.0, b"0123446789");
+            assert_eq!(read(with(Faults::flip_bit(5, 6))).await.0, b"01234u6789");
         }
     }
 

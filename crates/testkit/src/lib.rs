@@ -5,7 +5,8 @@
 //! * [`Snapshot`], [`Aspects`], [`assert_same`]: what a tree is, and every way in which two differ. This
 //!   is the reference for the `volume` crate's own comparison and shares no code with it.
 //! * [`interrupted`]: whether anything in a tree passes for finished and is not.
-//! * [`FaultyStream`], [`Faults`], [`Relay`]: cut, flip, stall and crumble bytes in flight.
+//! * [`Watch`]: whether anything below a directory was opened, read or changed.
+//! * [`FaultyStream`], [`Faults`], [`Relay`], [`pass_between`]: cut, flip, stall and crumble bytes in flight.
 //! * [`Mount`], [`Disk`]: a small file system of a given kind, gone when dropped; what a power cut leaves of it.
 //! * [`Process`], [`Finished`]: a child process, killed when dropped.
 //! * [`syscalls`]: a child killed at a system call of choice.
@@ -34,12 +35,14 @@ pub mod skip;
 mod snapshot;
 pub mod syscalls;
 mod tree;
+mod watch;
 
 pub use compare::{Aspects, assert_same, differences};
 pub use content::{Content, Rng};
 pub use fault::{Faults, FaultyStream};
 pub use mount::{Disk, Mount};
 pub use process::{Finished, Process};
-pub use relay::Relay;
+pub use relay::{Relay, pass_between};
 pub use snapshot::{Kind, Node, Snapshot};
 pub use tree::TempTree;
+pub use watch::Watch;

@@ -4,7 +4,10 @@ use std::{
     io::{BufRead, BufReader, Read},
     os::unix::process::ExitStatusExt,
     process::{Child, Command, ExitStatus, Stdio},
-    sync::mpsc::{self, Receiver, RecvTimeoutError},
+    sync::{
+        Mutex,
+        mpsc::{self, Receiver, RecvTimeoutError},
+    },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -21,7 +24,8 @@ pub struct Process {
     child: Child,
     stdout: Option<JoinHandle<Vec<u8>>>,
     stderr: Option<JoinHandle<Vec<u8>>>,
-    lines: Receiver<String>,
+    /// Several threads may share a child.
+    lines: Mutex<Receiver<String>>,
 }
 
 /// How a child ended, and what it wrote.
@@ -95,7 +99,7 @@ impl Process {
                 let _ = sender.send(String::from_utf8_lossy(&all[start..]).into_owned());
             }
         });
-        Self { name, child, stdout: Some(stdout), stderr: Some(stderr), lines }
+        Self { name, child, stdout: Some(stdout), stderr: Some(stderr), lines: Mutex::new(lines) }
     }
 
     /// Runs `command` to its end.
@@ -112,6 +116,19 @@ impl Process {
     #[must_use]
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
+    }
+
+    /// The most memory that the child has had resident so far, in bytes.
+    ///
+    /// # Panics
+    /// Where it has ended.
+    #[must_use]
+    pub fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kibibytes =
+            line.and_then(|line| line.trim().strip_suffix(" kB")).expect("it has ended");
+        kibibytes.parse::<u64>().unwrap() * 1024
     }
 
     /// Waits until a line of standard error holds `text`, and returns it. Lines before it are not seen again.
@@ -134,8 +151,9 @@ impl Process {
     #[track_caller]
     pub fn line(&self, text: &str) -> Option<String> {
         let deadline = Instant::now() + PATIENCE;
+        let lines = self.lines.lock().unwrap();
         loop {
-            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(line) if line.contains(text) => return Some(line),
                 Ok(_) => {}
                 Err(RecvTimeoutError::Timeout) => panic!("{} does not say {text:?}", self.name),
@@ -230,6 +248,19 @@ mod tests {
     #[should_panic(expected = "exit code 0")]
     fn a_wrong_code_fails() {
         Process::run(shell("exit 3")).expect(0);
+    }
+
+    #[test]
+    fn peak_memory_stays_when_memory_is_given_back() {
+        let process = Process::start(shell(
+            "x=$(head -c 20000000 /dev/zero | tr '\\0' x); x=; echo up >&2; sleep 1000",
+        ));
+        process.wait_for_line("up");
+        assert!(
+            (20 << 20..200 << 20).contains(&process.peak_memory()),
+            "{}",
+            process.peak_memory()
+        );
     }
 
     #[test]

@@ -1,17 +1,20 @@
-//! A faulty network between two processes.
+//! A faulty network between two processes, or between two ends in one.
 
 use std::{
+    io,
     net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
     thread,
+    time::Duration,
 };
 
+use rustix::net::sockopt::set_socket_linger;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream, tcp::OwnedReadHalf, tcp::OwnedWriteHalf},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split},
+    net::{TcpListener, TcpStream},
     runtime,
     sync::oneshot,
 };
@@ -102,26 +105,54 @@ async fn accept(
         let (forward, backward) = faults(counts.connections.fetch_add(1, Ordering::Relaxed));
         let counts = Arc::clone(&counts);
         tokio::spawn(async move {
+            let mut near = near;
             // Refused: the near end is dropped, which is what it would see of a refusal through a tunnel.
-            let Ok(far) = TcpStream::connect(target).await else { return };
-            let ((near_read, near_write), (far_read, far_write)) =
-                (near.into_split(), far.into_split());
-            let result = tokio::try_join!(
-                pass(near_read, far_write, forward, &counts.forward),
-                pass(far_read, near_write, backward, &counts.backward),
-            );
-            // After a cut both connections are dropped here, whatever is still on its way.
-            drop(result);
+            let Ok(mut far) = TcpStream::connect(target).await else { return };
+            if between(&mut near, &mut far, forward, backward, &counts).await.is_err() {
+                // Neither end gets what is still on its way.
+                for stream in [&near, &far] {
+                    let _ = set_socket_linger(stream, Some(Duration::ZERO));
+                }
+            }
         });
     }
 }
 
+/// Passes what each of two streams says on to the other until both have ended, with these faults from `near` to
+/// `far`, and back. Returns how many bytes came in from each.
+///
+/// # Errors
+/// Where a stream breaks, or was to be cut. Whoever drops the streams then cuts both ways.
+pub async fn pass_between(
+    mut near: impl AsyncRead + AsyncWrite + Unpin,
+    mut far: impl AsyncRead + AsyncWrite + Unpin,
+    forward: Faults,
+    backward: Faults,
+) -> io::Result<(u64, u64)> {
+    let counts = Counts::default();
+    between(&mut near, &mut far, forward, backward, &counts).await?;
+    Ok((counts.forward.into_inner(), counts.backward.into_inner()))
+}
+
+async fn between(
+    near: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    far: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    forward: Faults,
+    backward: Faults,
+    counts: &Counts,
+) -> io::Result<()> {
+    let ((near_read, near_write), (far_read, far_write)) = (split(near), split(far));
+    let there = pass(near_read, far_write, forward, &counts.forward);
+    let back = pass(far_read, near_write, backward, &counts.backward);
+    tokio::try_join!(there, back).map(drop)
+}
+
 async fn pass(
-    mut from: OwnedReadHalf,
-    to: OwnedWriteHalf,
+    mut from: impl AsyncRead + Unpin,
+    to: impl AsyncWrite + Unpin,
     faults: Faults,
     count: &AtomicU64,
-) -> std::io::Result<()> {
+) -> io::Result<()> {
     let mut to = FaultyStream::new(to, Faults::default(), faults);
     let mut buffer = vec![0; 64 << 10];
     loop {
@@ -174,6 +205,31 @@ mod tests {
         let server = Listener::bind("127.0.0.1:0").unwrap();
         let target = server.local_addr().unwrap();
         let relay = Relay::always(target, Faults::cut(4), Faults::default());
-        assert_eq!(echo(&relay, &server), (b"0123".to_vec(), b"".to_vec()));
+        let mut client = Stream::connect(relay.address()).unwrap();
+        let (mut served, _) = server.accept().unwrap();
+        client.write_all(b"0123456789").unwrap();
+        for end in [&mut client, &mut served] {
+            let error = end.read_to_end(&mut Vec::new()).unwrap_err();
+            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+        }
+    }
+
+    #[tokio::test]
+    async fn two_streams_in_one_process() {
+        let ((mut client, near), (far, mut server)) =
+            (tokio::io::duplex(64), tokio::io::duplex(64));
+        let passed = pass_between(near, far, Faults::flip(1), Faults::end(2));
+        let ends = async {
+            client.write_all(b"abc").await.unwrap();
+            client.shutdown().await.unwrap();
+            let (mut there, mut back) = (Vec::new(), Vec::new());
+            server.read_to_end(&mut there).await.unwrap();
+            server.write_all(&there).await.unwrap();
+            client.read_to_end(&mut back).await.unwrap();
+            (there, back)
+        };
+        let (passed, heard) = tokio::join!(passed, ends);
+        assert_eq!(passed.unwrap(), (3, 3));
+        assert_eq!(heard, (b"acc".to_vec(), b"ac".to_vec()));
     }
 }

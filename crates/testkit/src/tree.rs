@@ -207,6 +207,14 @@ impl TempTree {
         self
     }
 
+    /// Removes everything, but not the root.
+    pub fn clear(&self) -> &Self {
+        for entry in fs::read_dir(&self.root).unwrap() {
+            self.remove(entry.unwrap().file_name());
+        }
+        self
+    }
+
     /// Gives an entry another name.
     pub fn rename(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> &Self {
         fs::rename(self.at(from), self.new_at(to)).unwrap();

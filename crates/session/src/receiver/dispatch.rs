@@ -52,7 +52,7 @@ impl Shared {
 
     /// As [`Self::on_frame`], once the commit record is on its way.
     fn on_last_frame(&self, frame: Frame) -> Result<()> {
-        match ToReceiver::decode(frame)? {
+        match ToReceiver::decode(compress::unpack(frame)?)? {
             ToReceiver::Goodbye(goodbye) => {
                 self.tally.lock().goodbye = Some(goodbye.exit_code);
                 self.changed.notify_all();

@@ -248,10 +248,13 @@ impl FileState {
         };
         drop(end);
         match ended {
-            _ if self.is_dead() => self.give_up(shared),
+            Ended::Whole(..) | Ended::Changed if self.is_dead() => self.give_up(shared),
             Ended::Whole(meta, digest) => self.complete(shared, *meta, digest),
             Ended::Changed => self.again(shared),
-            Ended::Failed => self.give_up(shared),
+            Ended::Failed => {
+                shared.sender_failed.store(true, Ordering::Relaxed);
+                self.give_up(shared)
+            }
         }
     }
 

@@ -23,6 +23,8 @@ use super::{
 };
 use crate::{Phase, control::Stopped};
 
+/// What a sender says at the end where something is not as at the source.
+const PARTIAL: u8 = 23;
 /// Entries looked at in search of renamed files.
 const MAX_CANDIDATES: usize = 2_000_000;
 
@@ -47,7 +49,24 @@ pub(super) fn drive(shared: &Arc<Shared>) -> Result<Received, Stopped> {
         tree,
     })?;
     let goodbye = shared.wait_goodbye();
+    if goodbye == Some(PARTIAL) {
+        doubt(shared)?;
+    }
     Ok(shared.received(tree.unwrap_or(manifest), goodbye))
+}
+
+/// Takes in that the sender has found something not as at the source. Where neither end has named what, the manifests
+/// differ: what has the right size and time here is not to be trusted by the next session.
+fn doubt(shared: &Shared) -> Result<(), Stopped> {
+    let named = shared.problems.lock().count > 0 || shared.sender_failed.load(Relaxed);
+    let TargetKindRef::Tree(Some(root)) = shared.target_kind() else { return Ok(()) };
+    if named || shared.dry_run() {
+        return Ok(());
+    }
+    shared.journal.doubt(root).map_err(|error| {
+        shared.control.fail(crate::Error::Volume(error));
+        Stopped
+    })
 }
 
 fn drive_tree(shared: &Arc<Shared>, root: Option<&Dir>) -> Result<(), Stopped> {
@@ -60,11 +79,10 @@ fn drive_tree(shared: &Arc<Shared>, root: Option<&Dir>) -> Result<(), Stopped> {
     };
     let fresh = root.is_none();
     let state = Arc::new(DirState::root(root.cloned(), fresh, have));
-    if shared.journal.is_suspect() {
-        let what = "the machine went down in the middle of an earlier transfer: \
-                    everything is compared by content";
-        shared.context.monitor.action(what);
-        shared.send(&ToSender::Action(what.into()))?;
+    if let Some(suspicion) = shared.journal.suspicion() {
+        let what = format!("{suspicion}: everything is compared by content");
+        shared.context.monitor.action(&what);
+        shared.send(&ToSender::Action(what))?;
     }
     shared.register_directory(EntryId::ROOT, Known::Ready(Arc::clone(&state)));
     shared.wait_settled(false)?;
@@ -100,7 +118,7 @@ fn flush(shared: &Shared) -> Result<(), Stopped> {
     let flushed = match shared.target_kind() {
         TargetKindRef::Tree(Some(root)) => flush::file_system(root).and_then(|()| {
             // What was not compared, because of some problem, is still in doubt.
-            let in_doubt = shared.journal.is_suspect() && shared.problems.lock().count > 0;
+            let in_doubt = shared.journal.suspicion().is_some() && shared.problems.lock().count > 0;
             if in_doubt { Ok(()) } else { shared.journal.end(root) }
         }),
         TargetKindRef::Tree(None) => Ok(()),

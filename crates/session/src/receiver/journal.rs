@@ -1,4 +1,5 @@
-//! The journal: how a session finds out that the machine went down in the middle of an earlier one.
+//! The journal: how a session finds out that the machine went down in the middle of an earlier one, or that an earlier
+//! one ended with other content than was sent.
 //!
 //! What a session publishes is on stable storage only after the flush that precedes its commit
 //! record. A power cut before that may leave files with the right size and time and without their
@@ -7,10 +8,11 @@
 //! after the flush. A session that finds one with another boot id compares by content. The same boot id
 //! means that processes died and the page cache did not, so nothing is missing.
 //!
+//! A session also leaves one where the sender's manifest was another and nobody knows why: somewhere is content that was
+//! not sent, with the right size and time. It is found by comparing, in the next session.
+//!
 //! The file bears a [temporary name](volume::temp), which listings of this end leave alone; a source
 //! with an entry of that very name at its root is told that it cannot be kept.
-
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 use rustix::{
@@ -23,20 +25,23 @@ use wire::Name;
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// Longer than any boot id.
 const MAX_LEN: usize = 64;
+/// What stands in place of a boot id where the manifests of both ends differed.
+const DOUBT: &[u8] = b"the manifests of both ends differ";
 
 /// The journal of one session.
 pub(super) struct Journal {
     name: Option<Name>,
     /// There is one on disk.
     present: Mutex<bool>,
-    suspect: AtomicBool,
+    /// Why size and time do not tell what is unchanged.
+    suspicion: Option<&'static str>,
 }
 
 impl Journal {
     /// Looks for the journal of an earlier session in `root`.
     pub(super) fn find(root: Option<&Dir>) -> Result<Self> {
         let name = Name::new(b".pvferry-session").ok().map(|name| temp::part_name(&name));
-        let journal = Self { name, present: Mutex::new(false), suspect: AtomicBool::new(false) };
+        let mut journal = Self { name, present: Mutex::new(false), suspicion: None };
         if let (Some(root), Some(name)) = (root, &journal.name) {
             let flags = OFlags::RDONLY | OFlags::NONBLOCK;
             match root.open_at(name, flags, Mode::empty()) {
@@ -44,8 +49,8 @@ impl Journal {
                     let mut buffer = [0; MAX_LEN];
                     let len = rustix::io::read(&fd, &mut buffer)
                         .map_err(|errno| root.error("read", name, errno))?;
-                    journal.suspect.store(buffer[..len] != *boot_id(), Relaxed);
-                    *journal.present.lock() = true;
+                    journal.suspicion = suspicion(&buffer[..len]);
+                    *journal.present.get_mut() = true;
                 }
                 Err(error) if error.errno == Errno::NOENT => {}
                 Err(error) => return Err(error),
@@ -54,9 +59,9 @@ impl Journal {
         Ok(journal)
     }
 
-    /// True where the machine went down in the middle of an earlier session.
-    pub(super) fn is_suspect(&self) -> bool {
-        self.suspect.load(Relaxed)
+    /// Why everything has to be compared by content, where it has: a clause for people.
+    pub(super) fn suspicion(&self) -> Option<&'static str> {
+        self.suspicion
     }
 
     /// True where `name`, in the root, is the journal's.
@@ -67,13 +72,21 @@ impl Journal {
     /// Makes the journal durable, before content is written. That of an earlier session stays as it
     /// is: what it says holds until a session is through.
     pub(super) fn begin(&self, root: &Dir) -> Result<()> {
+        self.leave(root, &boot_id())
+    }
+
+    /// Makes known to the next session that this one ended with other content than was sent.
+    pub(super) fn doubt(&self, root: &Dir) -> Result<()> {
+        self.leave(root, DOUBT)
+    }
+
+    fn leave(&self, root: &Dir, id: &[u8]) -> Result<()> {
         let mut present = self.present.lock();
         let Some(name) = self.name.as_ref().filter(|_| !*present) else { return Ok(()) };
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
         let fd = root.open_at(name, flags, Mode::RUSR | Mode::WUSR)?;
         let fail = |errno| root.error("write", name, errno);
-        let id = boot_id();
-        if rustix::io::write(&fd, &id).map_err(fail)? != id.len() {
+        if rustix::io::write(&fd, id).map_err(fail)? != id.len() {
             return Err(fail(Errno::NOSPC));
         }
         fs::fsync(&fd).map_err(fail)?;
@@ -99,6 +112,15 @@ impl Journal {
 
 fn flush_root(root: &Dir) -> Result<()> {
     fs::fsync(root.descriptor()?).map_err(|errno| Error::new("flush", root.display(), errno))
+}
+
+/// What the journal of an earlier session means.
+fn suspicion(id: &[u8]) -> Option<&'static str> {
+    match id {
+        DOUBT => Some("an earlier transfer ended with other content than was sent"),
+        id if id != boot_id() => Some("the machine went down in the middle of an earlier transfer"),
+        _ => None,
+    }
 }
 
 /// What this start of the kernel is called; the same for ever where it does not say.

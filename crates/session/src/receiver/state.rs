@@ -73,6 +73,8 @@ pub(super) struct Shared {
     pub(super) postponed: Mutex<Vec<Arc<FileState>>>,
     pub(super) deleted: AtomicU64,
     pub(super) limit_hit: AtomicBool,
+    /// The sender could not read something, and names it itself.
+    pub(super) sender_failed: AtomicBool,
     pub(super) reflinks: AtomicBool,
     pub(super) tally: Mutex<Tally>,
     pub(super) changed: Condvar,
@@ -174,6 +176,7 @@ impl Shared {
             postponed: Mutex::default(),
             deleted: AtomicU64::new(0),
             limit_hit: AtomicBool::new(false),
+            sender_failed: AtomicBool::new(false),
             reflinks: AtomicBool::new(true),
             tally: Mutex::default(),
             changed: Condvar::new(),
@@ -195,7 +198,7 @@ impl Shared {
 
     /// True where size and time are not enough to take a file for unchanged.
     pub(super) fn by_content(&self) -> bool {
-        self.options().checksum || self.journal.is_suspect()
+        self.options().checksum || self.journal.suspicion().is_some()
     }
 
     /// To be called before content is written.
@@ -318,6 +321,13 @@ impl Shared {
         self.wake(id, Some(id.0), Work::Directory);
     }
 
+    /// The last frame of a listing came; where it is not complete, the sender names why.
+    pub(super) fn listing_ended(&self, complete: bool) {
+        if !complete {
+            self.sender_failed.store(true, Relaxed);
+        }
+    }
+
     /// The listing of a directory is complete.
     pub(super) fn forget_directory(&self, id: EntryId) {
         self.directories.lock().remove(&id);
@@ -382,6 +392,10 @@ impl Shared {
                     return Ok(end.clone());
                 }
                 // All listings are in, so whatever is not known now will never be.
+                if tally.listings == 0 && tally.parked > 0 {
+                    drop(tally);
+                    return self.broken("content that nobody asked for");
+                }
                 if tally.wants == 0 && (tally.listings > 0 || tally.parked > 0) {
                     drop(tally);
                     return self.broken("the listing ends before it is complete");

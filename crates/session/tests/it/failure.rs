@@ -185,7 +185,7 @@ fn an_unreadable_root_is_an_error_of_the_volume() {
     assert!(matches!(outcome.1, Err(session::Error::Aborted(..))));
 }
 
-fn journal_name() -> String {
+pub(crate) fn journal_name() -> String {
     volume::temp::part_name(&wire::Name::new(b".pvferry-session").unwrap()).to_string()
 }
 
@@ -221,6 +221,22 @@ fn a_journal_of_this_start_of_the_machine_means_nothing() {
     outcome.assert_clean();
     assert_eq!(outcome.summary().files_written, 0);
     assert!(!pair.to.path().join(journal_name()).exists());
+}
+
+/// Neither size nor time tells that it is not what was sent, and only the sender saw that the manifests differ.
+#[test]
+fn content_that_was_spoilt_on_the_way_is_repaired_by_the_next_run() {
+    let pair = Pair::new();
+    write(pair.from.path(), "small", &noise(1, 3000));
+    write(pair.to.path(), "old", b"old");
+    let faults = Faults { flip_written: Some(1500), ..Faults::default() };
+    let outcome = sync_over(pair.from.path(), pair.to.path(), Options::default(), faults);
+    outcome.assert_problem(23, ".");
+    let outcome = pair.sync(Options::default());
+    outcome.assert_clean();
+    assert!(outcome.actions[0].contains("other content"), "{:?}", outcome.actions);
+    assert_eq!(fs::read(pair.to.path().join("small")).unwrap(), noise(1, 3000));
+    assert_eq!(pair.sync(Options::default()).actions, Vec::<String>::new());
 }
 
 #[test]

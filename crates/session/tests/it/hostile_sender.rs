@@ -82,6 +82,10 @@ async fn play(mut stream: DuplexStream, options: Options, script: Vec<ToReceiver
 
 /// Hears the receiver out, up to its commit record or its end.
 async fn verdict(mut stream: DuplexStream) {
+    hear_commit(&mut stream).await;
+}
+
+async fn hear_commit(stream: &mut DuplexStream) {
     let mut answers = bytes::BytesMut::new();
     while stream.read_buf(&mut answers).await.unwrap_or(0) > 0 {
         while let Ok(Some(frame)) = wire::Frame::take(&mut answers, 1 << 21) {
@@ -182,6 +186,34 @@ fn content_that_nobody_asked_for() {
     breaks(vec![ToReceiver::Goodbye(Goodbye { exit_code: 0 })]);
 }
 
+/// It does not have the receiver wait for ever for what was asked for.
+#[test]
+fn content_of_an_entry_that_there_is_not_beside_content_that_is_to_come() {
+    let script = vec![listing(0, 1, vec![file("new", 5)]), data(9, 0, 10), end()];
+    let (_, received) = against(delete(), script);
+    assert!(matches!(received, Err(Error::Protocol("content that nobody asked for"))));
+}
+
+/// A byte now and then is no sign of life.
+#[test]
+fn a_frame_that_drips_is_silence() {
+    let pair = Pair::new();
+    let drip = async |mut stream: DuplexStream| {
+        handshake::open(&mut stream, hello(Options::default(), 1)).await.unwrap();
+        stream.write_all(&[0, 0, 16, 0, 19]).await.unwrap();
+        while stream.write_all(&[0]).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let received = block_on(async {
+        let (a, b) = tokio::io::duplex(1 << 20);
+        let receiver =
+            tokio::time::timeout(Duration::from_secs(10), receive(b, pair.to.path(), context(1)));
+        tokio::select! { received = receiver => received, () = drip(a) => unreachable!() }
+    });
+    assert!(matches!(received, Ok(Err(Error::Timeout(1)))), "{:?}", received.map(|r| r.err()));
+}
+
 #[test]
 fn content_of_the_wrong_kind_or_place() {
     let asked = || listing(0, 1, vec![file("large", 3 << 20), file("new", 200_000)]);
@@ -251,12 +283,53 @@ fn a_patch_that_is_not_what_its_digest_says_leaves_the_file_marked() {
     assert_eq!(mtime, dirty.secs);
 }
 
-#[test]
-fn an_incomplete_listing_deletes_nothing() {
-    let incomplete = |directory, first, entries| match listing(directory, first, entries) {
+fn incomplete(directory: u64, first: u64, entries: Vec<Listed>) -> ToReceiver {
+    match listing(directory, first, entries) {
         ToReceiver::Listing(listing) => ToReceiver::Listing(Listing { complete: false, ..listing }),
         other => other,
-    };
+    }
+}
+
+/// Whether the next session trusts size and time after the sender's judgement `code` of what `script` did.
+fn is_trusted_after(script: Vec<ToReceiver>, code: u8) -> bool {
+    let pair = Pair::new();
+    write(pair.to.path(), "old", b"old");
+    let received = block_on(async {
+        let (mut a, b) = tokio::io::duplex(1 << 20);
+        let sender = async {
+            handshake::open(&mut a, hello(Options::default(), PATIENCE)).await.unwrap();
+            for message in script.into_iter().chain([end()]) {
+                a.write_all(&message.encode().head).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(3)).await;
+            }
+            hear_commit(&mut a).await;
+            let goodbye = ToReceiver::Goodbye(Goodbye { exit_code: code }).encode();
+            a.write_all(&goodbye.head).await.unwrap();
+            a.shutdown().await.unwrap();
+            let _ = a.read_to_end(&mut Vec::new()).await;
+        };
+        tokio::join!(sender, receive(b, pair.to.path(), context(PATIENCE))).1
+    });
+    assert_eq!(received.unwrap().summary.exit_code, code);
+    !pair.to.path().join(super::failure::journal_name()).exists()
+}
+
+/// What one end has named is no reason to read everything again.
+#[test]
+fn manifests_that_differ_for_no_reason_cast_doubt_on_everything() {
+    let same = || vec![listing(0, 1, vec![file("empty", 0)])];
+    assert!(is_trusted_after(same(), 0));
+    assert!(is_trusted_after(same(), 24));
+    assert!(!is_trusted_after(same(), 23));
+    let unreadable = ToReceiver::EndOfFile(EntryId(1), 0, Ended::Failed);
+    assert!(is_trusted_after(vec![listing(0, 1, vec![file("new", 1)]), unreadable], 23));
+    assert!(is_trusted_after(vec![incomplete(0, 1, vec![])], 23));
+    let wrong = vec![listing(0, 1, vec![file("new", 100_000)]), whole(1, 0, 100_000)];
+    assert!(is_trusted_after(wrong, 23), "named by the receiver");
+}
+
+#[test]
+fn an_incomplete_listing_deletes_nothing() {
     let script = vec![incomplete(0, 1, vec![dir("sub")]), incomplete(1, 2, vec![]), end()];
     let (pair, received) = against(delete(), script);
     assert_eq!(received.unwrap().summary.files_deleted, 0);
