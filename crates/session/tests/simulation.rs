@@ -92,12 +92,14 @@ fn simulate(seed: u64, tally: &Tally) {
     let world = World::new(&mut rng);
     let mut spoilt = false;
     let mut first = None;
+    let mut told = String::new();
     for _ in 0..=rng.below(ATTEMPTS) {
         let attempt = Attempt::with_faults(&mut rng, &world, spoilt);
         let before = Snapshot::of(world.to.path());
         let ended = attempt.run(&world);
         tally.sessions.fetch_add(1, Relaxed);
         let verdict = judge(seed, &world, &attempt, &before, &ended);
+        told += &format!("{attempt:?}\n  {ended:?}\n");
         spoilt |= attempt.spoils_content();
         first.get_or_insert(verdict);
     }
@@ -106,7 +108,11 @@ fn simulate(seed: u64, tally: &Tally) {
     let ended = clean.run(&world);
     tally.sessions.fetch_add(1, Relaxed);
     let verdict = judge(seed, &world, &clean, &before, &ended);
-    assert_eq!(verdict, Verdict::Converged, "seed {seed}: without faults: {ended:?}");
+    assert_eq!(
+        verdict,
+        Verdict::Converged,
+        "seed {seed}, without faults: {ended:?}\nafter\n{told}"
+    );
     tally.seeds.fetch_add(1, Relaxed);
     match first {
         Some(Verdict::Failed) => tally.failed_honestly.fetch_add(1, Relaxed),

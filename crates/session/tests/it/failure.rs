@@ -144,7 +144,8 @@ fn what_became_a_file_takes_the_place_of_what_an_interrupted_run_made_of_it() {
     let left = volume::temp::new_dir_name(&wire::Name::new(b"dir").unwrap()).to_string();
     let unfinished = pair.to.path().join(left);
     fs::create_dir(&unfinished).unwrap();
-    for (name, content) in [("small", &b"small"[..]), ("large", &noise(1, 200_000)), ("empty", b"")] {
+    for (name, content) in [("small", &b"small"[..]), ("large", &noise(1, 200_000)), ("empty", b"")]
+    {
         write(pair.from.path(), &format!("dir/{name}"), content);
         std::os::unix::fs::symlink("elsewhere", unfinished.join(name)).unwrap();
     }
