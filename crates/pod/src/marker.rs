@@ -145,7 +145,12 @@ fn names(dir: &Path) -> io::Result<Vec<String>> {
 
 fn parse(path: &Path) -> io::Result<Report> {
     let data = file::read(path, LIMIT as u64)?;
-    serde_json::from_slice(&data).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+    let invalid = |error: Box<dyn std::error::Error + Send + Sync>| {
+        io::Error::new(io::ErrorKind::InvalidData, error)
+    };
+    // Fields that are skipped would be skipped as bytes.
+    let text = str::from_utf8(&data).map_err(|error| invalid(error.into()))?;
+    serde_json::from_str(text).map_err(|error| invalid(error.into()))
 }
 
 #[cfg(test)]
@@ -205,8 +210,10 @@ mod tests {
         fs::write(dir.path().join("empty.done"), "").unwrap();
         fs::create_dir(dir.path().join("dir.done")).unwrap();
         std::os::unix::fs::symlink("/dev/zero", dir.path().join("link.done")).unwrap();
+        let no_text = b"{\"outcome\":\"completed\",\"exit_code\":0,\"later\":\"\xd6\"}";
+        fs::write(dir.path().join("no-text.done"), no_text).unwrap();
         let markers = read_all(dir.path()).unwrap();
-        assert_eq!(markers.len(), 4);
+        assert_eq!(markers.len(), 5);
         for (volume, report) in markers {
             assert_eq!(report.outcome, Outcome::Failed, "{volume}");
             assert_eq!(report.exit_code, ExitCode::FileIo, "{volume}");

@@ -21,6 +21,8 @@ pub struct Faults {
     pub end: Option<u64>,
     /// Nothing moves any more once this many bytes have passed.
     pub stall: Option<u64>,
+    /// Once so many bytes have passed, nothing moves for so long.
+    pub pause: Option<(u64, Duration)>,
     /// The byte at this position arrives with one bit changed: the lowest, unless [`Faults::bit`] names another.
     pub flip: Option<u64>,
     /// Which bit of the byte is changed, counted from the lowest, 0 to 7.
@@ -118,6 +120,12 @@ impl Direction {
     }
 
     fn poll_permit(&mut self, cx: &mut Context<'_>, wanted: usize) -> Poll<io::Result<Permit>> {
+        let pause = self.faults.pause.filter(|(at, _)| self.passed >= *at);
+        if let Some((_, long)) = pause {
+            let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(long)));
+            ready!(sleep.as_mut().poll(cx));
+            (self.faults.pause, self.sleep) = (None, None);
+        }
         if let Some(delay) = self.faults.delay {
             let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(delay)));
             ready!(sleep.as_mut().poll(cx));
@@ -133,7 +141,8 @@ impl Direction {
         if reached(stall) {
             return Poll::Pending; // and nobody wakes the task
         }
-        let left = [cut, end, stall].into_iter().flatten().min().map(|at| at - self.passed);
+        let pause = self.faults.pause.map(|(at, _)| at);
+        let left = [cut, end, stall, pause].into_iter().flatten().min().map(|at| at - self.passed);
         let left = left.map_or(usize::MAX, |left| usize::try_from(left).unwrap_or(usize::MAX));
         let chunk = self.faults.chunk.map_or(usize::MAX, |chunk| chunk.max(1));
         Poll::Ready(Ok(Permit::Bytes(wanted.min(left).min(chunk))))
@@ -213,8 +222,16 @@ mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    const NONE: Faults =
-        Faults { cut: None, end: None, stall: None, flip: None, bit: 0, chunk: None, delay: None };
+    const NONE: Faults = Faults {
+        cut: None,
+        end: None,
+        stall: None,
+        pause: None,
+        flip: None,
+        bit: 0,
+        chunk: None,
+        delay: None,
+    };
 
     /// What arrives of `0123456789` through a stream that reads with these faults, and how it ends.
     async fn read(faults: Faults) -> (Vec<u8>, io::Result<()>) {
@@ -268,5 +285,8 @@ mod tests {
         let slow = Faults { delay: Some(Duration::from_secs(10)), ..Faults::chunk(5) };
         assert!(tokio::time::timeout(Duration::from_secs(15), read(slow)).await.is_err());
         assert_eq!(tokio::time::timeout(patience, read(slow)).await.unwrap().0, b"0123456789");
+        let pause = Faults { pause: Some((4, Duration::from_secs(20))), ..Faults::default() };
+        assert!(tokio::time::timeout(Duration::from_secs(15), read(pause)).await.is_err());
+        assert_eq!(tokio::time::timeout(patience, read(pause)).await.unwrap().0, b"0123456789");
     }
 }

@@ -117,7 +117,8 @@ impl TempTree {
         self
     }
 
-    /// Makes `changes` random changes to the entries that are there, of every sort that people make.
+    /// Makes `changes` random changes to the entries that are there, of every sort that people make. What is new
+    /// gets a time of its own: the clock of a file system may stand still between two writes.
     pub fn mutate(&self, seed: u64, changes: usize) -> &Self {
         let mut rng = Rng::new(seed);
         for index in 0..changes {
@@ -136,10 +137,14 @@ impl TempTree {
         let kind = self.at(path).symlink_metadata().unwrap();
         match rng.below(8) {
             0 => self.remove(path),
-            1 => self.remove(path).dir(path).file(path.join("inside"), random_content(rng)),
-            2 => self.remove(path).file(path, random_content(rng)),
-            3 => self.remove(path).symlink(path, "changed"),
-            4 => self.rename(path, format!("renamed {index}")),
+            1 => {
+                let inside = path.join("inside");
+                self.remove(path).dir(path).file(&inside, random_content(rng));
+                self.random_times(rng, &inside)
+            }
+            2 => self.remove(path).file(path, random_content(rng)).random_times(rng, path),
+            3 => self.remove(path).symlink(path, "changed").random_times(rng, path),
+            4 => self.rename(path, format!("renamed {index} {}", rng.below(1 << 20))),
             5 if !kind.is_symlink() => self.mode(path, 0o700 + (index as u32 % 64)),
             _ if kind.is_file() => {
                 let content = Content::from(fs::read(self.at(path)).unwrap());

@@ -5,7 +5,6 @@ use std::{
     ffi::{CStr, OsString},
     fs::{self, File, Metadata},
     io,
-    mem::MaybeUninit,
     os::{
         fd::{AsRawFd, OwnedFd},
         unix::{
@@ -17,6 +16,7 @@ use std::{
 };
 
 use rustix::{
+    buffer::spare_capacity,
     fs::{Mode, OFlags, lgetxattr, llistxattr, openat},
     io::Errno,
 };
@@ -175,21 +175,21 @@ fn digest(path: &Path) -> [u8; 32] {
 }
 
 fn xattrs(path: &Path) -> BTreeMap<OsString, Vec<u8>> {
-    let mut names = vec![MaybeUninit::uninit(); 64 << 10];
-    let names = match llistxattr(path, &mut names) {
-        Ok((names, _)) => names.to_vec(),
+    let mut names = Vec::with_capacity(64 << 10);
+    match llistxattr(path, spare_capacity(&mut names)) {
+        Ok(_) => {}
         Err(Errno::NOTSUP) => return BTreeMap::new(),
         Err(error) => panic!("{}: {error}", path.display()),
-    };
+    }
     let mut found = BTreeMap::new();
     for name in names.split_inclusive(|&byte| byte == 0) {
         let name = CStr::from_bytes_with_nul(name).unwrap();
         if name == c"security.selinux" {
             continue;
         }
-        let mut value = vec![MaybeUninit::uninit(); 64 << 10];
-        let (value, _) = lgetxattr(path, name, &mut value).unwrap();
-        found.insert(OsString::from_vec(name.to_bytes().to_vec()), value.to_vec());
+        let mut value = Vec::with_capacity(64 << 10);
+        lgetxattr(path, name, spare_capacity(&mut value)).unwrap();
+        found.insert(OsString::from_vec(name.to_bytes().to_vec()), value);
     }
     found
 }

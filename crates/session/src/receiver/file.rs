@@ -422,7 +422,8 @@ impl FileState {
             (entry.meta.uid, entry.meta.gid) = (self.entry.meta.uid, self.entry.meta.gid);
         }
         let written = shared.before_content().and_then(|()| dir.dir()).and_then(|on_disk| {
-            let direct = dir.unpublished && self.existing.is_none();
+            // A directory of an earlier run may hold something else under this name.
+            let direct = dir.unpublished && dir.new;
             let write = if direct { small::write_new } else { small::write_over };
             write(
                 on_disk,

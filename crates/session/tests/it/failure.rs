@@ -165,6 +165,20 @@ fn a_stream_that_finds_its_session_gone_ends_it_for_another_try() {
 }
 
 #[test]
+fn what_became_a_file_takes_the_place_of_what_an_interrupted_run_made_of_it() {
+    let pair = Pair::new();
+    let left = volume::temp::new_dir_name(&wire::Name::new(b"dir").unwrap()).to_string();
+    let unfinished = pair.to.path().join(left);
+    fs::create_dir(&unfinished).unwrap();
+    for (name, content) in [("small", &b"small"[..]), ("large", &noise(1, 200_000)), ("empty", b"")]
+    {
+        write(pair.from.path(), &format!("dir/{name}"), content);
+        std::os::unix::fs::symlink("elsewhere", unfinished.join(name)).unwrap();
+    }
+    pair.converge_twice(delete());
+}
+
+#[test]
 fn an_unreadable_root_is_an_error_of_the_volume() {
     let pair = Pair::new();
     write(pair.from.path(), "dir/a", b"a");
