@@ -26,6 +26,7 @@ mod pod_form;
 mod podman;
 mod refusals;
 mod rights;
+mod sandbox;
 mod support;
 
 use std::{
@@ -65,9 +66,7 @@ fn forgotten(tests: &Path) -> Vec<PathBuf> {
     let mut forgotten = Vec::new();
     for entry in walkdir::WalkDir::new(tests) {
         let path = entry.unwrap().into_path();
-        if path.extension().is_none_or(|extension| extension != "rs")
-            || path.ends_with("main.rs")
-        {
+        if path.extension().is_none_or(|extension| extension != "rs") || path.ends_with("main.rs") {
             continue;
         }
         // `a/mod.rs` is the module `a` of the folder above it; any other file is named by its stem.

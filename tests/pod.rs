@@ -60,6 +60,13 @@ impl Pod {
 
     /// Starts `serve` with these volumes, and waits until it listens.
     pub(crate) fn serve(&self, volumes: &[(&str, &Path)], options: &[&str]) -> Process {
+        let serve = Process::start(self.serve_command(volumes, options));
+        serve.wait_for_line("listening on");
+        serve
+    }
+
+    /// `serve` with these volumes, ready to start.
+    pub(crate) fn serve_command(&self, volumes: &[(&str, &Path)], options: &[&str]) -> Command {
         let mut command = pvferry(["serve", "--listen", &self.server.to_string()]);
         command.arg("--identity").arg(self.pki.destination());
         command.arg("--termination-log").arg(self.message_path("serve"));
@@ -69,9 +76,7 @@ impl Pod {
             command.arg("--volume").arg(volume);
         }
         command.args(options);
-        let serve = Process::start(command);
-        serve.wait_for_line("listening on");
-        serve
+        command
     }
 
     /// Starts `tunnel` to the server, and waits until it listens.

@@ -8,6 +8,7 @@ mod commands;
 mod link;
 mod memory;
 mod outcome;
+mod sandbox;
 mod setup;
 
 use std::process;

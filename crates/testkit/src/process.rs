@@ -108,6 +108,12 @@ impl Process {
         Self::start(command).wait()
     }
 
+    /// The number of the process.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Whether the child runs.
     #[must_use]
     pub fn is_running(&mut self) -> bool {
@@ -120,15 +126,30 @@ impl Process {
     /// Where the child ends or hangs without writing it.
     #[track_caller]
     pub fn wait_for_line(&self, text: &str) -> String {
+        let line = self.line(text);
+        line.unwrap_or_else(|| panic!("{} ended without saying {text:?}", self.name))
+    }
+
+    /// Waits until a line of standard error holds `text`; false where the child ends before. Lines before it are not seen
+    /// again.
+    ///
+    /// # Panics
+    /// Where the child hangs without writing it.
+    #[must_use]
+    #[track_caller]
+    pub fn says(&self, text: &str) -> bool {
+        self.line(text).is_some()
+    }
+
+    #[track_caller]
+    fn line(&self, text: &str) -> Option<String> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok(line) if line.contains(text) => return line,
+                Ok(line) if line.contains(text) => return Some(line),
                 Ok(_) => {}
                 Err(RecvTimeoutError::Timeout) => panic!("{} does not say {text:?}", self.name),
-                Err(RecvTimeoutError::Disconnected) => {
-                    panic!("{} ended without saying {text:?}", self.name)
-                }
+                Err(RecvTimeoutError::Disconnected) => return None,
             }
         }
     }
