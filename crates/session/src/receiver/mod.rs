@@ -189,6 +189,7 @@ fn run(shared: &Arc<Shared>) -> Result<Received, Stopped> {
         outcome
     });
     shared.abandon_files();
+    shared.abandon_directories();
     outcome
 }
 

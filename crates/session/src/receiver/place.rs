@@ -237,6 +237,9 @@ impl Placing<'_> {
             // Nothing is said of what is in it, so it is complete as it is.
             return Ok(dirs::release(shared, &state));
         }
+        if publish {
+            shared.unpublished.lock().insert(id, Arc::clone(&state));
+        }
         shared.register_directory(id, Known::Ready(state));
         Ok(Ok(()))
     }
