@@ -91,7 +91,10 @@ fn with_runtime(
         .enable_all()
         .build()
         .map_err(|error| Failure::new(ExitCode::StartUp, format!("cannot start: {error}")))?;
-    let outcome = runtime.block_on(work);
+    let outcome = runtime.block_on(async {
+        setup::outlive_the_limit_on_files()?;
+        work.await
+    });
     // A task that hangs in a system call must not keep the process.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     outcome
