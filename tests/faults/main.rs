@@ -12,6 +12,7 @@
 )]
 
 mod counts;
+mod disk;
 #[path = "../pod.rs"]
 #[allow(dead_code, reason = "shared with the integration tests, which use more of it")]
 mod pod;

@@ -1,6 +1,7 @@
 //! A small file system of a given kind, mounted for one test.
 
 use std::{
+    ffi::OsStr,
     fs::File,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -15,14 +16,24 @@ use crate::skip;
 pub struct Mount {
     point: PathBuf,
     /// Holds the image and the mount point; dropped after the file system is unmounted.
-    _dir: TempDir,
+    dir: TempDir,
 }
+
+/// The file that a file system lies in.
+const IMAGE: &str = "image";
 
 impl Mount {
     /// An ext4 of `mebibytes`.
     #[must_use]
     pub fn ext4(mebibytes: u64) -> Option<Self> {
         Self::image(mebibytes, &["mkfs.ext4", "-q", "-F"])
+    }
+
+    /// An ext4 of `mebibytes` whose image lies in `dir`, and takes room there as it is written to.
+    #[must_use]
+    pub fn ext4_on(dir: &Path, mebibytes: u64) -> Option<Self> {
+        let dir = tempfile::tempdir_in(dir).unwrap();
+        Self::image_in(dir, mebibytes, &["mkfs.ext4", "-q", "-F"])
     }
 
     /// An ext2 of `mebibytes` with blocks of 1 KiB, where no file is larger than 16 GiB.
@@ -86,12 +97,34 @@ impl Mount {
         assert!(status.unwrap().success(), "cannot remount {}", self.point.display());
     }
 
+    /// Has an ext4 give up its journal, as after an error of its device: it cannot be written to any more.
+    pub fn abort(&self) {
+        let mut mount = Command::new("mount");
+        let _ = mount.args(["-o", "remount,abort"]).arg(&self.point).output().unwrap();
+    }
+
+    /// Unmounts an ext4, has it checked, and mounts it again.
+    pub fn repair(&mut self) {
+        let run = |program: &str, arguments: &[&OsStr]| {
+            let output = Command::new(program).args(arguments).output().unwrap();
+            (output.status.code().unwrap(), String::from_utf8_lossy(&output.stderr).into_owned())
+        };
+        let (image, point) = (self.dir.path().join(IMAGE), self.point.as_os_str());
+        assert_eq!(run("umount", &[point]), (0, String::new()));
+        let (code, told) = run("e2fsck", &["-fy".as_ref(), image.as_os_str()]);
+        assert!(code < 4, "{code}: {told}");
+        assert_eq!(run("mount", &["-oloop".as_ref(), image.as_os_str(), point]).0, 0);
+    }
+
     fn image(mebibytes: u64, make: &[&str]) -> Option<Self> {
+        Self::image_in(tempfile::tempdir().unwrap(), mebibytes, make)
+    }
+
+    fn image_in(dir: TempDir, mebibytes: u64, make: &[&str]) -> Option<Self> {
         if !skip::commands(&make[..1]) {
             return None;
         }
-        let dir = tempfile::tempdir().unwrap();
-        let image = dir.path().join("image");
+        let image = dir.path().join(IMAGE);
         File::create(&image).unwrap().set_len(mebibytes << 20).unwrap();
         let made = Command::new(make[0]).args(&make[1..]).arg(&image).output().unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
@@ -111,7 +144,7 @@ impl Mount {
             skip::skip(&format!("mount {}: {}", arguments.join(" "), why.trim()));
             return None;
         }
-        Some(Self { point, _dir: dir })
+        Some(Self { point, dir })
     }
 }
 
