@@ -81,7 +81,15 @@ where
     context.monitor.phase(Phase::Transfer);
     let (queue, outgoing) = mpsc::channel(QUEUE);
     let weak_queue = queue.downgrade();
-    let shared = Shared::new(agreed, context, Outbox::new(vec![queue]), target)?;
+    let shared = match Shared::new(agreed, context, Outbox::new(vec![queue]), target) {
+        Ok(shared) => shared,
+        Err(error) => {
+            if let Some((code, why)) = error.abort_text() {
+                crate::handshake::part(first, ToSender::Abort(code, why).encode()).await;
+            }
+            return Err(error);
+        }
+    };
     let mut pumps = tokio::task::JoinSet::new();
     pumps.spawn(run_pump(first, outgoing, Arc::clone(&shared), true));
     let (done, finished) = oneshot::channel();
