@@ -15,7 +15,7 @@ fn fails_or_fits(source: &Source, destination: &Path, why: &str, case: &str) -> 
     let ended = transfer(source.path(), destination, PLAIN, PLAIN).unwrap();
     source.check(case, &before, destination, &ended);
     if ended.code != 0 {
-        assert_volume_failed(&ended, why, case);
+        assert_volume_failed(&ended, &[why], case);
         assert_tidy(destination);
     }
     ended.code == 0
