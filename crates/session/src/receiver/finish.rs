@@ -61,7 +61,7 @@ fn drive_tree(shared: &Arc<Shared>, root: Option<&Dir>) -> Result<(), Stopped> {
     let fresh = root.is_none();
     let state = Arc::new(DirState::root(root.cloned(), fresh, have));
     if shared.journal.is_suspect() {
-        let what = "the machine went down in the middle of an earlier transfer: \
+        let what = "the machine went down in the middle of an earlier transfer, or the volume was mounted anew: \
                     everything is compared by content";
         shared.context.monitor.action(what);
         shared.send(&ToSender::Action(what.into()))?;

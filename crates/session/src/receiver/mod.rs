@@ -10,7 +10,7 @@
 //! * [`signature`]: one thread that hashes the bases.
 //! * [`dirs`]: directories, finished when everything in them is.
 //! * [`finish`]: what must wait for the end: renames, links, removals, the flush, the commit.
-//! * [`journal`]: how a power cut in the middle of a session is noticed by the next.
+//! * [`journal`]: how a power cut or a failed device in the middle of a session is noticed by the next.
 //! * [`work`]: the workers; [`state`]: what they share; [`dispatch`]: where each frame of the sender goes.
 
 mod answer;
@@ -47,7 +47,7 @@ use crate::{
     handshake::Agreed,
     pump::{self, PumpConfig},
 };
-use state::Shared;
+use state::{Shared, TargetKindRef};
 pub use target::Target;
 
 /// What a receiver knows at the end of a session.
@@ -198,6 +198,11 @@ fn run(shared: &Arc<Shared>) -> Result<Received, Stopped> {
     });
     shared.abandon_files();
     shared.abandon_directories();
+    if let (Err(_), TargetKindRef::Tree(Some(root)), false) =
+        (&outcome, shared.target_kind(), shared.dry_run())
+    {
+        shared.journal.leave(root);
+    }
     outcome
 }
 
