@@ -158,8 +158,8 @@ mod tests {
     fn one_port_can_be_connected_to_and_no_other() {
         let listeners = [(); 2].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
         let [told, other] = listeners.each_ref().map(|listener| listener.local_addr().unwrap());
-        let mut rules = Rules::default();
-        rules.tcp = Tcp { restricted: true, connect: vec![told.port()], bind: vec![] };
+        let tcp = Tcp { restricted: true, connect: vec![told.port()], bind: vec![] };
+        let rules = Rules { tcp, ..Rules::default() };
         under(&rules, || {
             TcpStream::connect(told).unwrap();
             refused(TcpStream::connect(other));

@@ -4,14 +4,15 @@ use std::{
     fs::{self, OpenOptions},
     io::Write as _,
     os::unix::fs::symlink,
-    path::Path,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     thread,
+    time::Duration,
 };
 
-use testkit::{Content, Rng, Snapshot, TempTree};
+use testkit::{Content, Rng, Snapshot, TempTree, skip};
 
-use super::{PLAIN, transfer};
+use super::{PLAIN, named, transfer};
 use crate::counts;
 
 /// Files of each sort that changes, and the bytes of a whole one.
@@ -153,4 +154,59 @@ fn sources_that_change_while_they_are_read() {
     }
     counts::tell("runs over a source that changes", runs);
     counts::tell("changes meanwhile", changes.into_inner());
+}
+
+/// A file that goes between the listing of its directory and the reading.
+#[test]
+fn files_that_vanish_before_they_are_read() {
+    if !skip::commands(&["strace"]) {
+        return;
+    }
+    let mut tried = 0;
+    for (kind, code) in [("gone", 24), ("file", 0), ("directory", 23), ("fifo", 23), ("link", 23)] {
+        let (source, destination) = (TempTree::new(), TempTree::new());
+        source
+            .file("d/vanishes", Content::random(1, 300_000))
+            .file("d/stays", "here")
+            .file("z", "last");
+        destination.file("d/vanishes", "what was there before").file("d/extraneous", "to go");
+        // Its directory is opened first, listed at once, and then it is opened; each call is told of 1.2 s before it is made.
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let trace = ["-e", "trace=openat2", "-e", "inject=openat2:delay_enter=1200000"];
+        let to = ["strace", "-D", "-f", "-qq", "-o", log.path().to_str().unwrap()];
+        let strace = [&to[..], &trace].concat();
+        let listed = || fs::read_to_string(log.path()).unwrap().contains("\"d\"");
+        let path = source.at("d/vanishes");
+        let ended = thread::scope(|scope| {
+            let ended = scope
+                .spawn(|| transfer(source.path(), destination.path(), PLAIN, &strace).unwrap());
+            while !listed() && !ended.is_finished() {
+                thread::sleep(Duration::from_millis(10));
+            }
+            thread::sleep(Duration::from_millis(1800));
+            fs::remove_file(&path).unwrap();
+            match kind {
+                "file" => fs::write(&path, "another one").unwrap(),
+                "directory" => fs::create_dir(&path).unwrap(),
+                "fifo" => swap(&path, &path, 2),
+                "link" => symlink("/etc/passwd", &path).unwrap(),
+                _ => {}
+            }
+            ended.join().unwrap()
+        });
+        assert_eq!(ended.code, code, "{kind}: {}", ended.report);
+        let names = named(&ended.report, |_| true);
+        assert_eq!(names, vec![PathBuf::from("d/vanishes"); usize::from(code != 0)], "{kind}");
+        assert_eq!(ended.report["retryable"], code == 24, "{kind}: {}", ended.report);
+        if code != 0 {
+            let kept = fs::read_to_string(destination.at("d/vanishes")).unwrap();
+            assert_eq!(kept, "what was there before", "{kind}");
+        }
+        assert_eq!(fs::read_to_string(destination.at("z")).unwrap(), "last");
+        let ended = transfer(source.path(), destination.path(), PLAIN, PLAIN).unwrap();
+        assert_eq!(ended.code, 0, "{kind}: {}", ended.report);
+        testkit::assert_same(source.path(), destination.path());
+        tried += 1;
+    }
+    counts::tell("ways to vanish", tried);
 }
