@@ -51,6 +51,7 @@ fn read_only_from_one_moment_to_the_next() {
         // What the page cache shows of a broken file system means nothing: only what is on the disk does.
         mount.repair();
         source.check(&case, &before, destination.path(), &ended);
+        source.check_removals(&case, &before, destination.path(), &ended);
         if ended.code != 0 {
             // What was on its way to the file system's journal fails with the other one.
             let why = ["Read-only file system", "Input/output error"];

@@ -14,6 +14,7 @@ fn fails_or_fits(source: &Source, destination: &Path, why: &str, case: &str) -> 
     let before = Snapshot::of(destination);
     let ended = transfer(source.path(), destination, PLAIN, PLAIN).unwrap();
     source.check(case, &before, destination, &ended);
+    source.check_removals(case, &before, destination, &ended);
     if ended.code != 0 {
         assert_volume_failed(&ended, &[why], case);
         assert_tidy(destination);
@@ -148,6 +149,7 @@ fn a_file_larger_than_the_process_may_write() {
         let ended = transfer(source.path(), destination.path(), &serve, PLAIN).unwrap();
         let case = format!("no file over {limit} KiB");
         source.check(&case, &before, destination.path(), &ended);
+        source.check_removals(&case, &before, destination.path(), &ended);
         assert_eq!(ended.code, 11, "{case}: {}\n{}", ended.report, ended.served.stderr);
         assert!(ended.report["reason"].as_str().unwrap().contains("too large"), "{}", ended.report);
         source.converges(destination.path());

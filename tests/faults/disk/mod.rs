@@ -164,13 +164,14 @@ impl Source {
             let exempt = path == Path::new(IN_PLACE) || is_temporary(path);
             assert!(finished || exempt || !known, "{path:?} is half-written: {told}");
         }
-        self.check_removals(before, &after, ended, &told);
     }
 
     /// Nothing may be removed while anything of the source is neither there nor named, and nothing in a directory that
-    /// is named.
+    /// could not be read.
     #[track_caller]
-    fn check_removals(&self, before: &Snapshot, after: &Snapshot, ended: &Ended, told: &str) {
+    fn check_removals(&self, case: &str, before: &Snapshot, destination: &Path, ended: &Ended) {
+        let after = Snapshot::of(destination);
+        let told = format!("{case}: {}\n{}", ended.report, ended.served.stderr);
         let (named, unread) = (named(&ended.report, |_| true), named(&ended.report, is_reading));
         let gone: Vec<_> = before
             .paths()
