@@ -31,7 +31,7 @@ struct Confined {
     free_in_tests: bool,
 }
 
-const CONFINED: [Confined; 5] = [
+const CONFINED: [Confined; 6] = [
     Confined { packages: &["kube", "kube-runtime"], to: &["controller"], free_in_tests: false },
     Confined {
         packages: &["k8s-openapi"],
@@ -62,6 +62,7 @@ const CONFINED: [Confined; 5] = [
         to: &["pvferry", "pvferry-controller-bin"],
         free_in_tests: true,
     },
+    Confined { packages: &["landlock"], to: &["pvferry"], free_in_tests: false },
 ];
 
 /// Packages that a peer can talk to, or that hold credentials: without `unsafe`, for good.

@@ -26,6 +26,7 @@ mod pod_form;
 mod podman;
 mod refusals;
 mod rights;
+mod sandbox;
 mod support;
 
 use std::{

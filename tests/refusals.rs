@@ -231,6 +231,7 @@ fn full_disk() {
     let Some(tmpfs) = Mount::tmpfs("size=4m") else { return };
     let tree = TempTree::new();
     tree.file("small", "new").file("too large", Content::random(1, 16 << 20));
+    tree.file("new/directory/too large as well", Content::random(2, 16 << 20));
     fs::write(tmpfs.path().join("too large"), "old text").unwrap();
     fails_on_disk(tree.path(), tmpfs.path(), &[], "space", &["too large"]);
     fails_on_disk(tree.path(), tmpfs.path(), &["--atomic"], "space", &["too large"]);

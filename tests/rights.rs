@@ -4,17 +4,15 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
 use testkit::{Aspects, Finished, Process, Snapshot, TempTree, assert_same, differences, skip};
 
-use crate::support::{assert_rsync_finds_nothing, copy, copy_command, report};
+use crate::support::{assert_rsync_finds_nothing, below, copy, copy_command, report};
 
 /// The capabilities that a transfer pod keeps.
 const POD: &str = "-all,+chown,+dac_override,+fowner,+fsetid,+setfcap,+mknod";
 
 /// `pvferry copy` below `setpriv` with these arguments.
 fn copy_with(rights: &[&str], source: &Path, destination: &Path, options: &[&str]) -> Finished {
-    let run = copy_command(source, destination, options);
-    let mut command = Command::new("setpriv");
-    command.args(rights).arg("--").arg(run.get_program()).args(run.get_args());
-    Process::run(command)
+    let setpriv = [&["setpriv"], rights, &["--"]].concat();
+    Process::run(below(&setpriv, &copy_command(source, destination, options)))
 }
 
 #[test]

@@ -20,6 +20,14 @@ pub(crate) fn pvferry<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -
     command
 }
 
+/// `command` run by another program, such as `setpriv`, with these arguments of its own.
+pub(crate) fn below<A: AsRef<OsStr>>(wrapper: &[A], command: &Command) -> Command {
+    let mut outer = Command::new(&wrapper[0]);
+    outer.args(&wrapper[1..]).arg(command.get_program()).args(command.get_args());
+    outer.env_remove("RUST_LOG").env_remove("PVFERRY_CONTAINERS");
+    outer
+}
+
 /// `pvferry copy` to its end, with a report on standard output.
 pub(crate) fn copy(source: &Path, destination: &Path, options: &[&str]) -> Finished {
     Process::run(copy_command(source, destination, options))

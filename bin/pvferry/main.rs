@@ -1,13 +1,14 @@
 //! The `pvferry` command: every container of a transfer, and its tools.
 //!
-//! Here arguments are parsed, crates are wired together, and errors become exit codes and sentences.
-//! Nothing else: what moves data is in the crates.
+//! Here arguments are parsed, the process gives up what it does not need, crates are wired together, and errors become
+//! exit codes and sentences. Nothing else: what moves data is in the crates.
 
 mod cli;
 mod commands;
 mod link;
 mod memory;
 mod outcome;
+mod sandbox;
 mod setup;
 
 use std::process;

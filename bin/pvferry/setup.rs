@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use pod::{ExitCode, Listen};
-use rustix::process::{Resource, getrlimit, setrlimit};
+use rustix::process::{Resource, Signal, getrlimit, setrlimit};
 use telemetry::{
     Console, logging,
     metrics::{self, Metrics, Readiness},
 };
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{cli::LogFormat, outcome::Failure};
 
@@ -53,6 +54,15 @@ pub(crate) async fn serve_metrics(
     let (shown, readiness) = (Arc::clone(&surroundings.metrics), surroundings.readiness.clone());
     tokio::spawn(metrics::serve(listener, shown, readiness));
     Ok(())
+}
+
+/// Has a write beyond the limit on the size of a file fail like any other, in place of a signal that ends the process.
+/// To be called within a runtime, which takes the signal.
+pub(crate) fn outlive_the_limit_on_files() -> Result<(), Failure> {
+    let taken = signal(SignalKind::from_raw(Signal::XFSZ.as_raw()));
+    let cannot = |error| Failure::new(ExitCode::StartUp, format!("cannot take a signal: {error}"));
+    // Taken for good: nobody has to wait for it.
+    taken.map(drop).map_err(cannot)
 }
 
 /// Bytes that a receiver lets a sender send ahead, and the half of what it may become on a long line.

@@ -13,6 +13,7 @@
 
 mod counts;
 mod crowd;
+mod disk;
 mod flip;
 mod hostile;
 mod identity;

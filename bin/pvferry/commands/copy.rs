@@ -4,7 +4,7 @@
 use std::{fs, io, os::unix::fs::MetadataExt as _, path::Path, sync::Arc, time::Duration};
 
 use pod::ExitCode;
-use session::{Context, Error, Progress, Received, Source, handshake, server::Server};
+use session::{Context, Error, Progress, Received, handshake, server::Server};
 use tokio::{net::TcpListener, time::Instant};
 use tunnel::{Acceptor, Connector, IdentitySource, pki};
 use wire::FilterRule;
@@ -21,17 +21,31 @@ const VOLUME: &str = "copy";
 /// For TLS and hello, in a process that talks to itself.
 const HANDSHAKE: Duration = Duration::from_secs(30);
 
+/// Sees to it that the destination is there, which is to come before the sandbox: what is not there cannot be written to.
+pub(super) fn prepare(args: &CopyArgs, surroundings: &Surroundings) -> Result<(), Failure> {
+    // What else the source may be, or lack, is told when it is opened.
+    if !args.source.is_dir() {
+        return Ok(());
+    }
+    let prepared = make_fit(&args.source, &args.destination, args.transfer.dry_run);
+    prepared.inspect_err(|failure| not_begun(args.transfer.json, failure, surroundings))
+}
+
 pub(super) async fn run(
     args: CopyArgs,
     filters: Vec<FilterRule>,
     surroundings: &Surroundings,
 ) -> Result<ExitCode, Failure> {
     let json = args.transfer.json;
-    begin(args, filters, surroundings).await.inspect_err(|failure| {
-        if json {
-            surroundings.console.print(&outcome::not_begun(VOLUME, failure).to_json());
-        }
-    })
+    let ended = begin(args, filters, surroundings).await;
+    ended.inspect_err(|failure| not_begun(json, failure, surroundings))
+}
+
+/// Prints the report of a run that came to nothing, where one is wanted.
+fn not_begun(json: bool, failure: &Failure, surroundings: &Surroundings) {
+    if json {
+        surroundings.console.print(&outcome::not_begun(VOLUME, failure).to_json());
+    }
 }
 
 async fn begin(
@@ -40,9 +54,6 @@ async fn begin(
     surroundings: &Surroundings,
 ) -> Result<ExitCode, Failure> {
     let run = Run::new(VOLUME, &args.source, args.transfer, filters, surroundings)?;
-    if matches!(run.source(), Source::Tree(_)) {
-        prepare(&args.source, &args.destination, run.args().dry_run)?;
-    }
     surroundings.readiness.set(true);
     let session = match transfer(&run, &args.destination).await {
         Ok(session) => session,
@@ -53,7 +64,7 @@ async fn begin(
 
 /// Makes the destination where only its last component is missing, and refuses one that lies within
 /// the source, or the other way round: to copy would feed on itself, to delete would eat the source.
-fn prepare(source: &Path, destination: &Path, dry_run: bool) -> Result<(), Failure> {
+fn make_fit(source: &Path, destination: &Path, dry_run: bool) -> Result<(), Failure> {
     let unfit = |what: String| Failure::new(ExitCode::Selection, what);
     let shown = destination.display();
     match fs::metadata(destination) {

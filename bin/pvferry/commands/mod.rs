@@ -15,8 +15,11 @@ use wire::FilterRule;
 use crate::{
     cli::{Cli, Command},
     outcome::Failure,
+    sandbox::Sandbox,
     setup::{self, Surroundings},
 };
+
+pub(crate) use transfer::termination_log;
 
 /// Runs the command that was asked for.
 pub(crate) fn run((cli, filters): (Cli, Vec<FilterRule>)) -> ExitCode {
@@ -50,22 +53,29 @@ fn dispatch(
 ) -> Result<ExitCode, Failure> {
     let metrics = cli.metrics;
     match cli.command {
-        Command::Copy(args) => with_runtime(async move {
-            setup::serve_metrics(&surroundings, metrics).await?;
-            copy::run(args, filters, &surroundings).await
-        }),
-        Command::Sync(args) => with_runtime(async move {
+        Command::Copy(args) => {
+            copy::prepare(&args, &surroundings)?;
+            with_runtime(&Sandbox::copy(&args), async move {
+                setup::serve_metrics(&surroundings, metrics).await?;
+                copy::run(args, filters, &surroundings).await
+            })
+        }
+        Command::Sync(args) => with_runtime(&Sandbox::sync(&args, metrics.as_ref()), async move {
             setup::serve_metrics(&surroundings, metrics).await?;
             sync::run(args, filters, &surroundings).await
         }),
-        Command::Tunnel(args) => with_runtime(async move {
-            setup::serve_metrics(&surroundings, metrics).await?;
-            tunnel::run(args, &surroundings).await
-        }),
-        Command::Serve(args) => with_runtime(async move {
-            setup::serve_metrics(&surroundings, metrics).await?;
-            serve::run(args, &surroundings).await
-        }),
+        Command::Tunnel(args) => {
+            with_runtime(&Sandbox::tunnel(&args, metrics.as_ref()), async move {
+                setup::serve_metrics(&surroundings, metrics).await?;
+                tunnel::run(args, &surroundings).await
+            })
+        }
+        Command::Serve(args) => {
+            with_runtime(&Sandbox::serve(&args, metrics.as_ref()), async move {
+                setup::serve_metrics(&surroundings, metrics).await?;
+                serve::run(args, &surroundings).await
+            })
+        }
         Command::Digest(args) => inspect::digest(&args, &surroundings),
         Command::Verify(args) => inspect::verify(&args, &surroundings),
         Command::Pki(command) => pki::run(&command),
@@ -74,15 +84,21 @@ fn dispatch(
     }
 }
 
+/// Runs `work` in `sandbox`, which has to come before the first thread of the runtime.
 fn with_runtime(
+    sandbox: &Sandbox,
     work: impl Future<Output = Result<ExitCode, Failure>>,
 ) -> Result<ExitCode, Failure> {
+    sandbox.enter();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(setup::workers())
         .enable_all()
         .build()
         .map_err(|error| Failure::new(ExitCode::StartUp, format!("cannot start: {error}")))?;
-    let outcome = runtime.block_on(work);
+    let outcome = runtime.block_on(async {
+        setup::outlive_the_limit_on_files()?;
+        work.await
+    });
     // A task that hangs in a system call must not keep the process.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     outcome

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    fs,
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant as Clock},
@@ -68,6 +69,14 @@ async fn serve(
 ) -> Result<BTreeMap<String, Report>, Failure> {
     let mut volumes = HashMap::new();
     for (name, path) in args.volume {
+        if let Err(error) = fs::metadata(&path) {
+            // A volume that is mounted later lies behind the sandbox.
+            tracing::warn!(
+                volume = name.as_str(),
+                "nothing can be received: {}: {error}",
+                path.display()
+            );
+        }
         if volumes.insert(name.as_str().to_owned(), path).is_some() {
             let what = format!("the volume {name} is given twice");
             return Err(Failure::new(ExitCode::Usage, what));

@@ -67,10 +67,6 @@ impl<'a> Run<'a> {
         })
     }
 
-    pub(super) fn source(&self) -> &Source {
-        &self.source
-    }
-
     pub(super) fn args(&self) -> &TransferArgs {
         &self.args
     }
@@ -222,7 +218,7 @@ fn watch_signals(cancel: Cancel) -> Result<(), Failure> {
 }
 
 /// Where the termination message goes: where told, else where Kubernetes looks, if it does.
-pub(super) fn termination_log(given: Option<PathBuf>) -> Option<PathBuf> {
+pub(crate) fn termination_log(given: Option<PathBuf>) -> Option<PathBuf> {
     let default = PathBuf::from(pod::termination::DEFAULT_PATH);
     given.or_else(|| default.exists().then_some(default))
 }

@@ -14,6 +14,21 @@ pub enum Listen {
 }
 
 impl Listen {
+    /// The port; 0 for any.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        match self {
+            Self::At(address) => port(address).map_or(0, |(_, port)| port),
+            Self::Everywhere(port) => *port,
+        }
+    }
+
+    /// Whether it has to be looked up.
+    #[must_use]
+    pub fn is_name(&self) -> bool {
+        matches!(self, Self::At(address) if address.parse::<std::net::SocketAddr>().is_err())
+    }
+
     /// Listens there.
     ///
     /// # Errors
@@ -38,9 +53,8 @@ impl FromStr for Listen {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let port = |port: &str| port.parse::<u16>().ok();
         let bracketed = |host: &str| host.starts_with('[') && host.ends_with(']');
-        match text.rsplit_once(':').and_then(|(host, after)| Some((host, port(after)?))) {
+        match port(text) {
             Some(("", port)) => Ok(Self::Everywhere(port)),
             Some((host, _)) if bracketed(host) || !host.contains(':') => Ok(Self::At(text.into())),
             _ => Err(format!("`{text}` is no ADDR:PORT, [ADDR]:PORT or :PORT")),
@@ -57,6 +71,12 @@ impl fmt::Display for Listen {
     }
 }
 
+/// The host and the port.
+fn port(text: &str) -> Option<(&str, u16)> {
+    let (host, port) = text.rsplit_once(':')?;
+    Some((host, port.parse().ok()?))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -65,7 +85,10 @@ mod tests {
     #[test]
     fn is_read_and_printed_alike() {
         for text in ["127.0.0.1:80", "[::1]:0", "localhost:8443", ":8443", ":0"] {
-            assert_eq!(text.parse::<Listen>().unwrap().to_string(), text);
+            let listen = text.parse::<Listen>().unwrap();
+            assert_eq!(listen.to_string(), text);
+            assert!(text.ends_with(&format!(":{}", listen.port())));
+            assert_eq!(listen.is_name(), text.starts_with("localhost"));
         }
         for text in ["", ":", ":x", ":65536", "8443", "localhost", "::1", "a:b"] {
             assert!(text.parse::<Listen>().is_err(), "{text}");

@@ -123,6 +123,20 @@ pub fn common_version(hello: &Hello) -> Option<u32> {
     (hello.versions.0..=hello.versions.1).contains(&VERSION).then_some(VERSION)
 }
 
+/// Sends the last frame of a stream, and sees to it that it arrives.
+pub(crate) async fn part<S>(mut stream: S, frame: OutFrame)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    if write_frame(&mut stream, frame).await.is_ok() && stream.shutdown().await.is_ok() {
+        // What the peer still sends is read and dropped for a moment: a stream that is closed with
+        // something unread is reset, and the reset may overtake the frame.
+        let mut scrap = [0; 4096];
+        let drain = async { while matches!(stream.read(&mut scrap).await, Ok(1..)) {} };
+        let _ = tokio::time::timeout(std::time::Duration::from_secs(1), drain).await;
+    }
+}
+
 async fn write_frame<S: AsyncWrite + Unpin>(stream: &mut S, frame: OutFrame) -> Result<()> {
     stream.write_all(&frame.head).await?;
     stream.flush().await?;

@@ -159,18 +159,10 @@ async fn open(path: PathBuf, hello: Hello) -> Result<Result<Target, (Refusal, St
 }
 
 async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(
-    mut stream: S,
+    stream: S,
     refusal: Refusal,
     why: String,
 ) -> Error {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    let told = handshake::reply(&mut stream, &Reply::Refused(refusal, why.clone())).await;
-    if told.is_ok() && stream.shutdown().await.is_ok() {
-        // What the peer still sends is read and dropped for a moment: a stream that is closed with
-        // something unread is reset, and the reset may overtake the reason.
-        let mut scrap = [0; 4096];
-        let drain = async { while matches!(stream.read(&mut scrap).await, Ok(1..)) {} };
-        let _ = tokio::time::timeout(std::time::Duration::from_secs(1), drain).await;
-    }
+    handshake::part(stream, Reply::Refused(refusal, why.clone()).encode()).await;
     Error::Refused(refusal, why)
 }

@@ -2,6 +2,7 @@
 
 use std::{
     env,
+    ffi::OsStr,
     fs::File,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -23,11 +24,21 @@ pub struct Mount {
     dir: TempDir,
 }
 
+/// The file that a file system lies in.
+const IMAGE: &str = "image";
+
 impl Mount {
     /// An ext4 of `mebibytes`.
     #[must_use]
     pub fn ext4(mebibytes: u64) -> Option<Self> {
         Self::image(mebibytes, &["mkfs.ext4", "-q", "-F"])
+    }
+
+    /// An ext4 of `mebibytes` whose image lies in `dir`, and takes room there as it is written to.
+    #[must_use]
+    pub fn ext4_on(dir: &Path, mebibytes: u64) -> Option<Self> {
+        let dir = tempfile::tempdir_in(dir).unwrap();
+        Self::image_in(dir, mebibytes, &["mkfs.ext4", "-q", "-F"])
     }
 
     /// An ext2 of `mebibytes` with blocks of 1 KiB, where no file is larger than 16 GiB.
@@ -111,9 +122,28 @@ impl Mount {
     #[must_use]
     pub fn cut_power(&self) -> Disk {
         let dir = tempfile::tempdir_in(self.dir.path().parent().unwrap()).unwrap();
-        let image = File::open(self.dir.path().join("image")).unwrap();
-        ioctl_ficlone(File::create(dir.path().join("image")).unwrap(), image).unwrap();
+        let image = File::open(self.dir.path().join(IMAGE)).unwrap();
+        ioctl_ficlone(File::create(dir.path().join(IMAGE)).unwrap(), image).unwrap();
         Disk { dir, options: self.beside }
+    }
+
+    /// Has an ext4 give up its journal, as after an error of its device: it cannot be written to any more.
+    pub fn abort(&self) {
+        let mut mount = Command::new("mount");
+        let _ = mount.args(["-o", "remount,abort"]).arg(&self.point).output().unwrap();
+    }
+
+    /// Unmounts an ext4, has it checked, and mounts it again.
+    pub fn repair(&mut self) {
+        let run = |program: &str, arguments: &[&OsStr]| {
+            let output = Command::new(program).args(arguments).output().unwrap();
+            (output.status.code().unwrap(), String::from_utf8_lossy(&output.stderr).into_owned())
+        };
+        let (image, point) = (self.dir.path().join(IMAGE), self.point.as_os_str());
+        assert_eq!(run("umount", &[point]), (0, String::new()));
+        let (code, told) = run("e2fsck", &["-fy".as_ref(), image.as_os_str()]);
+        assert!(code < 4, "{code}: {told}");
+        assert_eq!(run("mount", &["-oloop".as_ref(), image.as_os_str(), point]).0, 0);
     }
 
     fn image(mebibytes: u64, make: &[&str]) -> Option<Self> {
@@ -121,11 +151,14 @@ impl Mount {
     }
 
     fn image_below(parent: &Path, mebibytes: u64, make: &[&str]) -> Option<Self> {
+        Self::image_in(tempfile::tempdir_in(parent).unwrap(), mebibytes, make)
+    }
+
+    fn image_in(dir: TempDir, mebibytes: u64, make: &[&str]) -> Option<Self> {
         if !skip::commands(&make[..1]) {
             return None;
         }
-        let dir = tempfile::tempdir_in(parent).unwrap();
-        let image = dir.path().join("image");
+        let image = dir.path().join(IMAGE);
         File::create(&image).unwrap().set_len(mebibytes << 20).unwrap();
         let made = Command::new(make[0]).args(&make[1..]).arg(&image).output().unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
@@ -160,7 +193,7 @@ impl Disk {
     /// The file system on it, as the machine finds it that is started again.
     #[must_use]
     pub fn mount(self) -> Option<Mount> {
-        let image = self.dir.path().join("image");
+        let image = self.dir.path().join(IMAGE);
         Mount::attach(self.dir, &["-o", self.options, image.to_str().unwrap()])
     }
 }

@@ -112,6 +112,12 @@ impl Process {
         Self::start(command).wait()
     }
 
+    /// The number of the process.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Whether the child runs.
     #[must_use]
     pub fn is_running(&mut self) -> bool {
@@ -141,6 +147,17 @@ impl Process {
             panic!("{} ended without saying {text:?}", self.name)
         };
         line
+    }
+
+    /// Waits until a line of standard error holds `text`; false where the child ends before. Lines before it are not seen
+    /// again.
+    ///
+    /// # Panics
+    /// Where the child hangs without writing it.
+    #[must_use]
+    #[track_caller]
+    pub fn says(&self, text: &str) -> bool {
+        self.line(text).is_some()
     }
 
     /// The same, but `None` where the child ends without writing it.

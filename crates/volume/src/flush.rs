@@ -6,7 +6,10 @@
 
 use std::{num::NonZeroU64, os::fd::AsFd};
 
-use rustix::fs::{self, Advice};
+use rustix::{
+    fs::{self, Advice},
+    io::Errno,
+};
 
 use crate::{Dir, Error, Result};
 
@@ -18,8 +21,15 @@ use crate::{Dir, Error, Result};
 /// # Errors
 /// `EIO`, `ENOSPC` and `EDQUOT` where anything written since `root` was opened could not be kept.
 pub fn file_system(root: &Dir) -> Result<()> {
-    root.descriptor()
-        .and_then(|fd| fs::syncfs(fd).map_err(|e| Error::new("flush", root.display(), e)))
+    let fail = |errno| Error::new("flush", root.display(), errno);
+    let fd = root.descriptor()?;
+    fs::syncfs(&fd).map_err(fail)?;
+    // Older kernels flush nothing, and say that all is well, once an ext4 has become read-only because of an error. Of a
+    // single file or directory they tell the truth.
+    match fs::fsync(&fd) {
+        Err(Errno::INVAL) => Ok(()), // a file system that cannot do that
+        other => other.map_err(fail),
+    }
 }
 
 /// Starts writing a range of a file to the disk and does not wait for it. The kernel also forgets

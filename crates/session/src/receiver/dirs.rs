@@ -225,6 +225,7 @@ fn apply(
     let Some(dir) = state.dir.as_ref().filter(|_| !shared.dry_run()) else { return Ok(Ok(want)) };
     sweep(shared, state, dir);
     if let (true, Some(name)) = (state.publish, &state.name) {
+        shared.unpublished.lock().remove(&state.id);
         create::publish_directory(dir, name)?;
         if let Some(parent) = &state.parent {
             parent.touch();

@@ -3,10 +3,11 @@
 //!
 //! What a session publishes is on stable storage only after the flush that precedes its commit
 //! record. A power cut before that may leave files with the right size and time and without their
-//! data, which size and time alone would then take for unchanged. So before the first content is
-//! written, a small file with the kernel's boot id is made durable in the root, and it is removed
-//! after the flush. A session that finds one with another boot id compares by content. The same boot id
-//! means that processes died and the page cache did not, so nothing is missing.
+//! data, which size and time alone would then take for unchanged. A volume whose device fails, and that is mounted
+//! again, is no better off. So before the first content is written, a small file with the kernel's boot id and the
+//! number of the mount is made durable in the root, and it is removed after the flush. A session that finds one with
+//! another content compares by content. The same means that processes died and the page cache did not, so
+//! nothing is missing. A session that ends early, but in order, flushes too: then the next need not doubt anything.
 //!
 //! A session also leaves one where the sender's manifest was another and nobody knows why: somewhere is content that was
 //! not sent, with the right size and time. It is found by comparing, in the next session.
@@ -16,17 +17,20 @@
 
 use parking_lot::Mutex;
 use rustix::{
-    fs::{self, AtFlags, Mode, OFlags},
+    fs::{self, AtFlags, Mode, OFlags, StatxFlags},
     io::Errno,
 };
 use volume::{Dir, Error, Result, metadata, stat, temp};
 use wire::Name;
 
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
-/// Longer than any boot id.
+/// Longer than any boot id with a number.
 const MAX_LEN: usize = 64;
-/// What stands in place of a boot id where the manifests of both ends differed.
+/// What stands in its place where the manifests of both ends differed.
 const DOUBT: &[u8] = b"the manifests of both ends differ";
+
+/// `STATX_MNT_ID_UNIQUE` of `linux/stat.h`.
+const UNIQUE_MOUNT_ID: StatxFlags = StatxFlags::from_bits_retain(0x4000);
 
 /// The journal of one session.
 pub(super) struct Journal {
@@ -49,7 +53,7 @@ impl Journal {
                     let mut buffer = [0; MAX_LEN];
                     let len = rustix::io::read(&fd, &mut buffer)
                         .map_err(|errno| root.error("read", name, errno))?;
-                    journal.suspicion = suspicion(&buffer[..len]);
+                    journal.suspicion = suspicion(&buffer[..len], root);
                     *journal.present.get_mut() = true;
                 }
                 Err(error) if error.errno == Errno::NOENT => {}
@@ -72,15 +76,15 @@ impl Journal {
     /// Makes the journal durable, before content is written. That of an earlier session stays as it
     /// is: what it says holds until a session is through.
     pub(super) fn begin(&self, root: &Dir) -> Result<()> {
-        self.leave(root, &boot_id())
+        self.write(root, &here(root))
     }
 
     /// Makes known to the next session that this one ended with other content than was sent.
     pub(super) fn doubt(&self, root: &Dir) -> Result<()> {
-        self.leave(root, DOUBT)
+        self.write(root, DOUBT)
     }
 
-    fn leave(&self, root: &Dir, id: &[u8]) -> Result<()> {
+    fn write(&self, root: &Dir, id: &[u8]) -> Result<()> {
         let mut present = self.present.lock();
         let Some(name) = self.name.as_ref().filter(|_| !*present) else { return Ok(()) };
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
@@ -93,6 +97,15 @@ impl Journal {
         flush_root(root)?;
         *present = true;
         Ok(())
+    }
+
+    /// Where a session ends early: what it wrote is flushed, so that the next need not doubt it.
+    pub(super) fn leave(&self, root: &Dir) {
+        // What an earlier one may have lost is still in doubt.
+        if *self.present.lock() && self.suspicion.is_none() {
+            // Where that fails it stays, and the next session compares by content or goes on, as it finds the volume.
+            let _ = volume::flush::file_system(root).and_then(|()| self.end(root));
+        }
     }
 
     /// Removes the journal, after everything was flushed; the root keeps its time.
@@ -115,17 +128,60 @@ fn flush_root(root: &Dir) -> Result<()> {
 }
 
 /// What the journal of an earlier session means.
-fn suspicion(id: &[u8]) -> Option<&'static str> {
+fn suspicion(id: &[u8], root: &Dir) -> Option<&'static str> {
     match id {
         DOUBT => Some("an earlier transfer ended with other content than was sent"),
-        id if id != boot_id() => Some("the machine went down in the middle of an earlier transfer"),
+        id if id != here(root) => Some(
+            "the machine went down in the middle of an earlier transfer, or the volume was mounted anew",
+        ),
         _ => None,
     }
 }
 
-/// What this start of the kernel is called; the same for ever where it does not say.
-fn boot_id() -> Vec<u8> {
-    let mut id = std::fs::read(BOOT_ID).unwrap_or_default();
-    id.truncate(MAX_LEN);
-    if id.is_empty() { b"unknown".to_vec() } else { id }
+/// What this start of the kernel and this mount of the volume are called.
+fn here(root: &Dir) -> Vec<u8> {
+    let boot = std::fs::read_to_string(BOOT_ID).unwrap_or_default();
+    let mut here = format!("{} {}", boot.trim(), mount(root)).into_bytes();
+    here.truncate(MAX_LEN);
+    here
+}
+
+/// The number of the mount that `root` is on, which is never used again. Kernels before 6.8 have none; there it is the moment
+/// when the first process of this container began, which mounts its volumes once.
+fn mount(root: &Dir) -> u64 {
+    let unique = root.descriptor().ok().and_then(|fd| {
+        let stat = fs::statx(fd, c"", AtFlags::EMPTY_PATH, UNIQUE_MOUNT_ID).ok()?;
+        (stat.stx_mask & UNIQUE_MOUNT_ID.bits() != 0).then_some(stat.stx_mnt_id)
+    });
+    unique.unwrap_or_else(|| begin_of_first_process().unwrap_or(0))
+}
+
+/// In clock ticks since the start of the kernel; see `proc_pid_stat(5)`.
+fn begin_of_first_process() -> Option<u64> {
+    let stat = std::fs::read_to_string("/proc/1/stat").ok()?;
+    // Its name may hold anything.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_mount_has_one_name() {
+        let tmp = tempfile::tempdir().unwrap();
+        let (a, b) = (Dir::open_root(tmp.path()).unwrap(), Dir::open_root(tmp.path()).unwrap());
+        assert_eq!(here(&a), here(&b));
+        assert!(here(&a).len() > 37 && here(&a).len() <= MAX_LEN);
+        let other = Dir::open_root(std::path::Path::new("/proc")).unwrap();
+        assert_ne!(here(&a), here(&other));
+    }
+
+    #[test]
+    fn the_first_process_has_begun() {
+        let own = std::fs::read_to_string("/proc/self/stat").unwrap();
+        let own = own.rsplit_once(')').unwrap().1.split_whitespace().nth(19).unwrap();
+        let first = begin_of_first_process().unwrap();
+        assert!(first < own.parse().unwrap(), "{first} {own}");
+    }
 }

@@ -10,7 +10,7 @@
 //! * [`signature`]: one thread that hashes the bases.
 //! * [`dirs`]: directories, finished when everything in them is.
 //! * [`finish`]: what must wait for the end: renames, links, removals, the flush, the commit.
-//! * [`journal`]: how a power cut in the middle of a session is noticed by the next.
+//! * [`journal`]: how a power cut or a failed device in the middle of a session is noticed by the next.
 //! * [`work`]: the workers; [`state`]: what they share; [`dispatch`]: where each frame of the sender goes.
 
 mod answer;
@@ -47,7 +47,7 @@ use crate::{
     handshake::Agreed,
     pump::{self, PumpConfig},
 };
-use state::Shared;
+use state::{Shared, TargetKindRef};
 pub use target::Target;
 
 /// What a receiver knows at the end of a session.
@@ -81,7 +81,15 @@ where
     context.monitor.phase(Phase::Transfer);
     let (queue, outgoing) = mpsc::channel(QUEUE);
     let weak_queue = queue.downgrade();
-    let shared = Shared::new(agreed, context, Outbox::new(vec![queue]), target)?;
+    let shared = match Shared::new(agreed, context, Outbox::new(vec![queue]), target) {
+        Ok(shared) => shared,
+        Err(error) => {
+            if let Some((code, why)) = error.abort_text() {
+                crate::handshake::part(first, ToSender::Abort(code, why).encode()).await;
+            }
+            return Err(error);
+        }
+    };
     let mut pumps = tokio::task::JoinSet::new();
     pumps.spawn(run_pump(first, outgoing, Arc::clone(&shared), true));
     let (done, finished) = oneshot::channel();
@@ -189,6 +197,12 @@ fn run(shared: &Arc<Shared>) -> Result<Received, Stopped> {
         outcome
     });
     shared.abandon_files();
+    shared.abandon_directories();
+    if let (Err(_), TargetKindRef::Tree(Some(root)), false) =
+        (&outcome, shared.target_kind(), shared.dry_run())
+    {
+        shared.journal.leave(root);
+    }
     outcome
 }
 

@@ -152,12 +152,16 @@ impl Placing<'_> {
         }
         let dir = self.dir.dir()?;
         let is_dir = have.meta.kind == FileKind::Directory;
-        if is_dir
-            && !shared.options().delete
-            && !NameList::read(&dir.open_child(&entry.name)?)?.is_empty()
-        {
-            let what = "a directory with something in it stands here: --delete would remove it";
-            return Ok(shared.problem(&shown(), what, 23).map(|()| Way::Blocked));
+        if is_dir && !shared.options().delete {
+            let inside = NameList::read(&dir.open_child(&entry.name)?)?;
+            // What cannot be read only looks empty.
+            if let Some(error) = inside.failure() {
+                return Err(error.clone());
+            }
+            if !inside.is_empty() {
+                let what = "a directory with something in it stands here: --delete would remove it";
+                return Ok(shared.problem(&shown(), what, 23).map(|()| Way::Blocked));
+            }
         }
         self.dir.touch();
         let mut remover = Remover::new(shared, true);
@@ -236,6 +240,9 @@ impl Placing<'_> {
         if listed.mount {
             // Nothing is said of what is in it, so it is complete as it is.
             return Ok(dirs::release(shared, &state));
+        }
+        if publish {
+            shared.unpublished.lock().insert(id, Arc::clone(&state));
         }
         shared.register_directory(id, Known::Ready(state));
         Ok(Ok(()))

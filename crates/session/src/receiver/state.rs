@@ -11,7 +11,7 @@ use std::{
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use parking_lot::{Condvar, Mutex};
 use volume::{
-    Dir,
+    Dir, create,
     filter::FilterRules,
     metadata::{Applied, ApplyOptions},
     stat::ReadOptions,
@@ -62,6 +62,8 @@ pub(super) struct Shared {
     pub(super) next_lane: AtomicU64,
     /// Directories whose listing is not complete.
     pub(super) directories: Mutex<HashMap<EntryId, Known>>,
+    /// New directories that lie under temporary names of their own.
+    pub(super) unpublished: Mutex<HashMap<EntryId, Arc<DirState>>>,
     /// Files that content is expected for.
     pub(super) files: Mutex<HashMap<EntryId, Arc<FileState>>>,
     /// Names that share an inode, by the first of them.
@@ -169,6 +171,7 @@ impl Shared {
             outbox: Mutex::new(Some(outbox)),
             next_lane: AtomicU64::new(0),
             directories: Mutex::default(),
+            unpublished: Mutex::default(),
             files: Mutex::default(),
             links: Mutex::default(),
             claimed: Mutex::default(),
@@ -470,6 +473,21 @@ impl Shared {
         let files: Vec<_> = self.files.lock().drain().map(|(_, file)| file).collect();
         for file in files {
             file.abandon(keep);
+        }
+    }
+
+    /// Directories that never came to their end wait for the next run under their temporary names, unless the volume can
+    /// take no more: then they get their own, with what is finished in them, so that nothing hidden takes up the room.
+    pub(super) fn abandon_directories(&self) {
+        let unpublished = std::mem::take(&mut *self.unpublished.lock());
+        if !self.control.is_volume_failure() {
+            return;
+        }
+        for state in unpublished.into_values() {
+            if let (Some(dir), Some(name)) = (&state.dir, &state.name) {
+                // Where not even that can be done, it stays as it is.
+                let _ = create::publish_directory(dir, name);
+            }
         }
     }
 }

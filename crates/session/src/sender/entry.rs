@@ -2,7 +2,7 @@
 //! sent, and their content.
 
 use std::sync::{
-    Arc,
+    Arc, OnceLock,
     atomic::{AtomicU64, Ordering::Relaxed},
 };
 
@@ -129,14 +129,22 @@ impl FileRef {
 
     pub(super) fn open(&self) -> volume::Result<Content> {
         match &self.at {
-            Location::Named(dir, entry) => SourceFile::open(dir, &entry.name).map(Content::File),
-            Location::Device(device, _) => Ok(Content::Device(Arc::clone(device))),
+            Location::Named(dir, entry) => {
+                SourceFile::open(dir, &entry.name).map(|file| Content::of(Medium::File(file)))
+            }
+            Location::Device(device, _) => Ok(Content::of(Medium::Device(Arc::clone(device)))),
         }
     }
 }
 
 /// Content that can be read at any offset.
-pub(super) enum Content {
+pub(super) struct Content {
+    medium: Medium,
+    /// Why it could not be read, the first time.
+    failure: OnceLock<volume::Error>,
+}
+
+enum Medium {
     File(SourceFile),
     Device(Arc<BlockSource>),
 }
@@ -151,45 +159,59 @@ pub(super) struct FileRecord<'a> {
 }
 
 impl Content {
+    fn of(medium: Medium) -> Self {
+        Self { medium, failure: OnceLock::new() }
+    }
+
+    pub(super) fn is_device(&self) -> bool {
+        matches!(self.medium, Medium::Device(_))
+    }
+
+    /// What reading it first failed with.
+    pub(super) fn failure(&self) -> Option<&volume::Error> {
+        self.failure.get()
+    }
+
     pub(super) fn stamp(&self) -> volume::Result<Option<Stamp>> {
-        match self {
-            Self::File(file) => file.stamp().map(Some),
-            Self::Device(_) => Ok(None),
+        match &self.medium {
+            Medium::File(file) => file.stamp().map(Some),
+            Medium::Device(_) => Ok(None),
         }
     }
 
     pub(super) fn changed_since(&self, stamp: Option<Stamp>) -> volume::Result<bool> {
-        match (self, stamp) {
-            (Self::File(file), Some(stamp)) => file.changed_since(&stamp),
+        match (&self.medium, stamp) {
+            (Medium::File(file), Some(stamp)) => file.changed_since(&stamp),
             _ => Ok(false),
         }
     }
 
     pub(super) fn metadata(&self, shared: &Shared, entry: &Entry) -> volume::Result<Metadata> {
-        match self {
-            Self::File(file) => {
+        match &self.medium {
+            Medium::File(file) => {
                 let mut meta = file.metadata(&shared.read_options)?;
                 if shared.agreed.hello.options.no_owner {
                     (meta.uid, meta.gid) = (0, 0);
                 }
                 Ok(meta)
             }
-            Self::Device(_) => Ok(entry.meta.clone()),
+            Medium::Device(_) => Ok(entry.meta.clone()),
         }
     }
 
     pub(super) fn read_at(&self, offset: u64, buffer: &mut [u8]) -> volume::Result<usize> {
-        match self {
-            Self::File(file) => file.read_at(offset, buffer),
-            Self::Device(device) => device.read_at(offset, buffer),
-        }
+        let read = match &self.medium {
+            Medium::File(file) => file.read_at(offset, buffer),
+            Medium::Device(device) => device.read_at(offset, buffer),
+        };
+        read.inspect_err(|error| _ = self.failure.set(error.clone()))
     }
 
     /// True where all of `range` is a hole.
     pub(super) fn is_hole(&self, range: std::ops::Range<u64>) -> bool {
-        match self {
-            Self::File(file) => file.is_hole(range),
-            Self::Device(_) => false,
+        match &self.medium {
+            Medium::File(file) => file.is_hole(range),
+            Medium::Device(_) => false,
         }
     }
 

@@ -220,7 +220,10 @@ pub(super) fn end_of_file(
             Ended::Failed
         }
         Ok(false) => {
-            shared.problem(&file.display(), "cannot be read to its end", 23);
+            match read.content.failure() {
+                Some(error) => shared.volume_problem(error),
+                None => shared.problem(&file.display(), "cannot be read to its end", 23),
+            }
             Ended::Failed
         }
         Err(error) => {

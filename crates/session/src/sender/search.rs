@@ -8,7 +8,6 @@ use wire::ToReceiver;
 
 use super::{
     delta::{Comparison, Own},
-    entry::Content,
     files,
     state::{Answer, Round},
 };
@@ -25,7 +24,7 @@ impl Comparison<'_> {
     /// It asks again when it fails for long, but less and less often.
     pub(super) fn search(&mut self, from: u64) -> Result<bool, Stopped> {
         let (size, basis_len) = (self.entry.meta.size, self.job.basis_len);
-        let device = matches!(self.content, Content::Device(_));
+        let device = self.content.is_device();
         if device || from < self.search_from || from >= basis_len.min(size) {
             return Ok(false);
         }

@@ -197,8 +197,8 @@ impl Walker<'_> {
     }
 
     fn list(&mut self, dir: &Dir, names: &NameList, id: EntryId, new: bool) -> Result<(), Stopped> {
-        let mut complete = names.complete();
-        if let Some(error) = names.failure() {
+        let mut failure = names.failure().cloned();
+        if let Some(error) = &failure {
             self.shared.volume_problem(error);
         }
         let prefix = dir.components();
@@ -218,12 +218,16 @@ impl Walker<'_> {
                 Ok(None) => {}
                 Err(error) => {
                     self.shared.volume_problem(&error);
-                    complete &= error.is_vanished();
+                    if !error.is_vanished() {
+                        failure.get_or_insert(error);
+                    }
                 }
             }
         }
+        let complete = failure.is_none();
         if id == EntryId::ROOT && !any && !self.shared.agreed.hello.options.allow_empty {
-            self.shared.control.fail(Error::EmptySource);
+            // What cannot be read only looks empty.
+            self.shared.control.fail(failure.map_or(Error::EmptySource, Error::Volume));
             return Err(Stopped);
         }
         self.emit(dir, id, new, batch, &mut children, Some(complete))?;

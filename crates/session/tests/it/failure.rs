@@ -1,6 +1,6 @@
 //! What breaks: never a success that is none, and the next run converges.
 
-use std::{fs, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
 use session::handshake;
 use wire::Options;
@@ -203,9 +203,18 @@ pub(crate) fn journal_name() -> String {
     volume::temp::part_name(&wire::Name::new(b".pvferry-session").unwrap()).to_string()
 }
 
+/// What this start of the machine and this mount of the volume are called.
+fn here(root: &Path) -> String {
+    use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    let unique = StatxFlags::from_bits_retain(0x4000);
+    let stat = statx(CWD, root, AtFlags::empty(), unique).unwrap();
+    format!("{} {}", boot.trim(), stat.stx_mnt_id)
+}
+
 /// A volume whose files have the right size and time and not the right content, and what the
 /// journal in it says.
-fn after_a_power_cut(boot_id: &[u8]) -> Pair {
+fn after_a_power_cut(journal: impl FnOnce(&Path) -> String) -> Pair {
     let pair = Pair::new();
     for (name, len) in [("small", 100), ("dir/large", 2 << 20)] {
         write(pair.from.path(), name, &noise(1, len));
@@ -213,24 +222,27 @@ fn after_a_power_cut(boot_id: &[u8]) -> Pair {
         set_mtime(&pair.from.path().join(name), 5, 5);
         set_mtime(&pair.to.path().join(name), 5, 5);
     }
-    write(pair.to.path(), &journal_name(), boot_id);
+    let journal = journal(pair.to.path());
+    write(pair.to.path(), &journal_name(), journal.as_bytes());
     pair
 }
 
 #[test]
-fn a_journal_of_another_start_of_the_machine_has_everything_compared_by_content() {
-    let pair = after_a_power_cut(b"another start");
-    let outcome = pair.converge(delete());
-    assert_eq!(outcome.summary().files_written, 2);
-    assert!(outcome.actions[0].contains("went down"), "{:?}", outcome.actions);
-    assert!(!pair.to.path().join(journal_name()).exists());
-    assert_eq!(pair.converge(delete()).actions, Vec::<String>::new());
+fn a_journal_of_another_start_or_mount_has_everything_compared_by_content() {
+    let start = |_: &Path| "another start".to_owned();
+    let mount = |root: &Path| here(root) + "1";
+    for pair in [after_a_power_cut(start), after_a_power_cut(mount)] {
+        let outcome = pair.converge(delete());
+        assert_eq!(outcome.summary().files_written, 2);
+        assert!(outcome.actions[0].contains("went down"), "{:?}", outcome.actions);
+        assert!(!pair.to.path().join(journal_name()).exists());
+        assert_eq!(pair.converge(delete()).actions, Vec::<String>::new());
+    }
 }
 
 #[test]
-fn a_journal_of_this_start_of_the_machine_means_nothing() {
-    let boot_id = fs::read("/proc/sys/kernel/random/boot_id").unwrap();
-    let pair = after_a_power_cut(&boot_id);
+fn a_journal_of_this_start_and_mount_means_nothing() {
+    let pair = after_a_power_cut(here);
     let outcome = pair.sync(delete());
     outcome.assert_clean();
     assert_eq!(outcome.summary().files_written, 0);
@@ -254,21 +266,20 @@ fn content_that_was_spoilt_on_the_way_is_repaired_by_the_next_run() {
 }
 
 #[test]
-fn a_session_that_is_cut_leaves_the_journal_as_it_was() {
-    for boot_id in [None, Some(b"another start")] {
+fn a_session_that_is_cut_flushes_and_leaves_nothing_but_an_older_journal() {
+    for older in [None, Some(b"another start")] {
         let pair = Pair::new();
         for n in 0..30 {
             write(pair.from.path(), &format!("f{n}"), &noise(n, 500_000));
         }
         write(pair.to.path(), "old", b"old");
-        if let Some(boot_id) = boot_id {
-            write(pair.to.path(), &journal_name(), boot_id);
+        if let Some(older) = older {
+            write(pair.to.path(), &journal_name(), older);
         }
         let faults = Faults { cut_after_written: Some(5_000_000), ..Faults::default() };
         assert!(sync_over(pair.from.path(), pair.to.path(), delete(), faults).sent.is_err());
-        let here = fs::read("/proc/sys/kernel/random/boot_id").unwrap();
-        let expected = boot_id.map_or(here, |id| id.to_vec());
-        assert_eq!(fs::read(pair.to.path().join(journal_name())).unwrap(), expected);
+        let left = fs::read(pair.to.path().join(journal_name())).ok();
+        assert_eq!(left.as_deref(), older.map(|older| &older[..]));
         pair.converge_twice(delete());
     }
 }

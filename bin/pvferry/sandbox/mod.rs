@@ -1,0 +1,199 @@
+//! What the process gives up before it hears of a peer.
+//!
+//! A hostile peer, or a hostile volume, that found a hole in this program would have what the process has. So each
+//! role keeps no more than it works with:
+//!
+//! * **Files.** Landlock, where the kernel has it: the volumes, the identity and the few files around them can be opened,
+//!   nothing else can, whatever links lead there; nothing can be executed. See [`rules`].
+//! * **Network.** By Landlock too: `serve` connects to nobody, the others to the one port that they were told.
+//! * **Capabilities.** Those that keep a volume whole, as far as they were given. See [`capabilities`].
+//! * **No new privileges**, for good.
+//!
+//! All of that holds for the calling thread and those that it starts: [`Sandbox::enter`] comes before the runtime.
+
+mod capabilities;
+mod rules;
+
+use std::{
+    fs::{self, OpenOptions},
+    path::{Path, PathBuf},
+};
+
+use landlock::{AccessFs, BitFlags, make_bitflags};
+use pod::Listen;
+use rustix::thread::CapabilitySet;
+use tunnel::Endpoint;
+
+use crate::{
+    cli::{CopyArgs, ServeArgs, SyncArgs, TunnelArgs},
+    commands::termination_log,
+};
+use rules::Rules;
+
+/// Everything that a volume may be made of, and nothing that has to do with running it.
+const WRITE_VOLUME: BitFlags<AccessFs> = make_bitflags!(AccessFs::{
+    ReadFile | ReadDir | WriteFile | Truncate | Refer | RemoveFile | RemoveDir | MakeReg | MakeDir
+        | MakeSym | MakeFifo | MakeSock | MakeChar | MakeBlock
+});
+const READ_VOLUME: BitFlags<AccessFs> = make_bitflags!(AccessFs::{ReadFile | ReadDir});
+const READ_FILES: BitFlags<AccessFs> = make_bitflags!(AccessFs::{ReadFile});
+const WRITE_FILE: BitFlags<AccessFs> = make_bitflags!(AccessFs::{WriteFile | Truncate});
+/// Markers and status files, each written beside and renamed.
+const SHARE_FILES: BitFlags<AccessFs> =
+    make_bitflags!(AccessFs::{ReadFile | ReadDir | WriteFile | Truncate | MakeReg | RemoveFile});
+const HOLD_SOCKET: BitFlags<AccessFs> = make_bitflags!(AccessFs::{MakeSock | RemoveFile});
+
+/// What tells a process about itself: limits of processors, its user namespace, the start of the kernel, whether
+/// it is a copy of a virtual machine. Other processes stay closed: Landlock forbids to look into those outside.
+const MACHINE: [&str; 3] = ["/proc", "/sys/fs/cgroup", "/dev/sysgenid"];
+
+/// What names are looked up with. The static program reads the first two of them.
+const RESOLVER: [&str; 9] = [
+    "/etc/resolv.conf",
+    "/etc/hosts",
+    "/etc/nsswitch.conf",
+    "/etc/host.conf",
+    "/etc/gai.conf",
+    "/etc/ld.so.cache",
+    "/lib",
+    "/lib64",
+    "/usr/lib",
+];
+/// Long answers come by TCP.
+const DNS_PORT: u16 = 53;
+/// Ports below take a capability to listen on.
+const FIRST_OPEN_PORT: u16 = 1024;
+
+/// What a role works with.
+pub(crate) struct Sandbox {
+    rules: Rules,
+    keep: CapabilitySet,
+}
+
+impl Sandbox {
+    pub(crate) fn serve(args: &ServeArgs, metrics: Option<&Listen>) -> Self {
+        let mut sandbox = Self::new(capabilities::WRITE);
+        for (_, path) in &args.volume {
+            sandbox.rules.allow(path, WRITE_VOLUME);
+        }
+        sandbox.identity(&args.identity);
+        sandbox.last_words(args.termination_log.as_ref());
+        sandbox.rules.tcp.restricted = true;
+        if args.listen.is_name() {
+            sandbox.resolve();
+        }
+        sandbox.listen([&args.listen].into_iter().chain(metrics).map(Listen::port));
+        sandbox
+    }
+
+    pub(crate) fn sync(args: &SyncArgs, metrics: Option<&Listen>) -> Self {
+        let mut sandbox = Self::new(capabilities::READ);
+        sandbox.rules.allow(&args.source, READ_VOLUME);
+        sandbox.last_words(args.termination_log.as_ref());
+        if let Some(dir) = &args.marker_dir {
+            sandbox.rules.allow(dir, SHARE_FILES);
+        }
+        if let Some(dir) = &args.identity {
+            sandbox.identity(dir);
+        }
+        sandbox.rules.tcp.restricted = true;
+        if let Some(Endpoint::Tcp(address)) = &args.route.via {
+            sandbox.rules.tcp.connect.push(address.port());
+        }
+        if let Some(target) = &args.route.connect {
+            sandbox.rules.tcp.connect.push(target.port());
+            sandbox.resolve();
+        }
+        sandbox.listen(metrics.map(Listen::port));
+        sandbox
+    }
+
+    pub(crate) fn tunnel(args: &TunnelArgs, metrics: Option<&Listen>) -> Self {
+        let mut sandbox = Self::new(CapabilitySet::empty());
+        sandbox.identity(&args.identity);
+        if let Some(dir) = &args.marker_dir {
+            sandbox.rules.allow(dir, SHARE_FILES);
+        }
+        sandbox.rules.tcp.restricted = true;
+        sandbox.rules.tcp.connect.push(args.connect.port());
+        sandbox.resolve();
+        let port = match &args.listen {
+            Endpoint::Tcp(address) => Some(address.port()),
+            Endpoint::Unix(path) => {
+                sandbox.rules.allow(parent(path), HOLD_SOCKET);
+                None
+            }
+        };
+        sandbox.listen(port.into_iter().chain(metrics.map(Listen::port)));
+        sandbox
+    }
+
+    /// Both ends in one process, which connects to a port of its own that nobody knows beforehand.
+    pub(crate) fn copy(args: &CopyArgs) -> Self {
+        let mut sandbox = Self::new(capabilities::WRITE | capabilities::READ);
+        sandbox.rules.allow(&args.source, READ_VOLUME);
+        sandbox.rules.allow(&args.destination, WRITE_VOLUME);
+        sandbox
+    }
+
+    fn new(keep: CapabilitySet) -> Self {
+        let mut sandbox = Self { rules: Rules::default(), keep };
+        for path in MACHINE {
+            sandbox.rules.allow(path, READ_FILES);
+        }
+        sandbox
+    }
+
+    /// The directory, whatever its files are swapped for in it, and the files, wherever they lie now.
+    fn identity(&mut self, dir: &Path) {
+        self.rules.allow(dir, READ_FILES);
+        for name in [tunnel::CA_FILE, tunnel::CERTIFICATE_FILE, tunnel::KEY_FILE] {
+            self.rules.allow(dir.join(name), READ_FILES);
+        }
+    }
+
+    /// The file of the termination message, which is made where it is missing: what is not there cannot be allowed.
+    fn last_words(&mut self, given: Option<&PathBuf>) {
+        if let Some(path) = termination_log(given.cloned()) {
+            // That it cannot be made is told when it is to be written.
+            let _ = OpenOptions::new().append(true).create(true).open(&path);
+            self.rules.allow(path, WRITE_FILE);
+        }
+    }
+
+    fn resolve(&mut self) {
+        self.rules.tcp.connect.push(DNS_PORT);
+        for path in RESOLVER {
+            self.rules.allow(path, READ_FILES);
+        }
+        // Who keeps it elsewhere replaces it there, while this process runs.
+        if let Ok(target) = fs::read_link(RESOLVER[0]) {
+            self.rules.allow(parent(&Path::new("/etc").join(target)), READ_FILES);
+        }
+    }
+
+    fn listen(&mut self, ports: impl IntoIterator<Item = u16>) {
+        for port in ports {
+            self.rules.tcp.bind.push(port);
+            if (1..FIRST_OPEN_PORT).contains(&port) {
+                self.keep |= CapabilitySet::NET_BIND_SERVICE;
+            }
+        }
+    }
+
+    /// Gives everything else up, for this thread and those that it starts, and says in the log what holds now.
+    pub(crate) fn enter(&self) {
+        let left = capabilities::keep(self.keep);
+        let files = self.rules.enforce();
+        let left = left.map_or_else(|error| error.to_string(), capabilities::names);
+        tracing::info!("sandbox: {files}; capabilities: {left}");
+    }
+}
+
+/// The directory that `path` lies in.
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    }
+}

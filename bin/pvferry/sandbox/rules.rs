@@ -1,0 +1,178 @@
+//! Landlock: which files can be opened from now on, and which TCP ports used.
+//!
+//! A rule holds on to the inode that a path leads to now, and covers what lies below it. What cannot be opened is not
+//! allowed: a path that appears later stays closed. Held descriptors stay as they are, and what takes no opening (`stat`,
+//! `chmod`, extended attributes, Unix sockets) is not Landlock's business.
+
+use std::path::{Path, PathBuf};
+
+use landlock::{
+    ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible as _, LandlockStatus,
+    NetPort, Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, RulesetError, RulesetStatus,
+    Scope, path_beneath_rules,
+};
+
+/// The newest version whose restrictions are known and tested. Newer kernels enforce these and no more.
+const TESTED: ABI = ABI::V6;
+
+/// What stays allowed.
+#[derive(Default)]
+pub(super) struct Rules {
+    files: Vec<(PathBuf, BitFlags<AccessFs>)>,
+    pub(super) tcp: Tcp,
+}
+
+/// TCP ports that stay usable, where the network is restricted at all.
+#[derive(Default)]
+pub(super) struct Tcp {
+    pub(super) restricted: bool,
+    pub(super) connect: Vec<u16>,
+    pub(super) bind: Vec<u16>,
+}
+
+impl Rules {
+    /// Allows `access` to what lies at `path` now, and below it.
+    pub(super) fn allow(&mut self, path: impl AsRef<Path>, access: BitFlags<AccessFs>) {
+        self.files.push((path.as_ref().to_owned(), access));
+    }
+
+    /// Forbids everything else, as far as this kernel can; answers with what holds, for the log.
+    pub(super) fn enforce(&self) -> String {
+        match self.restrict() {
+            Ok((_, LandlockStatus::NotImplemented)) => "no Landlock in this kernel".into(),
+            Ok((_, LandlockStatus::NotEnabled)) => "Landlock is switched off in this kernel".into(),
+            Ok((status, LandlockStatus::Available { effective_abi, kernel_abi })) => {
+                let version = kernel_abi.unwrap_or(effective_abi as i32);
+                match status {
+                    RulesetStatus::NotEnforced => {
+                        format!("no Landlock: version {version} forbids links between directories")
+                    }
+                    _ => format!("Landlock {version}"),
+                }
+            }
+            Err(error) => format!("no Landlock: {error}"),
+        }
+    }
+
+    fn restrict(&self) -> Result<(RulesetStatus, LandlockStatus), RulesetError> {
+        // The first version of Landlock lets nothing be linked or renamed from one directory to another: better none.
+        let mut rules = Ruleset::default()
+            .set_compatibility(CompatLevel::SoftRequirement)
+            .handle_access(AccessFs::Refer)?
+            .set_compatibility(CompatLevel::BestEffort)
+            .handle_access(AccessFs::from_all(TESTED))?
+            .scope(Scope::from_all(TESTED))?;
+        if self.tcp.restricted {
+            rules = rules.handle_access(AccessNet::from_all(TESTED))?;
+        }
+        let mut rules = rules.create()?;
+        for (path, access) in &self.files {
+            rules = rules.add_rules(path_beneath_rules([path], *access))?;
+        }
+        for (ports, access) in
+            [(&self.tcp.connect, AccessNet::ConnectTcp), (&self.tcp.bind, AccessNet::BindTcp)]
+        {
+            if self.tcp.restricted {
+                let ports =
+                    ports.iter().map(|port| Ok::<_, RulesetError>(NetPort::new(*port, access)));
+                rules = rules.add_rules(ports)?;
+            }
+        }
+        let status = rules.restrict_self()?;
+        Ok((status.ruleset, status.landlock))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, io::ErrorKind, net::TcpStream, os::unix::fs::symlink, process::Command, thread};
+
+    use landlock::make_bitflags;
+
+    use super::*;
+    use crate::sandbox::WRITE_VOLUME;
+
+    /// Does `work` on a thread of its own under `rules`; nothing where this kernel has no Landlock.
+    fn under(rules: &Rules, work: impl FnOnce() + Send) {
+        let thread = || match rules.enforce() {
+            held if held.starts_with("Landlock ") => work(),
+            why => testkit::skip::unsupported(&why),
+        };
+        thread::scope(|scope| scope.spawn(thread).join().unwrap());
+    }
+
+    #[track_caller]
+    fn refused<T>(result: std::io::Result<T>) {
+        let error = result.err().expect("it was allowed");
+        let kind = error.kind();
+        assert!(matches!(kind, ErrorKind::PermissionDenied | ErrorKind::CrossesDevices), "{error}");
+    }
+
+    #[test]
+    fn a_volume_is_open_and_what_lies_outside_is_not() {
+        let (dir, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (volume, canary) = (dir.path(), outside.path().join("canary"));
+        fs::write(&canary, "secret").unwrap();
+        symlink(outside.path(), volume.join("link")).unwrap();
+        let mut rules = Rules::default();
+        rules.allow(volume, WRITE_VOLUME);
+        under(&rules, || {
+            fs::create_dir_all(volume.join("a/b")).unwrap();
+            fs::write(volume.join("a/f"), "text").unwrap();
+            fs::write(volume.join("a/f"), "shorter").unwrap();
+            fs::hard_link(volume.join("a/f"), volume.join("a/b/g")).unwrap();
+            fs::rename(volume.join("a/b/g"), volume.join("g")).unwrap();
+            fs::read_dir(volume).unwrap();
+            fs::remove_dir_all(volume.join("a")).unwrap();
+
+            refused(fs::read(&canary));
+            refused(fs::write(&canary, "changed"));
+            refused(fs::read(volume.join("link/canary")));
+            refused(fs::write(volume.join("link/new"), "new"));
+            refused(fs::read_dir(volume.join("link")));
+            refused(fs::remove_file(&canary));
+            refused(fs::rename(volume.join("g"), outside.path().join("g")));
+            refused(fs::hard_link(&canary, volume.join("canary")));
+            refused(fs::read(format!("/proc/self/root{}", canary.display())));
+            refused(Command::new("/bin/true").status());
+        });
+        assert_eq!(fs::read_to_string(&canary).unwrap(), "secret");
+    }
+
+    #[test]
+    fn a_source_is_read_and_never_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        fs::write(&file, "text").unwrap();
+        let mut rules = Rules::default();
+        rules.allow(dir.path(), make_bitflags!(AccessFs::{ReadFile | ReadDir}));
+        under(&rules, || {
+            assert_eq!(fs::read(&file).unwrap(), b"text");
+            refused(fs::write(&file, "changed"));
+            refused(fs::remove_file(&file));
+            refused(fs::create_dir(dir.path().join("new")));
+        });
+    }
+
+    #[test]
+    fn one_port_can_be_connected_to_and_no_other() {
+        let listeners = [(); 2].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+        let [told, other] = listeners.each_ref().map(|listener| listener.local_addr().unwrap());
+        let tcp = Tcp { restricted: true, connect: vec![told.port()], bind: vec![] };
+        let rules = Rules { tcp, ..Rules::default() };
+        under(&rules, || {
+            TcpStream::connect(told).unwrap();
+            refused(TcpStream::connect(other));
+            refused(std::net::TcpListener::bind("127.0.0.1:0"));
+        });
+        let free = Rules::default();
+        under(&free, || drop(TcpStream::connect(other).unwrap()));
+    }
+
+    #[test]
+    fn what_is_not_there_is_passed_over() {
+        let mut rules = Rules::default();
+        rules.allow("/no/such/path", WRITE_VOLUME);
+        under(&rules, || refused(fs::read("/etc/passwd")));
+    }
+}
