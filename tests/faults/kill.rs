@@ -5,7 +5,9 @@
 //! for finished, and an undisturbed run after it must converge, also where the other two processes are still those of
 //! the first.
 
-use std::{fs, os::unix::process::ExitStatusExt, path::Path, process::Command};
+use std::{
+    collections::BTreeMap, fs, os::unix::process::ExitStatusExt, path::Path, process::Command,
+};
 
 use testkit::{
     Aspects, Content, Finished, Mount, Process, Rng, Snapshot, TempTree, differences,
