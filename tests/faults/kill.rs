@@ -5,7 +5,9 @@
 //! for finished, and an undisturbed run after it must converge, also where the other two processes are still those of
 //! the first.
 
-use std::{fs, os::unix::process::ExitStatusExt, path::Path, process::Command};
+use std::{
+    collections::BTreeMap, fs, os::unix::process::ExitStatusExt, path::Path, process::Command,
+};
 
 use testkit::{
     Aspects, Content, Finished, Mount, Process, Rng, Snapshot, TempTree, differences,
@@ -31,6 +33,7 @@ enum Victim {
 struct Stage {
     pod: Pod,
     options: &'static [&'static str],
+    seed: u64,
     source: TempTree,
     /// What the destination is before each run.
     old: TempTree,
@@ -43,11 +46,12 @@ struct Stage {
 const IN_PLACE: [&str; 3] = ["patched", "shifted", "holes"];
 
 impl Stage {
-    fn new(parent: &Path, options: &'static [&'static str]) -> Self {
+    fn new(parent: &Path, options: &'static [&'static str], seed: u64) -> Self {
         let [source, old, destination] = [(); 3].map(|()| TempTree::below(parent));
-        fill(&source, &old);
+        fill(&source, &old, seed);
         let (wanted, before) = (Snapshot::of(source.path()), Snapshot::of(old.path()));
-        let stage = Self { pod: Pod::new(), options, source, old, destination, wanted, before };
+        let stage =
+            Self { pod: Pod::new(), options, seed, source, old, destination, wanted, before };
         stage.set_up();
         let copied = Snapshot::of(stage.destination.path());
         assert_eq!(differences(&stage.before, &copied, Aspects::default()), [""; 0]);
@@ -127,7 +131,7 @@ impl Stage {
 
     /// One point of the grid. True where the victim came so far.
     fn try_point(&self, victim: Victim, moment: &Moment) -> bool {
-        let case = format!("{victim:?} killed at {moment}, {:?}", self.options);
+        let case = format!("{victim:?} killed at {moment}, {:?}, seed {}", self.options, self.seed);
         self.set_up();
         let traced = |command| syscalls::killed_at(&command, moment);
         let watched = self.victim(victim, traced);
@@ -188,11 +192,11 @@ impl Stage {
 
 /// The source, and what the destination has of it: entries of every kind to leave, to patch, to replace, to change, to
 /// rename, to make and to delete.
-fn fill(source: &TempTree, old: &TempTree) {
+fn fill(source: &TempTree, old: &TempTree, seed: u64) {
     for tree in [source, old] {
-        tree.populate(1, 60);
+        tree.populate(seed, 60);
     }
-    source.mutate(2, 25);
+    source.mutate(seed + 1, 25);
     for tree in [source, old] {
         tree.everything();
         for index in 0..30 {
@@ -213,7 +217,7 @@ fn fill(source: &TempTree, old: &TempTree) {
         source.file(format!("small/{index}"), Content::random(100 + index, 2100));
         old.file(format!("gone/{index}"), Content::random(index, 100));
     }
-    let mut rng = Rng::new(3);
+    let mut rng = Rng::new(seed);
     for _ in 0..20 {
         source.patch("patched", rng.below((3 << 20) - 5000), &rng.bytes(5000));
     }
@@ -225,21 +229,24 @@ fn fill(source: &TempTree, old: &TempTree) {
     source.file("two/a", "linked").hard_link("two/a", "small/b").acl("two", "d:u:1000:rwx");
 }
 
-/// Tries `share` of the grid of `victim` with a destination below `parent`, or all of it, again and again.
+/// Tries as many points of the grid of `victim` as `share` says, with a destination below `parent`: of one tree, or of
+/// several where that is more than the whole grid.
 fn kill(name: &str, parent: &Path, victim: Victim, share: u32, options: &'static [&'static str]) {
-    let (stage, points) = (Stage::new(parent, options), counts::points(share));
-    let calls = stage.calls(victim);
-    let grid = syscalls::grid(&calls, points);
-    let tries = grid.len().max(points as usize);
-    let processes = stage.others(victim);
-    let moments = grid.iter().cycle().take(tries);
-    let killed = moments.filter(|moment| stage.try_point(victim, moment)).count();
-    drop(processes);
-    assert!(killed * 2 > tries, "{killed} kills at {tries} points");
-    counts::tell(
-        &format!("kill -9 of {name}"),
-        format!("{tries} points, {killed} of them reached"),
-    );
+    let points = counts::points(share) as usize;
+    let (mut all, mut tried, mut killed, mut seed) = (0, 0, 0, 0);
+    while tried < points {
+        let stage = Stage::new(parent, options, seed);
+        let calls = stage.calls(victim);
+        let grid = syscalls::grid(&calls, u32::try_from(points - tried).unwrap());
+        let _processes = stage.others(victim);
+        killed += grid.iter().filter(|moment| stage.try_point(victim, moment)).count();
+        all += calls.values().sum::<u32>();
+        tried += grid.len();
+        seed += 1;
+    }
+    assert!(killed * 2 > tried, "{killed} kills at {tried} points");
+    let what = format!("{tried} of {all} points, {killed} kills");
+    counts::tell(&format!("kill -9 of {name}"), what);
 }
 
 fn on_tmpfs(name: &str, victim: Victim, share: u32, options: &'static [&'static str]) {
