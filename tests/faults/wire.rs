@@ -10,14 +10,12 @@
 use std::{
     net::SocketAddr,
     path::Path,
-    sync::{
-        Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicUsize, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use testkit::{
     Aspects, Content, Faults, Finished, Process, Relay, Snapshot, TempTree, differences,
 };
@@ -175,12 +173,12 @@ impl Line {
                 scope.spawn(move || {
                     while let Some(&faults) = faults.get(next.fetch_add(1, Ordering::Relaxed)) {
                         let code = self.try_faults(lane, faults);
-                        *codes.lock().unwrap().entry(code).or_default() += 1;
+                        *codes.lock().entry(code).or_default() += 1;
                     }
                 });
             }
         });
-        codes.into_inner().unwrap().into_iter().collect()
+        codes.into_inner().into_iter().collect()
     }
 
     /// Fails unless the processes that went on all the time are still what they were.
