@@ -8,15 +8,14 @@
 //! A run takes the time of a process and a handshake, so a grid has a step, which is printed. `plain` leaves out nothing.
 
 use std::{
+    net::SocketAddr,
     path::Path,
-    sync::{
-        Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicUsize, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use testkit::{
     Aspects, Content, Faults, Finished, Process, Relay, Snapshot, TempTree, differences,
 };
@@ -88,11 +87,19 @@ impl Line {
 
     /// A run of a lane to its end, through a relay with these faults.
     fn run(&self, lane: usize, (there, back): (Faults, Faults)) -> (Finished, (u64, u64)) {
-        let target = match self.place {
+        let relay = Relay::always(self.target(), there, back);
+        let options = ["--attempts", "1", "--wait", "0"];
+        (self.run_through(&relay, lane, &options), relay.bytes())
+    }
+
+    fn target(&self) -> SocketAddr {
+        match self.place {
             Place::Outside => self.pod.server,
             Place::InThePod => self.pod.local,
-        };
-        let relay = Relay::always(target, there, back);
+        }
+    }
+
+    fn run_through(&self, relay: &Relay, lane: usize, options: &[&str]) -> Finished {
         let (address, identity) = (relay.address().to_string(), self.pod.pki.source());
         let route = match self.place {
             Place::Outside => {
@@ -100,7 +107,7 @@ impl Line {
             }
             Place::InThePod => vec!["--via", &address],
         };
-        let options = ["--delete", "--attempts", "1", "--wait", "0", "--timeout", "3"];
+        let options = [&["--delete", "--timeout", "3"], options].concat();
         let volume = format!("v{lane}");
         let mut sync =
             Process::start(self.pod.sync_by(&route, self.source.path(), &volume, &options));
@@ -114,7 +121,7 @@ impl Line {
                 sync.terminate();
             }
         }
-        (sync.wait(), relay.bytes())
+        sync.wait()
     }
 
     /// Bytes of a run without faults, there and back.
@@ -166,12 +173,12 @@ impl Line {
                 scope.spawn(move || {
                     while let Some(&faults) = faults.get(next.fetch_add(1, Ordering::Relaxed)) {
                         let code = self.try_faults(lane, faults);
-                        *codes.lock().unwrap().entry(code).or_default() += 1;
+                        *codes.lock().entry(code).or_default() += 1;
                     }
                 });
             }
         });
-        codes.into_inner().unwrap().into_iter().collect()
+        codes.into_inner().into_iter().collect()
     }
 
     /// Fails unless the processes that went on all the time are still what they were.
@@ -233,6 +240,28 @@ fn a_bit_flipped_anywhere_before_decryption() {
 fn a_bit_flipped_anywhere_after_decryption() {
     let flip = |at| Faults::flip_bit(at, (at % 8) as u8);
     try_grid(Place::InThePod, "bits flipped after decryption, real programs", 5, flip);
+}
+
+/// What TLS finds changed is as good as a connection that was lost: the run tries again.
+#[test]
+fn a_bit_flipped_once_is_no_reason_to_give_up() {
+    let line = Line::new(Place::Outside);
+    let (there, back) = line.lengths();
+    // The handshake comes first. It is said in the clear for a part, where damage looks like another protocol.
+    let none = Faults::default;
+    let there = (there - 600..there - 60).step_by(60).map(|at| (Faults::flip(at), none()));
+    let back = (back - 160..back - 60).step_by(20).map(|at| (none(), Faults::flip(at)));
+    let faults: Vec<_> = there.chain(back).collect();
+    for &(there, back) in &faults {
+        line.prepare(0);
+        let relay = Relay::once(line.target(), there, back);
+        let finished = line.run_through(&relay, 0, &["--wait", "20"]);
+        finished.expect(0);
+        assert_eq!(relay.connections(), 2, "{there:?} {back:?}");
+        assert_eq!(line.differences(0), [""; 0]);
+    }
+    line.end();
+    counts::tell("bits flipped once, and then a second try", faults.len());
 }
 
 #[test]

@@ -4,14 +4,12 @@ use std::{
     io::{BufRead, BufReader, Read},
     os::unix::process::ExitStatusExt,
     process::{Child, Command, ExitStatus, Stdio},
-    sync::{
-        Mutex,
-        mpsc::{self, Receiver, RecvTimeoutError},
-    },
+    sync::mpsc::{self, Receiver, RecvTimeoutError},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// How long anything may take before it counts as hung. Nothing is measured by it.
@@ -168,7 +166,7 @@ impl Process {
     #[track_caller]
     pub fn line(&self, text: &str) -> Option<String> {
         let deadline = Instant::now() + PATIENCE;
-        let lines = self.lines.lock().unwrap();
+        let lines = self.lines.lock();
         loop {
             match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(line) if line.contains(text) => return Some(line),

@@ -58,6 +58,9 @@ pub enum Error {
     /// The peer does not speak TLS as we do: no TLS at all, an older version, a broken record.
     #[error("TLS failed: {0}")]
     Tls(#[source] rustls::Error),
+    /// What arrived is not what was sent: something on the way has changed it, or adds to it.
+    #[error("the connection was spoilt on its way: {0}")]
+    Damaged(#[source] rustls::Error),
     /// We refuse the peer's certificate.
     #[error(transparent)]
     Peer(#[from] PeerError),
@@ -156,9 +159,11 @@ impl Error {
                 Kind::Refused
             }
             Self::ConnectTimeout { .. } => Kind::ConnectTimeout,
-            Self::Connect { .. } | Self::Truncated | Self::Io(_) | Self::TooMany { .. } => {
-                Kind::Network
-            }
+            Self::Connect { .. }
+            | Self::Truncated
+            | Self::Damaged(_)
+            | Self::Io(_)
+            | Self::TooMany { .. } => Kind::Network,
             Self::HandshakeTimeout | Self::HandshakeClosed | Self::Tls(_) => Kind::Tls,
             Self::Local { .. } => Kind::Local,
             Self::NotLocal(_) | Self::Listen { .. } | Self::Pki(_) => Kind::Setup,
@@ -175,6 +180,7 @@ impl Error {
             | Self::HandshakeTimeout
             | Self::HandshakeClosed
             | Self::Truncated
+            | Self::Damaged(_)
             | Self::Io(_)
             | Self::TooMany { .. } => true,
             Self::Local { source, .. } => !matches!(
@@ -212,11 +218,31 @@ impl Error {
             rustls::Error::InvalidCertificate(reason) => {
                 Self::Peer(PeerError::from_tls(&reason, peer))
             }
+            // Only who made the handshake with us can seal a record.
+            rustls::Error::DecryptError
+            | rustls::Error::AlertReceived(AlertDescription::BadRecordMac) => Self::Damaged(tls),
             rustls::Error::AlertReceived(alert) => match Refusal::new(alert, peer) {
                 Some(refusal) => Self::Refused(refusal),
                 None => Self::Tls(rustls::Error::AlertReceived(alert)),
             },
             other => Self::Tls(other),
+        }
+    }
+
+    /// The same of a connection that stands: both ends have spoken TLS to each other, so what is not TLS came in between.
+    pub(crate) fn after_handshake(self) -> Self {
+        use AlertDescription as A;
+        match self {
+            Self::Tls(rustls::Error::AlertReceived(alert))
+                if !matches!(
+                    alert,
+                    A::UnexpectedMessage | A::RecordOverflow | A::DecodeError | A::IllegalParameter
+                ) =>
+            {
+                Self::Tls(rustls::Error::AlertReceived(alert))
+            }
+            Self::Tls(error) => Self::Damaged(error),
+            other => other,
         }
     }
 

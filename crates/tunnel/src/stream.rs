@@ -62,7 +62,7 @@ impl TlsStream {
 }
 
 fn to_io(error: io::Error, peer: Role) -> io::Error {
-    Error::from_tls(error, peer).into_io()
+    Error::from_tls(error, peer).after_handshake().into_io()
 }
 
 impl AsyncRead for TlsStream {

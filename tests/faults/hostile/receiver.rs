@@ -103,7 +103,7 @@ impl Stage {
         assert!(told >= 1, "no reason given: {said}");
         let shown = [&finished.stderr, &finished.stdout];
         let harmless = |text: &&String| !text.contains(|c: char| c.is_control() && c != '\n');
-        assert!(shown.iter().all(|text| harmless(text)), "control characters: {said}");
+        assert!(shown.iter().all(harmless), "control characters: {said}");
         assert_eq!(report(&finished)["exit_code"], code);
     }
 

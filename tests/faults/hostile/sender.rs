@@ -22,6 +22,11 @@ const PAUSE: Duration = Duration::from_millis(40);
 /// What the server may have resident in all, in bytes, with a window of 32 MiB for each of its sessions.
 const MEMORY: u64 = 300 << 20;
 
+/// The same where a sender floods it, of whose announcements it keeps 512 MiB in mind.
+const PENDING: u64 = 700 << 20;
+/// What such a sender announces, in bytes.
+const FLOOD: usize = 900 << 20;
+
 const WELCOME: u8 = 3;
 const COMMIT: u8 = 55;
 
@@ -281,6 +286,64 @@ fn bombs_and_lengths_beyond_everything() {
     }
     stage.end();
     counts::tell("hostile sender, bombs and lengths", plays.len() + 6);
+}
+
+/// Listings without end of what never comes to its end itself; each frame is taken in, so each brings new credit.
+#[test]
+fn what_is_announced_and_never_comes_does_not_fill_the_memory() {
+    let value = [varint(60 << 10), vec![7; 60 << 10]].concat();
+    let attribute = [varint(1), varint(6), b"user.a".to_vec(), value].concat();
+    let ordinary = [0; 5];
+    // What follows the name, and whether the server puts an end to it.
+    let kinds = [
+        ("directories", [&[2, 32][..], &ordinary, &attribute].concat(), true),
+        ("files", [&[1, 32][..], &ordinary, &varint(1 << 20), &attribute].concat(), true),
+        ("further names", [&[4, 33][..], &ordinary, &attribute, &varint(1)].concat(), false),
+    ];
+    for (what, rest, ends) in &kinds {
+        let stage = Stage::new();
+        let mut link = stage.connect();
+        advance(&mut link, Welcomed, "v0");
+        let ended = flood(&mut link, rest);
+        let peak = stage.serve.peak_memory();
+        assert_eq!(ended, *ends, "{what}");
+        let limit = if *ends { PENDING } else { MEMORY };
+        assert!(peak < limit, "{what}: {peak} bytes");
+        drop(link);
+        wait_until_free(stage.lanes[0].path());
+    }
+    counts::tell("hostile sender, floods", kinds.len());
+}
+
+/// Lists entries of the root without end; true where the server ended it with a word.
+fn flood(link: &mut Link, rest: &[u8]) -> bool {
+    // The window of `serve`, in bytes.
+    let (mut left, mut id) = (16 << 20, 10);
+    for _ in 0..FLOOD / (2 << 20) {
+        let mut body = [vec![0], varint(0), varint(id)].concat();
+        while body.len() + rest.len() + 20 < 2 << 20 {
+            body.extend([varint(10), format!("{id:010}").into_bytes(), rest.to_vec()].concat());
+            id += 1;
+        }
+        let cost = body.len() as u64 + 5;
+        while left < cost {
+            match link.hear(PATIENCE) {
+                Heard::Frame(5, credit) => left += unvarint(&credit),
+                Heard::Frame(ABORT, body) => return body[0] == 2,
+                Heard::Frame(..) => {}
+                heard => panic!("{heard:?}"),
+            }
+        }
+        left -= cost;
+        if !link.say(16, &body) {
+            return matches!(link.hear_one_of(&[ABORT], PATIENCE), Heard::Frame(ABORT, body) if body[0] == 2);
+        }
+    }
+    false
+}
+
+fn unvarint(bytes: &[u8]) -> u64 {
+    bytes.iter().rev().fold(0, |value, byte| value << 7 | u64::from(byte & 0x7f))
 }
 
 /// A sender that is silent after the welcome is told so in time, whatever it asked for.

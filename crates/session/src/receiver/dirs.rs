@@ -18,7 +18,7 @@ use volume::{
 };
 use wire::{EntryId, Metadata, Name};
 
-use super::state::Shared;
+use super::{pending::Pending, state::Shared};
 use crate::{control::Stopped, manifest::Record};
 
 /// A directory that the session works in.
@@ -46,6 +46,7 @@ pub(super) struct DirState {
     /// Temporary names of an earlier run that were found in it.
     pub(super) stale: Mutex<Vec<Name>>,
     pending: AtomicU64,
+    _memory: Option<Pending>,
     hints: Mutex<Option<ParentHints>>,
 }
 
@@ -65,6 +66,7 @@ impl DirState {
             stale: Mutex::default(),
             // The listing, and the end of the session, which brings the root's metadata.
             pending: AtomicU64::new(2),
+            _memory: None,
             hints: Mutex::default(),
         }
     }
@@ -94,8 +96,15 @@ impl DirState {
             touched: AtomicBool::new(false),
             stale: Mutex::default(),
             pending: AtomicU64::new(1),
+            _memory: None,
             hints: Mutex::default(),
         }
+    }
+
+    /// Holds its share of the memory for as long as it is worked in.
+    pub(super) fn counted(mut self, memory: Pending) -> Self {
+        self._memory = Some(memory);
+        self
     }
 
     /// The directory on disk.

@@ -24,6 +24,7 @@ use super::{
     dirs::{self, DirState},
     merge::{self, Settled},
     patch::Delta,
+    pending::Pending,
     rebuild,
     state::{Shared, TargetKindRef},
     whole::Whole,
@@ -59,6 +60,7 @@ pub(super) struct FileState {
     /// Something failed and was named: what still comes is passed over.
     dead: AtomicBool,
     body: Body,
+    _memory: Option<Pending>,
 }
 
 enum Body {
@@ -91,6 +93,7 @@ impl FileState {
             end: Mutex::default(),
             dead: AtomicBool::new(false),
             body,
+            _memory: Some(shared.pend(&entry.meta)),
         })
     }
 
@@ -110,6 +113,7 @@ impl FileState {
             end: Mutex::default(),
             dead: AtomicBool::new(false),
             body: Body::Delta(Box::new(Delta::new(basis, output, len, false))),
+            _memory: None,
         })
     }
 
@@ -126,6 +130,7 @@ impl FileState {
             end: Mutex::default(),
             dead: AtomicBool::new(true),
             body: Body::Lost,
+            _memory: None,
         })
     }
 

@@ -16,6 +16,7 @@ use wire::{Entry, EntryId, FileKind, Listing, Metadata, Name, Plan, ToSender};
 use super::{
     dirs::{self, DirState},
     file::FileState,
+    pending::Pending,
     place::Placing,
     state::{Deletion, Known, Shared},
     work::Worker,
@@ -48,6 +49,7 @@ pub(super) struct Follower {
     pub(super) id: EntryId,
     pub(super) entry: Entry,
     pub(super) exists: bool,
+    pub(super) _memory: Pending,
 }
 
 impl Worker {

@@ -11,6 +11,7 @@
 //! * [`dirs`]: directories, finished when everything in them is.
 //! * [`finish`]: what must wait for the end: renames, links, removals, the flush, the commit.
 //! * [`journal`]: how a power cut or a failed device in the middle of a session is noticed by the next.
+//! * [`pending`]: how much of what was announced and has not come is kept in mind.
 //! * [`work`]: the workers; [`state`]: what they share; [`dispatch`]: where each frame of the sender goes.
 
 mod answer;
@@ -23,6 +24,7 @@ mod journal;
 mod known;
 mod merge;
 mod patch;
+mod pending;
 mod place;
 mod place_file;
 mod rebuild;

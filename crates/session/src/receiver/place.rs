@@ -176,15 +176,18 @@ impl Placing<'_> {
     pub(super) fn follow(
         &self,
         leader: EntryId,
-        entry: Entry,
+        mut entry: Entry,
         id: EntryId,
         exists: bool,
     ) -> Result<(), Stopped> {
+        // The inode has those of the first name, and names may wait in great numbers.
+        entry.meta.xattrs = Vec::new();
         if entry.meta.kind == FileKind::Directory || leader > id {
             return self.shared.broken("link to what is no earlier entry");
         }
         self.dir.hold();
-        let follower = Follower { dir: Arc::clone(self.dir), id, entry, exists };
+        let memory = self.shared.pend(&entry.meta);
+        let follower = Follower { dir: Arc::clone(self.dir), id, entry, exists, _memory: memory };
         self.shared.links.lock().entry(leader).or_default().followers.push(follower);
         Ok(())
     }
@@ -236,7 +239,9 @@ impl Placing<'_> {
             self.plan.new_directories.push(index);
         }
         let want = listed.entry.meta.clone();
-        let state = Arc::new(DirState::child(self.dir, id, name, dir, publish, want, have));
+        let memory = shared.pend(&want);
+        let state = DirState::child(self.dir, id, name, dir, publish, want, have);
+        let state = Arc::new(state.counted(memory));
         if listed.mount {
             // Nothing is said of what is in it, so it is complete as it is.
             return Ok(dirs::release(shared, &state));

@@ -73,6 +73,8 @@ pub(super) struct Shared {
     pub(super) deletions: Mutex<Vec<Deletion>>,
     /// Large files that may turn out to have been renamed.
     pub(super) postponed: Mutex<Vec<Arc<FileState>>>,
+    /// Bytes of memory of what is announced and has not come to its end.
+    pub(super) pending: Arc<AtomicU64>,
     pub(super) deleted: AtomicU64,
     pub(super) limit_hit: AtomicBool,
     /// The sender could not read something, and names it itself.
@@ -177,6 +179,7 @@ impl Shared {
             claimed: Mutex::default(),
             deletions: Mutex::default(),
             postponed: Mutex::default(),
+            pending: Arc::default(),
             deleted: AtomicU64::new(0),
             limit_hit: AtomicBool::new(false),
             sender_failed: AtomicBool::new(false),

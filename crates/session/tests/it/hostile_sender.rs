@@ -211,7 +211,7 @@ fn a_frame_that_drips_is_silence() {
             tokio::time::timeout(Duration::from_secs(10), receive(b, pair.to.path(), context(1)));
         tokio::select! { received = receiver => received, () = drip(a) => unreachable!() }
     });
-    assert!(matches!(received, Ok(Err(Error::Timeout(1)))), "{:?}", received.map(|r| r.err()));
+    assert!(matches!(received, Ok(Err(Error::Timeout(1)))), "{:?}", received.map(Result::err));
 }
 
 #[test]
