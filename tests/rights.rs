@@ -2,9 +2,13 @@
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
-use testkit::{Aspects, Finished, Process, Snapshot, TempTree, assert_same, differences, skip};
+use testkit::{
+    Aspects, Content, Finished, Process, Snapshot, TempTree, assert_same, differences, skip,
+};
 
-use crate::support::{assert_rsync_finds_nothing, below, copy, copy_command, report};
+use crate::support::{
+    assert_rsync_finds_nothing, assert_untouched, below, copy, copy_command, report,
+};
 
 /// The capabilities that a transfer pod keeps.
 const POD: &str = "-all,+chown,+dac_override,+fowner,+fsetid,+setfcap,+mknod";
@@ -78,6 +82,30 @@ fn an_ordinary_user_loses_owners_and_devices_and_says_so() {
     let (left, right) = (Snapshot::of(source.path()), Snapshot::of(destination.path()));
     let aspects = Aspects { permissions: false, ..Aspects::default() };
     assert_eq!(differences(&left, &right, aspects), ["null: only on the left"]);
+}
+
+#[test]
+fn a_dry_run_by_content_writes_nothing_over_what_it_may_not_read() {
+    if !(skip::root() && skip::commands(&["setpriv"])) {
+        return;
+    }
+    let (source, destination) = (TempTree::new(), TempTree::new());
+    for (name, size) in [("small", 100), ("large", 300_000)] {
+        source.file(name, Content::random(1, size));
+        destination.file(name, Content::random(2, size)).owner(name, 65_534, 65_534).mode(name, 0);
+    }
+    destination.owner("", 65_534, 65_534);
+    for tree in [&source, &destination] {
+        let parent = tree.path().parent().unwrap();
+        fs::set_permissions(parent, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let before = Snapshot::of(destination.path());
+    let nobody = ["--reuid=65534", "--regid=65534", "--clear-groups"];
+    let options = ["--dry-run", "--checksum", "--no-owner"];
+    let finished = copy_with(&nobody, source.path(), destination.path(), &options);
+    assert_untouched(&before, destination.path());
+    let report = report(finished.expect(23));
+    assert!(report["errors"][0]["what"].to_string().contains("denied"), "{report}");
 }
 
 #[test]

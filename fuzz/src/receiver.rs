@@ -263,7 +263,7 @@ impl Actor {
         e.varint(directory.0);
         e.varint(first);
         let count = names.len() as u64;
-        for (name, id) in names.into_iter().zip(first..) {
+        for (name, id) in names.into_iter().zip((0..).map(|n| first.wrapping_add(n))) {
             self.entry(&mut e, u, &name, id);
         }
         self.next = self.next.max(first.saturating_add(count)).min(200);

@@ -11,8 +11,8 @@ use rustix::fs::{FileType, IFlags, Mode, OFlags};
 use session::{Cancel, Compression, Context, Monitor, Progress};
 use tempfile::TempDir;
 
-/// What lies outside, and must never travel.
-pub(crate) const SECRET: &[u8] = b"this never leaves the place where it lies";
+/// What lies outside, and must never travel. Its first byte comes once in it.
+pub(crate) const SECRET: &[u8] = b"\x01this never leaves the place where it lies";
 
 /// Far more than any script takes, also on a slow machine: a session that is not over by then hangs.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);

@@ -494,12 +494,16 @@ fn choose(
     let have = existing.meta.size;
     // To compare content is to compare hashes, however small the file.
     let compared = shared.by_content() && have == size;
-    if have <= MAX_FILE
-        && (compared || (have > SMALL && size > SMALL))
-        && let Ok(file) = volume::source::SourceFile::open(dir.dir()?, &entry.name)
-    {
-        let dry = shared.dry_run();
-        return Ok(Body::Delta(Box::new(Delta::new(Basis::File(file), None, have, dry))));
+    if have <= MAX_FILE && (compared || (have > SMALL && size > SMALL)) {
+        match volume::source::SourceFile::open(dir.dir()?, &entry.name) {
+            Ok(file) => {
+                let dry = shared.dry_run();
+                return Ok(Body::Delta(Box::new(Delta::new(Basis::File(file), None, have, dry))));
+            }
+            // To ask for the whole is to write it.
+            Err(error) if shared.dry_run() => return Err(error),
+            Err(_) => {}
+        }
     }
     Ok(Body::Whole(Whole::default()))
 }

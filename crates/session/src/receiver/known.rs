@@ -80,6 +80,13 @@ impl Known {
         true
     }
 
+    /// Whether all that a file of `size` bytes has behind the `basis` segments of its basis was sent, at least
+    /// a part of each segment.
+    pub(super) fn reaches(&self, basis: u64, size: u64) -> bool {
+        let sent = |index| self.stale.touches(&self.layout.segment_range(index, size));
+        (basis.max(self.hashes.len() as u64)..self.layout.segments(size)).all(sent)
+    }
+
     /// The hash of segment `index`, which is `range` of the file, where it holds.
     pub(super) fn get(&self, index: u64, range: &Range<u64>) -> Option<StrongHash> {
         let whole = range.end - range.start == u64::from(self.layout.segment_len());

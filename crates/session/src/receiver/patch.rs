@@ -101,6 +101,9 @@ impl Delta {
                         rebuilt.follow(shared, at, len)?;
                         rebuilt.pieces.push_zeros(&shared.key, self.layout, len);
                     }
+                    None if len > self.layout.segment_len().into() => {
+                        return shared.broken("hole of more than may be hashed at once");
+                    }
                     None => inner.known.zeroed(&shared.key, self.segments(), at..at + len),
                 }
                 Box::new(move |output| output.zero(at, len))
@@ -188,6 +191,10 @@ impl Delta {
             } else {
                 Finished::Unchanged(applied)
             });
+        }
+        // What nobody sent is not read, let alone made: it may be any length.
+        if inner.rebuilt.is_none() && !inner.known.reaches(self.segments(), meta.size) {
+            return Ok(Finished::Differs);
         }
         let detach = file.existing().is_some_and(|existing| existing.detach);
         if inner.output.is_none() && (meta.size != self.basis_len || detach) {

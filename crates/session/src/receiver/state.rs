@@ -207,10 +207,13 @@ impl Shared {
         self.options().checksum || self.journal.suspicion().is_some()
     }
 
-    /// To be called before content is written.
+    /// To be called before content is written, which a dry run never does.
     pub(super) fn before_content(&self) -> volume::Result<()> {
         match &self.target.kind {
-            TargetKind::Tree(Some(root)) if !self.dry_run() => self.journal.begin(root),
+            _ if self.dry_run() => {
+                Err(volume::Error::new("write in a dry run", ".", rustix::io::Errno::PERM))
+            }
+            TargetKind::Tree(Some(root)) => self.journal.begin(root),
             _ => Ok(()),
         }
     }

@@ -283,6 +283,29 @@ fn a_patch_that_is_not_what_its_digest_says_leaves_the_file_marked() {
     assert_eq!(mtime, dirty.secs);
 }
 
+/// To hash what nobody sent would take hours, and to make it long would leave that to the next run.
+#[test]
+fn a_length_that_nobody_sent_is_not_believed() {
+    let far = (1 << 46) - 4096;
+    for sent in [vec![], vec![patch(1, far, 4096)], vec![ToReceiver::Hole(EntryId(1), far, 4096)]] {
+        let frames = sent.len() as u64;
+        let mut script = vec![listing(0, 1, vec![file("large", 1 << 46)])];
+        script.extend(sent);
+        script.extend([whole(1, frames, 1 << 46), end()]);
+        let begun = std::time::Instant::now();
+        let (_, received) = against(Options::default(), script);
+        assert_eq!(received.unwrap().summary.exit_code, 23);
+        assert!(begun.elapsed() < Duration::from_secs(10));
+    }
+    let (pair, _) = against(
+        Options::default(),
+        vec![listing(0, 1, vec![file("large", 1 << 46)]), whole(1, 0, 1 << 46), end()],
+    );
+    assert_eq!(fs::metadata(pair.to.path().join("large")).unwrap().len(), 2 << 20);
+    let hole = ToReceiver::Hole(EntryId(1), 0, 1 << 46);
+    breaks(vec![listing(0, 1, vec![file("large", 1 << 46)]), hole, end()]);
+}
+
 fn incomplete(directory: u64, first: u64, entries: Vec<Listed>) -> ToReceiver {
     match listing(directory, first, entries) {
         ToReceiver::Listing(listing) => ToReceiver::Listing(Listing { complete: false, ..listing }),
