@@ -8,12 +8,13 @@ use std::{
 
 use testkit::{
     Content, Faults, Process, Relay, Rng, Snapshot, TempTree, assert_same, interrupted::unfinished,
+    lock,
 };
 
 use crate::{
     counts,
     pod::Pod,
-    support::{assert_explains, copy, report, wait_until_unlocked},
+    support::{assert_explains, copy, report},
 };
 
 const MIB: u64 = 1 << 20;
@@ -117,7 +118,7 @@ fn killed_at_60_percent_and_started_again() {
             _ => tunnel.kill(),
         }
         assert!(!sync.wait().status.success(), "{victim}: it was not killed in the middle");
-        wait_until_unlocked(destination.path());
+        lock::wait_until_free(destination.path());
         let now = Snapshot::of(destination.path());
         let wrong = unfinished(&Snapshot::of(source.path()), &before, &now, &["changed"]);
         assert_eq!(wrong, [""; 0], "{victim}");
