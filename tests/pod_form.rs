@@ -27,13 +27,6 @@ fn large(tree: &TempTree) -> &TempTree {
     tree
 }
 
-/// Waits until so many bytes have gone to the server.
-fn wait_for_bytes(relay: &Relay, bytes: u64) {
-    while relay.bytes().0 < bytes {
-        thread::sleep(Duration::from_millis(5));
-    }
-}
-
 #[test]
 fn two_volumes_through_one_tunnel() {
     let pod = Pod::new();
@@ -88,7 +81,7 @@ fn a_tunnel_whose_sync_was_killed_gives_up() {
     let options = ["--exit-when", "1", "--idle", "1"];
     let tunnel = pod.tunnel_to(relay.address(), &pod.pki.source(), &options);
     let mut sync = Process::start(pod.sync(source.path(), "a", &["--bwlimit", "1M"]));
-    wait_for_bytes(&relay, 100_000);
+    relay.wait_for_bytes(100_000);
     sync.kill();
     tunnel.wait().expect(30);
 }
@@ -215,7 +208,7 @@ fn sigterm_gives_20_with_marker_and_message_and_resumes() {
     let _tunnel = pod.tunnel_to(relay.address(), &pod.pki.source(), &[]);
 
     let sync = Process::start(pod.sync(source.path(), "a", &["--bwlimit", "10M"]));
-    wait_for_bytes(&relay, 4 << 20);
+    relay.wait_for_bytes(4 << 20);
     sync.terminate();
     let report = report(sync.wait().expect(20));
     assert_eq!((&report["outcome"], &report["retryable"]), (&"failed".into(), &true.into()));
@@ -263,7 +256,7 @@ fn two_syncs_of_one_volume_at_once() {
     let identity = pod.pki.source();
     let options = ["--bwlimit", "10M"];
     let first = Process::start(pod.direct(relay.address(), &identity, source.path(), &options));
-    wait_for_bytes(&relay, 2 << 20);
+    relay.wait_for_bytes(2 << 20);
     let options = ["--wait", "1"];
     let second = Process::run(pod.direct(pod.server, &identity, source.path(), &options));
     assert_eq!(second.code(), 5, "{}", second.stderr);

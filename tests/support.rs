@@ -2,14 +2,10 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    fs::File,
     path::Path,
     process::Command,
-    thread,
-    time::{Duration, Instant},
 };
 
-use rustix::fs::{FlockOperation, flock};
 use serde_json::Value;
 use testkit::{Aspects, Finished, Process, Snapshot, differences};
 
@@ -77,17 +73,6 @@ pub(crate) fn assert_untouched(before: &Snapshot, path: &Path) {
     let aspects = Aspects { untouched: true, ..Aspects::default() };
     let found = differences(before, &Snapshot::of(path), aspects);
     assert!(found.is_empty(), "something was written:\n  {}", found.join("\n  "));
-}
-
-/// Waits until no transfer writes to the volume at `path`.
-#[track_caller]
-pub(crate) fn wait_until_unlocked(path: &Path) {
-    let root = File::open(path).unwrap();
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while flock(&root, FlockOperation::NonBlockingLockExclusive).is_err() {
-        assert!(Instant::now() < deadline, "{} stays locked", path.display());
-        thread::sleep(Duration::from_millis(1));
-    }
 }
 
 /// Fails unless standard error explains the end in one line that begins with the program's name and holds

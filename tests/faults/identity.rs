@@ -20,7 +20,9 @@ use crate::{
 };
 
 /// How long certificates live that are to expire under a run.
-const LIFE: Duration = Duration::from_secs(4);
+const LIFE: Duration = Duration::from_secs(6);
+/// So slow that a run takes longer.
+const SLOW: [&str; 2] = ["--bwlimit", "800K"];
 
 fn source() -> TempTree {
     let tree = TempTree::new();
@@ -55,13 +57,6 @@ fn openssl(pod: &Pod, identity: &Path) {
     let _ended = Process::run(client);
 }
 
-/// Waits until a connection carries bytes.
-fn wait_for_bytes(relay: &Relay, bytes: u64) {
-    while relay.bytes().0 < bytes {
-        thread::sleep(Duration::from_millis(5));
-    }
-}
-
 #[test]
 fn a_server_changes_its_authority_under_a_session() {
     let (pod, next) = (Pod::new(), Pki::new("4f1c-test"));
@@ -73,7 +68,7 @@ fn a_server_changes_its_authority_under_a_session() {
         pod.direct(relay.address(), identity, source.path(), options)
     };
     let under_way = Process::start(direct(&pod.pki.source(), &["--bwlimit", "4M"]));
-    wait_for_bytes(&relay, 1 << 20);
+    relay.wait_for_bytes(1 << 20);
     secret.rotate(&next.destination());
 
     let refused = Process::run(direct(&pod.pki.source(), &["--wait", "1"]));
@@ -96,8 +91,8 @@ fn the_certificate_of_a_tunnel_expires_under_a_session() {
     let relay = Relay::always(pod.server, Faults::default(), Faults::default());
     let secret = Secret::new(&short_lived(&pod.pki, Role::Source));
     let _tunnel = pod.tunnel_to(relay.address(), secret.path(), &[]);
-    let under_way = Process::start(pod.sync(source.path(), "a", &["--bwlimit", "1200K"]));
-    wait_for_bytes(&relay, 1 << 20);
+    let under_way = Process::start(pod.sync(source.path(), "a", &SLOW));
+    relay.wait_for_bytes(1 << 20);
     thread::sleep(LIFE);
 
     let refused = Process::run(pod.sync(source.path(), "a", &["--wait", "1"]));
@@ -122,8 +117,8 @@ fn the_certificate_of_a_server_expires_under_a_session() {
     let relay = Relay::always(pod.server, Faults::default(), Faults::default());
     let direct =
         |options: &[&str]| pod.direct(relay.address(), &pod.pki.source(), source.path(), options);
-    let under_way = Process::start(direct(&["--bwlimit", "1200K"]));
-    wait_for_bytes(&relay, 1 << 20);
+    let under_way = Process::start(direct(&SLOW));
+    relay.wait_for_bytes(1 << 20);
     thread::sleep(LIFE);
 
     ends(&Process::run(direct(&["--wait", "1"])), 5, &[]);
@@ -138,13 +133,12 @@ fn a_run_that_was_cut_goes_on_with_a_rotated_certificate() {
     let pod = Pod::new();
     let (source, destination) = (source(), TempTree::new());
     let _serve = pod.serve(&[("a", destination.path())], &[]);
-    let relay = Relay::once(pod.server, Faults::cut(4 << 20), Faults::default());
+    // By then the first certificate is no good.
+    let relay = Relay::once(pod.server, Faults::cut(6 << 20), Faults::default());
     let secret = Secret::new(&short_lived(&pod.pki, Role::Source));
-    let options = ["--bwlimit", "1M"];
-    let sync = Process::start(pod.direct(relay.address(), secret.path(), source.path(), &options));
-    wait_for_bytes(&relay, 1 << 20);
+    let sync = Process::start(pod.direct(relay.address(), secret.path(), source.path(), &SLOW));
+    relay.wait_for_bytes(1 << 20);
     secret.rotate(&pod.pki.source());
-    thread::sleep(LIFE);
     let report = report(sync.wait().expect(0));
     assert_eq!(report["attempt"], 2, "{report}");
     assert_same(source.path(), destination.path());

@@ -12,15 +12,11 @@ use std::{
 use testkit::{
     Aspects, Content, Finished, Mount, Process, Rng, Snapshot, TempTree, differences,
     interrupted::unfinished,
-    skip,
+    lock, skip,
     syscalls::{self, Moment},
 };
 
-use crate::{
-    counts,
-    pod::Pod,
-    support::{report, wait_until_unlocked},
-};
+use crate::{counts, pod::Pod, support::report};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Victim {
@@ -141,7 +137,7 @@ impl Stage {
         let sync = self.sync(&["--attempts", "1", "--wait", "0"]);
         let ended = Process::run(if victim == Victim::Sync { traced(sync) } else { sync });
         let died = watched.map_or(ended.status, |watched| watched.wait().status);
-        wait_until_unlocked(self.destination.path());
+        lock::wait_until_free(self.destination.path());
 
         let after = Snapshot::of(self.destination.path());
         let whole = differences(&self.wanted, &after, Aspects::default());

@@ -1,19 +1,16 @@
 //! Connections that are cut, processes that go and come back: what has arrived is not sent again.
 
-use std::{
-    path::Path,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{path::Path, thread, time::Duration};
 
 use testkit::{
     Content, Faults, Process, Relay, Rng, Snapshot, TempTree, assert_same, interrupted::unfinished,
+    lock,
 };
 
 use crate::{
     counts,
     pod::Pod,
-    support::{assert_explains, copy, report, wait_until_unlocked},
+    support::{assert_explains, copy, report},
 };
 
 const MIB: u64 = 1 << 20;
@@ -33,15 +30,6 @@ fn volume() -> (TempTree, TempTree) {
     source.file("changed", Content::random(7, 2 << 20));
     destination.file("changed", Content::random(8, 2 << 20)).mtime("changed", 1, 1);
     (source, destination)
-}
-
-/// Waits until so many bytes have come in at the relay.
-fn wait_for_bytes(relay: &Relay, bytes: u64) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while relay.bytes().0 < bytes {
-        assert!(Instant::now() < deadline, "the bytes do not come");
-        thread::sleep(Duration::from_millis(2));
-    }
 }
 
 #[test]
@@ -110,14 +98,14 @@ fn killed_at_60_percent_and_started_again() {
         let mut tunnel = pod.tunnel_to(relay.address(), &pod.pki.source(), &[]);
         let options = [&SLOW[..], &["--attempts", "1"]].concat();
         let mut sync = Process::start(pod.sync(source.path(), "a", &options));
-        wait_for_bytes(&relay, CONTENT * 6 / 10);
+        relay.wait_for_bytes(CONTENT * 6 / 10);
         match victim {
             "sync" => sync.kill(),
             "serve" => serve.kill(),
             _ => tunnel.kill(),
         }
         assert!(!sync.wait().status.success(), "{victim}: it was not killed in the middle");
-        wait_until_unlocked(destination.path());
+        lock::wait_until_free(destination.path());
         let now = Snapshot::of(destination.path());
         let wrong = unfinished(&Snapshot::of(source.path()), &before, &now, &["changed"]);
         assert_eq!(wrong, [""; 0], "{victim}");
@@ -142,7 +130,7 @@ fn a_server_that_goes_and_comes_back() {
     let options = [&SLOW[..], &["--attempts", "20", "--delete"]].concat();
     let sync = Process::start(pod.sync(source.path(), "a", &options));
     for gone in 0..4 {
-        wait_for_bytes(&relay, relay.bytes().0 + 3 * MIB);
+        relay.wait_for_bytes(relay.bytes().0 + 3 * MIB);
         if gone % 2 == 0 {
             serve.kill();
         } else {
@@ -199,10 +187,11 @@ fn who_comes_second_is_refused() {
     let elsewhere = Pod::new();
     let _same_volume = elsewhere.serve(&[("a", destination.path())], &[]);
     let relay = Relay::always(pod.server, Faults::default(), Faults::default());
-    let options = [&SLOW[..], &["--attempts", "1", "--delete"]].concat();
+    // The others come one after another, and each tries for a second.
+    let options = ["--bwlimit", "3M", "--attempts", "1", "--delete"];
     let first =
         Process::start(pod.direct(relay.address(), &pod.pki.source(), source.path(), &options));
-    wait_for_bytes(&relay, MIB);
+    relay.wait_for_bytes(MIB);
 
     let options = ["--wait", "1", "--delete"];
     let second = |pod: &Pod, tree: &Path| {

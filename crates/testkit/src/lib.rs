@@ -10,7 +10,7 @@
 //! * [`Mount`], [`Disk`]: a small file system of a given kind, gone when dropped; what a power cut leaves of it.
 //! * [`Process`], [`Finished`]: a child process, killed when dropped.
 //! * [`syscalls`]: a child killed at a system call of choice.
-//! * [`pki`], [`net`]: throw-away certificates and free ports.
+//! * [`pki`], [`net`], [`lock`]: throw-away certificates, free ports, volumes that are free again.
 //! * [`skip`]: says loudly that a test cannot run here.
 //!
 //! A failed set-up is a failed test, so everything here panics where a library would return an error.
@@ -25,6 +25,7 @@ mod compare;
 mod content;
 mod fault;
 pub mod interrupted;
+pub mod lock;
 mod mount;
 pub mod net;
 pub mod pki;

@@ -8,7 +8,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::net::sockopt::set_socket_linger;
@@ -92,6 +92,19 @@ impl Relay {
     pub fn bytes(&self) -> (u64, u64) {
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
         (read(&self.counts.forward), read(&self.counts.backward))
+    }
+
+    /// Waits until so many bytes have come in towards the target, of all connections.
+    ///
+    /// # Panics
+    /// Where they have not after a minute.
+    #[track_caller]
+    pub fn wait_for_bytes(&self, bytes: u64) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while self.bytes().0 < bytes {
+            assert!(Instant::now() < deadline, "{} bytes of {bytes} came in", self.bytes().0);
+            thread::sleep(Duration::from_millis(2));
+        }
     }
 }
 
