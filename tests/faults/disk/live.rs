@@ -210,3 +210,47 @@ fn files_that_vanish_before_they_are_read() {
     }
     counts::tell("ways to vanish", tried);
 }
+
+/// A file that changes when some of it was read, once: it is read again, and no mix of both stays.
+#[test]
+fn files_that_change_halfway() {
+    if !skip::commands(&["strace"]) {
+        return;
+    }
+    let (before, after) = (vec![1; 2 << 20], vec![2; 2 << 20]);
+    let mut tried = 0;
+    for there in [false, true] {
+        for change in ["rewritten", "longer", "shorter"] {
+            let (source, destination) = (TempTree::new(), TempTree::new());
+            source.file("f", before.clone()).file("z", "last");
+            if there {
+                destination.file("f", vec![7; 2 << 20]);
+            }
+            let log = tempfile::NamedTempFile::new().unwrap();
+            let trace = ["-e", "trace=pread64", "-e", "inject=pread64:delay_enter=150000"];
+            let to = ["strace", "-D", "-f", "-qq", "-o", log.path().to_str().unwrap()];
+            let strace = [&to[..], &trace].concat();
+            let begun = || fs::read_to_string(log.path()).unwrap().contains("\\1\\1\\1");
+            let ended = thread::scope(|scope| {
+                let ended = scope
+                    .spawn(|| transfer(source.path(), destination.path(), PLAIN, &strace).unwrap());
+                while !begun() && !ended.is_finished() {
+                    thread::sleep(Duration::from_millis(5));
+                }
+                match change {
+                    "rewritten" => _ = source.patch("f", 0, &after),
+                    "longer" => _ = source.patch("f", 2 << 20, b"more of it"),
+                    _ => {
+                        let file = OpenOptions::new().write(true).open(source.at("f")).unwrap();
+                        file.set_len(1 << 20).unwrap();
+                    }
+                }
+                ended.join().unwrap()
+            });
+            assert_eq!(ended.code, 0, "{change}: {}", ended.report);
+            testkit::assert_same(source.path(), destination.path());
+            tried += 1;
+        }
+    }
+    counts::tell("changes halfway", tried);
+}
