@@ -188,7 +188,11 @@ impl Shared {
             if commit.problems > 0 {
                 problems.add(".", "the other end reports problems that it did not name", 23);
             } else if commit.manifest != own || commit.entries != entries {
-                problems.add(".", "the manifests of both ends differ", 23);
+                problems.add(
+                    ".",
+                    "the manifests of both ends differ: run again with --checksum",
+                    23,
+                );
             }
             if self.agreed.hello.options.verify && (tree.is_none() || commit.tree != tree) {
                 problems.add(".", "the tree digests of both ends differ", 23);

@@ -150,7 +150,10 @@ fn a_commit_of_something_else_is_no_success() {
         against(vec![plan(1, vec![]), plan(3, vec![]), ToSender::Commit(Commit::default())])
             .unwrap();
     assert_eq!(summary.exit_code, 23);
-    assert_eq!(summary.problems[0].what, "the manifests of both ends differ");
+    assert_eq!(
+        summary.problems[0].what,
+        "the manifests of both ends differ: run again with --checksum"
+    );
 }
 
 /// Whether a sender is gone while the receiver still has its side open, and heard the goodbye.
