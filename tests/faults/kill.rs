@@ -56,9 +56,14 @@ impl Stage {
 
     /// Puts the destination back as it was, and removes what the run before left in the pod.
     fn set_up(&self) {
-        fs::remove_dir_all(self.destination.path()).unwrap();
+        // The directory itself stays: who serves it may go nowhere else.
+        for entry in fs::read_dir(self.destination.path()).unwrap() {
+            let path = entry.unwrap().path();
+            let is_dir = path.symlink_metadata().unwrap().is_dir();
+            if is_dir { fs::remove_dir_all(path) } else { fs::remove_file(path) }.unwrap();
+        }
         let mut copy = Command::new("cp");
-        copy.arg("-a").arg(self.old.path()).arg(self.destination.path());
+        copy.arg("-a").arg(self.old.at(".")).arg(self.destination.path());
         Process::run(copy).expect(0);
         let left = [self.pod.message_path("a"), self.pod.message_path("serve")];
         for path in left.into_iter().chain([self.pod.markers().join("a.done")]) {
