@@ -2,12 +2,12 @@
 
 use std::env;
 
-/// How many points of a grid to try: `share` in a hundred of those that there is time for.
+/// How many points of a grid to try: `percent` of 300, which is what CI has time for.
 ///
-/// `PVFERRY_FAULT_POINTS=5000` makes grids that dense, in place of the few hundred points that CI has time for.
-pub(crate) fn points(share: u32) -> u32 {
-    let all = env::var("PVFERRY_FAULT_POINTS").ok().map(|text| text.parse::<u32>().unwrap());
-    (all.unwrap_or(300) * share).div_ceil(100)
+/// `PVFERRY_FAULT_POINTS=5000` takes the place of the 300, and makes every grid denser.
+pub(crate) fn points(percent: u32) -> u32 {
+    let measure = env::var("PVFERRY_FAULT_POINTS").ok().map(|text| text.parse::<u32>().unwrap());
+    (measure.unwrap_or(300) * percent).div_ceil(100)
 }
 
 /// Prints one line of the table.

@@ -230,10 +230,10 @@ fn fill(source: &TempTree, old: &TempTree, seed: u64) {
     source.file("two/a", "linked").hard_link("two/a", "small/b").acl("two", "d:u:1000:rwx");
 }
 
-/// Tries as many points of the grid of `victim` as `share` says, with a destination below `parent`: of one tree, or of
+/// Tries as many points of the grid of `victim` as `percent` says, with a destination below `parent`: of one tree, or of
 /// several where that is more than the whole grid.
-fn kill(name: &str, parent: &Path, victim: Victim, share: u32, options: &'static [&'static str]) {
-    let points = counts::points(share) as usize;
+fn kill(name: &str, parent: &Path, victim: Victim, percent: u32, options: &'static [&'static str]) {
+    let points = counts::points(percent) as usize;
     let (mut all, mut tried, mut killed, mut seed) = (0, 0, 0, 0);
     while tried < points {
         let stage = Stage::new(parent, options, seed);
@@ -250,32 +250,32 @@ fn kill(name: &str, parent: &Path, victim: Victim, share: u32, options: &'static
     counts::tell(&format!("kill -9 of {name}"), what);
 }
 
-fn on_tmpfs(name: &str, victim: Victim, share: u32, options: &'static [&'static str]) {
+fn on_tmpfs(name: &str, victim: Victim, percent: u32, options: &'static [&'static str]) {
     if !skip::commands(&["strace", "setfacl"]) {
         return;
     }
     let Some(mount) = Mount::tmpfs("size=512m") else { return };
-    kill(name, mount.path(), victim, share, options);
+    kill(name, mount.path(), victim, percent, options);
 }
 
 #[test]
 fn serve_at_any_call() {
-    on_tmpfs("serve", Victim::Serve, 100, &[]);
+    on_tmpfs("serve", Victim::Serve, 180, &[]);
 }
 
 #[test]
 fn sync_at_any_call() {
-    on_tmpfs("sync", Victim::Sync, 30, &[]);
+    on_tmpfs("sync", Victim::Sync, 40, &[]);
 }
 
 #[test]
 fn tunnel_at_any_call() {
-    on_tmpfs("tunnel", Victim::Tunnel, 20, &[]);
+    on_tmpfs("tunnel", Victim::Tunnel, 35, &[]);
 }
 
 #[test]
 fn each_with_atomic() {
-    on_tmpfs("serve with --atomic", Victim::Serve, 20, &["--atomic"]);
+    on_tmpfs("serve with --atomic", Victim::Serve, 30, &["--atomic"]);
     on_tmpfs("sync with --atomic", Victim::Sync, 5, &["--atomic"]);
     on_tmpfs("tunnel with --atomic", Victim::Tunnel, 5, &["--atomic"]);
 }
@@ -287,5 +287,5 @@ fn serve_where_files_are_cloned() {
     }
     let Some(memory) = Mount::tmpfs("size=1g") else { return };
     let Some(mount) = Mount::xfs_below(memory.path(), 320) else { return };
-    kill("serve on XFS", mount.path(), Victim::Serve, 20, &[]);
+    kill("serve on XFS", mount.path(), Victim::Serve, 30, &[]);
 }
