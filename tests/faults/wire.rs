@@ -152,16 +152,31 @@ impl Line {
             assert_eq!(self.differences(lane), [""; 0], "a false success: {case}");
             return 0;
         }
+        self.judge(lane, &before, &finished, &case);
+        code
+    }
+
+    /// Fails unless a run that failed did so well, and the next one makes everything right.
+    fn judge(&self, lane: usize, before: &Snapshot, finished: &Finished, case: &str) {
+        let code = finished.code();
         let in_the_pod = self.place == Place::InThePod;
         assert!(CODES.contains(&code) || (in_the_pod && code == ENDED), "exit code {code} {case}");
         let explained = finished.stderr.lines().any(|line| line.starts_with("pvferry: "));
         assert!(explained, "no reason given: {case}");
         if !in_the_pod {
             let now = Snapshot::of(self.lanes[lane].path());
-            let found = wrongly_shown(&before, &self.wanted, &now, "");
+            let found = wrongly_shown(before, &self.wanted, &now, "");
             assert!(found.is_empty(), "{found:?}\n{case}");
+            return;
         }
-        code
+        if code == ENDED {
+            // The manifests were not compared: only the content tells what is right.
+            let relay = Relay::always(self.target(), Faults::default(), Faults::default());
+            self.run_through(&relay, lane, &["--checksum"]).expect(0);
+        }
+        let (again, _) = self.run(lane, (Faults::default(), Faults::default()));
+        assert_eq!(again.code(), 0, "{}\nafter {case}", again.stderr);
+        assert_eq!(self.differences(lane), [""; 0], "a false success of the second run: {case}");
     }
 
     /// Tries all of `faults`, several at a time; how often each exit code came.
@@ -254,16 +269,19 @@ fn a_bit_flipped_once_is_no_reason_to_give_up() {
     let there = (there - 600..there - 60).step_by(60).map(|at| (Faults::flip(at), none()));
     let back = (back - 160..back - 60).step_by(20).map(|at| (none(), Faults::flip(at)));
     let faults: Vec<_> = there.chain(back).collect();
+    let mut tried_again = 0;
     for &(there, back) in &faults {
         line.prepare(0);
         let relay = Relay::once(line.target(), there, back);
         let finished = line.run_through(&relay, 0, &["--wait", "20"]);
         finished.expect(0);
-        assert_eq!(relay.connections(), 2, "{there:?} {back:?}");
         assert_eq!(line.differences(0), [""; 0]);
+        tried_again += relay.connections() - 1;
     }
     line.end();
-    counts::tell("bits flipped once, and then a second try", faults.len());
+    // A session may be a frame shorter than the one that was measured.
+    assert!(tried_again as usize * 2 > faults.len(), "{tried_again} of {}", faults.len());
+    counts::tell("bits flipped once, and then a second try", tried_again);
 }
 
 #[test]

@@ -22,7 +22,10 @@ use crate::{
 
 /// Runs `change` of the entries of `dir`; where it is refused, clears the way in `dir` and of the
 /// entry `name` and runs it once more.
-pub(crate) fn unlocking<T>(
+///
+/// # Errors
+/// What `change` answers, at last.
+pub fn unlocking<T>(
     dir: &Dir,
     name: Option<&Name>,
     mut change: impl FnMut() -> Result<T, Errno>,

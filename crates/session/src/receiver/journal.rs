@@ -20,7 +20,7 @@ use rustix::{
     fs::{self, AtFlags, Mode, OFlags, StatxFlags},
     io::Errno,
 };
-use volume::{Dir, Error, Result, metadata, stat, temp};
+use volume::{Dir, Error, Result, metadata, stat, temp, unlock::unlocking};
 use wire::Name;
 
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -88,8 +88,10 @@ impl Journal {
         let mut present = self.present.lock();
         let Some(name) = self.name.as_ref().filter(|_| !*present) else { return Ok(()) };
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
-        let fd = root.open_at(name, flags, Mode::RUSR | Mode::WUSR)?;
         let fail = |errno| root.error("write", name, errno);
+        let mode = Mode::RUSR | Mode::WUSR;
+        let open = || root.open_at(name, flags, mode).map_err(|error| error.errno);
+        let fd = unlocking(root, None, open).map_err(fail)?;
         if rustix::io::write(&fd, id).map_err(fail)? != id.len() {
             return Err(fail(Errno::NOSPC));
         }
@@ -113,7 +115,9 @@ impl Journal {
         let mut present = self.present.lock();
         let Some(name) = self.name.as_ref().filter(|_| *present) else { return Ok(()) };
         let before = stat::root_entry(root, &stat::ReadOptions::default())?;
-        match fs::unlinkat(root.descriptor()?, name.as_bytes(), AtFlags::empty()) {
+        let fd = root.descriptor()?;
+        let unlink = || fs::unlinkat(&fd, name.as_bytes(), AtFlags::empty());
+        match unlocking(root, None, unlink) {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(errno) => return Err(root.error("remove", name, errno)),
         }

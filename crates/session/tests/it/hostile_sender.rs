@@ -86,10 +86,15 @@ async fn verdict(mut stream: DuplexStream) {
 }
 
 async fn hear_commit(stream: &mut DuplexStream) {
+    hear(stream, |message| matches!(message, wire::ToSender::Commit(_))).await;
+}
+
+/// Listens up to a message of a kind, or to the end.
+async fn hear(stream: &mut DuplexStream, wanted: impl Fn(&wire::ToSender) -> bool) {
     let mut answers = bytes::BytesMut::new();
     while stream.read_buf(&mut answers).await.unwrap_or(0) > 0 {
         while let Ok(Some(frame)) = wire::Frame::take(&mut answers, 1 << 21) {
-            if matches!(wire::ToSender::decode(frame), Ok(wire::ToSender::Commit(_))) {
+            if wire::ToSender::decode(frame).is_ok_and(|message| wanted(&message)) {
                 return;
             }
         }
@@ -323,7 +328,9 @@ fn is_trusted_after(script: Vec<ToReceiver>, code: u8) -> bool {
             handshake::open(&mut a, hello(Options::default(), PATIENCE)).await.unwrap();
             for message in script.into_iter().chain([end()]) {
                 a.write_all(&message.encode().head).await.unwrap();
-                tokio::time::sleep(Duration::from_millis(3)).await;
+                if matches!(&message, ToReceiver::Listing(listing) if !listing.entries.is_empty()) {
+                    hear(&mut a, |message| matches!(message, wire::ToSender::Plan(_))).await;
+                }
             }
             hear_commit(&mut a).await;
             let goodbye = ToReceiver::Goodbye(Goodbye { exit_code: code }).encode();

@@ -199,3 +199,26 @@ fn owners_are_left_alone_where_they_are_not_wanted() {
     again.assert_clean();
     assert_eq!(again.summary().files_written, 0);
 }
+
+/// Its own file comes into the root and goes from it, whatever the root forbids.
+#[test]
+fn a_root_that_is_immutable_is_written_to_and_stays_so() {
+    let chattr = |flag: &str, path: &Path| {
+        let run = std::process::Command::new("chattr").arg(flag).arg(path).status();
+        run.is_ok_and(|status| status.success())
+    };
+    for (flag, undo) in [("+i", "-i"), ("+a", "-a")] {
+        let pair = Pair::new();
+        write(pair.from.path(), "sub/file", b"one");
+        if !chattr(flag, pair.from.path()) {
+            assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "CI has such flags");
+            return eprintln!("SKIPPED: no flags of inodes here");
+        }
+        pair.converge_twice(delete());
+        write(pair.from.path(), "sub/file", b"three");
+        pair.converge_twice(delete());
+        for root in [&pair.from, &pair.to] {
+            assert!(chattr(undo, root.path()), "both can be removed");
+        }
+    }
+}
