@@ -105,7 +105,7 @@ fn forged_operations(u: &mut Unstructured<'_>, basis: &[u8]) {
     let mut literals = Vec::new();
     let mut ops = Vec::new();
     for _ in 0..byte(u) % 16 {
-        if byte(u) % 2 == 0 {
+        if byte(u).is_multiple_of(2) {
             literals.push(some_bytes(u, 64));
             ops.push(None);
         } else {
