@@ -171,7 +171,7 @@ fn content(u: &mut Unstructured<'_>) -> Vec<u8> {
     let mut content = Vec::new();
     for _ in 0..byte(u) % 8 {
         let piece = some_bytes(u, 128);
-        for _ in 0..byte(u) % 32 {
+        for _ in 0..byte(u) % 8 {
             content.extend_from_slice(&piece);
         }
     }
