@@ -8,17 +8,23 @@ use delta::{
     SignatureBuilder, StrongHash, apply,
 };
 
-use crate::script::{byte, number, some_bytes};
+use crate::script::{byte, number, rarely, some_bytes};
 
 /// Blocks as a peer may send them. Those of a basis find all that the basis has; those of nobody are refused, or
 /// match only what really hashes to them.
 pub fn signature(bytes: &[u8]) {
     let mut u = Unstructured::new(bytes);
     let key = HashKey::new([byte(&mut u); 32]);
-    let block_len = 1u32 << (4 + byte(&mut u) % 24);
+    let odd = rarely(&mut u, 32);
+    let block_len = 1u32 << if odd { byte(&mut u) % 28 } else { 6 + byte(&mut u) % 5 };
     let start = number(&mut u);
-    let end = start.wrapping_add(number(&mut u));
     let count = usize::from(byte(&mut u));
+    let covered = match odd {
+        true => number(&mut u),
+        // The last block may be short.
+        false => (count as u64 * u64::from(block_len)).saturating_sub(u64::from(byte(&mut u) % 64)),
+    };
+    let end = start.wrapping_add(covered);
     let forged = byte(&mut u);
     let new = content(&mut u);
     let block = |index: usize| {
@@ -105,7 +111,7 @@ fn forged_operations(u: &mut Unstructured<'_>, basis: &[u8]) {
     let mut literals = Vec::new();
     let mut ops = Vec::new();
     for _ in 0..byte(u) % 16 {
-        if byte(u) % 2 == 0 {
+        if byte(u).is_multiple_of(2) {
             literals.push(some_bytes(u, 64));
             ops.push(None);
         } else {
@@ -171,7 +177,7 @@ fn content(u: &mut Unstructured<'_>) -> Vec<u8> {
     let mut content = Vec::new();
     for _ in 0..byte(u) % 8 {
         let piece = some_bytes(u, 128);
-        for _ in 0..byte(u) % 32 {
+        for _ in 0..byte(u) % 8 {
             content.extend_from_slice(&piece);
         }
     }

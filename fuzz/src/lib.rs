@@ -4,11 +4,11 @@
 //! not: what decodes means the same when it is sent on, nothing outside a volume is touched, nobody takes a failed
 //! session for a success.
 //!
-//! * [`frame`], [`opening`], [`to_receiver`], [`to_sender`], [`entry`]: the decoders.
-//! * [`signature`], [`patch`]: the search, and what comes of its operations.
-//! * [`receiver`], [`sender`]: one whole end of a session against a script of frames.
-//! * [`marker`], [`report`]: what containers of a pod leave for each other.
-//! * [`filter`]: patterns.
+//! * the decoders: [`frame`], [`opening`], [`to_receiver`], [`to_sender`], [`entry`];
+//! * the search, and what comes of its operations: [`signature`], [`patch`];
+//! * one whole end of a session against a script of frames: [`receiver`], [`sender`];
+//! * what containers of a pod leave for each other: [`marker`], [`report`];
+//! * patterns: [`filter`].
 
 mod codec;
 mod difference;

@@ -61,11 +61,11 @@ pub fn report(bytes: &[u8]) {
     let code = ExitCode::BY_BADNESS[usize::from(byte(&mut u)) % ExitCode::BY_BADNESS.len()];
     let limit = number(&mut u) as usize % 6000;
     let mut report = Report::new(text(&mut u), code, text(&mut u));
-    report.retryable = byte(&mut u) % 2 == 0;
+    report.retryable = byte(&mut u).is_multiple_of(2);
     report.seconds = f64::from_bits(number(&mut u));
     report.bytes_total = number(&mut u);
     report.errors_omitted = number(&mut u);
-    report.digest = (byte(&mut u) % 2 == 0).then(|| text(&mut u));
+    report.digest = (byte(&mut u).is_multiple_of(2)).then(|| text(&mut u));
     for _ in 0..byte(&mut u) % 16 {
         report.errors.push(EntryError { name: text(&mut u), what: text(&mut u) });
     }

@@ -6,14 +6,10 @@
 mod actor;
 mod listing;
 
-use std::{
-    ffi::OsStr,
-    fs,
-    path::Path,
-    sync::{LazyLock, Mutex},
-};
+use std::{ffi::OsStr, fs, path::Path, sync::LazyLock};
 
 use arbitrary::Unstructured;
+use parking_lot::Mutex;
 use session::{Error, server::Server};
 use wire::{FilterAction, FilterRule, Options};
 
@@ -28,7 +24,7 @@ static STAGE: LazyLock<Mutex<Stage>> = LazyLock::new(|| Mutex::new(Stage::new())
 /// A script: options of the session, then messages.
 pub fn receiver(bytes: &[u8]) {
     let mut u = Unstructured::new(bytes);
-    let stage = STAGE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let stage = STAGE.lock();
     stage.clear();
     let options = options(&mut u);
     if !rarely(&mut u, 64) {

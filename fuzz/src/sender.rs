@@ -3,14 +3,11 @@
 //! Whatever it says: the sender reads nothing but its volume and changes nothing, and it takes no session for a
 //! success whose commit record does not hold its own manifest, which nobody here can know.
 
-use std::{
-    collections::HashMap,
-    fs,
-    sync::{LazyLock, Mutex},
-};
+use std::{collections::HashMap, fs, sync::LazyLock};
 
 use arbitrary::Unstructured;
 use delta::{HashKey, Layout, SignatureBlock, leaf_hashes};
+use parking_lot::Mutex;
 use session::{Error, Source, Summary, handshake};
 use wire::{
     Commit, EntryId, Frame, Hello, Opening, Options, Plan, Problem, Reply, RootKind, ToReceiver,
@@ -54,7 +51,7 @@ static MOVED_FILE: LazyLock<Vec<u8>> = LazyLock::new(|| noise(4, 400_000));
 /// A script: what the receiver welcomes the sender with, then messages.
 pub fn sender(bytes: &[u8]) {
     let mut u = Unstructured::new(bytes);
-    let source = SOURCE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let source = SOURCE.lock();
     let (stage, seen) = &*source;
     let flags = byte(&mut u);
     let options = Options {
@@ -119,7 +116,7 @@ async fn play(mut stream: tokio::io::DuplexStream, u: &mut Unstructured<'_>) -> 
         version: if rarely(u, 4) { number(u) as u32 } else { VERSION },
         nonce: [8; 32],
         session: [9; 16],
-        fresh: byte(u) % 4 == 0,
+        fresh: byte(u).is_multiple_of(4),
         window: 4 << 20,
         streams: 1,
         losses: Vec::new(),
@@ -242,12 +239,16 @@ impl Actor {
             }
             7 => {
                 let hashes = vec![[byte(u); 16]; usize::from(byte(u))];
-                ToSender::Signature(id(u), number(u) as u32, hashes, byte(u) % 2 == 0)
+                ToSender::Signature(id(u), number(u) as u32, hashes, byte(u).is_multiple_of(2))
             }
             8 => ToSender::Leaves(id(u), number(u) as u32, vec![[1; 16]; usize::from(byte(u))]),
             9 => {
                 let block = WeakStrong { weak: number(u) as u32, strong: [2; 16] };
-                ToSender::Blocks(id(u), vec![block; usize::from(byte(u))], byte(u) % 2 == 0)
+                ToSender::Blocks(
+                    id(u),
+                    vec![block; usize::from(byte(u))],
+                    byte(u).is_multiple_of(2),
+                )
             }
             10 => ToSender::Problem(Problem {
                 name: "a".into(),
@@ -255,7 +256,7 @@ impl Actor {
                 exit_code: byte(u).max(1),
             }),
             11 => ToSender::Action("create a".into()),
-            12 if byte(u) % 2 == 0 => ToSender::Ping,
+            12 if byte(u).is_multiple_of(2) => ToSender::Ping,
             12 => ToSender::Credit(number(u)),
             13 => ToSender::Abort(byte(u).max(1), "no more".into()),
             14 => {

@@ -217,7 +217,7 @@ impl Actor {
     /// A file is built anew, or begins as what stands in the volume.
     async fn rebuild(&mut self, line: &mut Line, u: &mut Unstructured<'_>) {
         let id = self.id(u);
-        let basis: &[u8] = if byte(u) % 2 == 0 { &LARGE } else { &MIDDLE };
+        let basis: &[u8] = if byte(u).is_multiple_of(2) { &LARGE } else { &MIDDLE };
         match byte(u) % 4 {
             // The receiver is not told: this is what it compares with.
             0 | 1 => drop(self.files.insert(id.0, basis.to_vec())),
@@ -257,7 +257,7 @@ impl Actor {
             }
             how => {
                 let listed = self.sizes.get(&id.0).copied().unwrap_or(0);
-                if how % 2 == 0 && listed <= MOST as u64 {
+                if how.is_multiple_of(2) && listed <= MOST as u64 {
                     content.resize(listed as usize, 0);
                 }
                 let size = content.len() as u64;

@@ -121,7 +121,7 @@ fn name(u: &mut Unstructured<'_>) -> Vec<u8> {
         // A name that the receiver uses itself.
         240..248 => {
             let of = Name::new(pick(u, &names)).expect("a name");
-            let of = if byte(u) % 2 == 0 {
+            let of = if byte(u).is_multiple_of(2) {
                 volume::temp::part_name(&of)
             } else {
                 volume::temp::new_dir_name(&of)
