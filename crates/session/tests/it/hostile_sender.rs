@@ -68,35 +68,47 @@ fn patch(id: u64, offset: u64, len: usize) -> ToReceiver {
 
 async fn play(mut stream: DuplexStream, options: Options, script: Vec<ToReceiver>) {
     handshake::open(&mut stream, hello(options, PATIENCE)).await.unwrap();
+    let mut answers = bytes::BytesMut::new();
     for message in script {
         let frame = message.encode();
         let bytes = [&frame.head[..], &frame.payload[..]].concat();
         if stream.write_all(&bytes).await.is_err() {
             break;
         }
-        // Room for the receiver to come to each message by itself.
+        // Room for the receiver to come to each message by itself: content of a file that it has not come to is refused.
         tokio::time::sleep(Duration::from_millis(3)).await;
+        if matches!(message, ToReceiver::Listing(_)) {
+            let planned = hear(&mut stream, &mut answers, is_plan);
+            let _ = tokio::time::timeout(Duration::from_millis(100), planned).await;
+        }
     }
-    let _ = tokio::time::timeout(Duration::from_secs(PATIENCE.into()), verdict(stream)).await;
+    // Up to its commit record or its end.
+    let verdict = hear(&mut stream, &mut answers, is_commit);
+    let _ = tokio::time::timeout(Duration::from_secs(PATIENCE.into()), verdict).await;
 }
 
-/// Hears the receiver out, up to its commit record or its end.
-async fn verdict(mut stream: DuplexStream) {
-    hear_commit(&mut stream).await;
+fn is_plan(message: &wire::ToSender) -> bool {
+    matches!(message, wire::ToSender::Plan(_))
 }
 
-async fn hear_commit(stream: &mut DuplexStream) {
-    hear(stream, |message| matches!(message, wire::ToSender::Commit(_))).await;
+fn is_commit(message: &wire::ToSender) -> bool {
+    matches!(message, wire::ToSender::Commit(_))
 }
 
-/// Listens up to a message of a kind, or to the end.
-async fn hear(stream: &mut DuplexStream, wanted: impl Fn(&wire::ToSender) -> bool) {
-    let mut answers = bytes::BytesMut::new();
-    while stream.read_buf(&mut answers).await.unwrap_or(0) > 0 {
-        while let Ok(Some(frame)) = wire::Frame::take(&mut answers, 1 << 21) {
+/// Listens up to a message of a kind, or to the end; `answers` holds what was heard beyond.
+async fn hear(
+    stream: &mut DuplexStream,
+    answers: &mut bytes::BytesMut,
+    wanted: fn(&wire::ToSender) -> bool,
+) {
+    loop {
+        while let Ok(Some(frame)) = wire::Frame::take(answers, 1 << 21) {
             if wire::ToSender::decode(frame).is_ok_and(|message| wanted(&message)) {
                 return;
             }
+        }
+        if stream.read_buf(answers).await.unwrap_or(0) == 0 {
+            return;
         }
     }
 }
@@ -326,13 +338,14 @@ fn is_trusted_after(script: Vec<ToReceiver>, code: u8) -> bool {
         let (mut a, b) = tokio::io::duplex(1 << 20);
         let sender = async {
             handshake::open(&mut a, hello(Options::default(), PATIENCE)).await.unwrap();
+            let mut answers = bytes::BytesMut::new();
             for message in script.into_iter().chain([end()]) {
                 a.write_all(&message.encode().head).await.unwrap();
                 if matches!(&message, ToReceiver::Listing(listing) if !listing.entries.is_empty()) {
-                    hear(&mut a, |message| matches!(message, wire::ToSender::Plan(_))).await;
+                    hear(&mut a, &mut answers, is_plan).await;
                 }
             }
-            hear_commit(&mut a).await;
+            hear(&mut a, &mut answers, is_commit).await;
             let goodbye = ToReceiver::Goodbye(Goodbye { exit_code: code }).encode();
             a.write_all(&goodbye.head).await.unwrap();
             a.shutdown().await.unwrap();
