@@ -80,9 +80,6 @@ impl Flipper<'_> {
             // So that what runs meanwhile comes to run at all.
             thread::sleep(Duration::from_micros(rng.below(300)));
         }
-        if self.aside_is_link() == Some(false) {
-            let _ = self.swap();
-        }
     }
 
     fn swap(&self) -> rustix::io::Result<()> {
@@ -142,6 +139,10 @@ fn while_flipping(tree: &Path, outside: &Path, body: impl FnOnce()) -> u64 {
             std::panic::resume_unwind(panic);
         }
     });
+    // What is aside comes back, the outer before the inner.
+    for flipper in flippers.iter().filter(|flipper| flipper.aside_is_link() == Some(false)) {
+        flipper.swap().unwrap();
+    }
     swaps.into_inner()
 }
 
