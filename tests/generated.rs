@@ -45,7 +45,7 @@ fn is_identifier(word: &str) -> bool {
 
 /// Whether a file or a folder called `module` has the test.
 fn is_tested(root: &Path, module: &str, test: &str) -> bool {
-    ["tests", "crates"].iter().flat_map(|top| walkdir::WalkDir::new(root.join(top))).any(|entry| {
+    ["tests", "crates", "bin"].iter().flat_map(|top| walkdir::WalkDir::new(root.join(top))).any(|entry| {
         let path = entry.unwrap().into_path();
         let is_rust = path.extension().is_some_and(|extension| extension == "rs");
         let is_module = path.file_stem().is_some_and(|stem| stem == module)
