@@ -45,11 +45,15 @@ fn is_identifier(word: &str) -> bool {
 
 /// Whether a file or a folder called `module` has the test.
 fn is_tested(root: &Path, module: &str, test: &str) -> bool {
-    ["tests", "crates", "bin"].iter().flat_map(|top| walkdir::WalkDir::new(root.join(top))).any(|entry| {
-        let path = entry.unwrap().into_path();
-        let is_rust = path.extension().is_some_and(|extension| extension == "rs");
-        let is_module = path.file_stem().is_some_and(|stem| stem == module)
-            || (path.ends_with("mod.rs") && path.parent().unwrap().ends_with(module));
-        is_rust && is_module && fs::read_to_string(&path).unwrap().contains(&format!("fn {test}("))
-    })
+    ["tests", "crates", "bin"].iter().flat_map(|top| walkdir::WalkDir::new(root.join(top))).any(
+        |entry| {
+            let path = entry.unwrap().into_path();
+            let is_rust = path.extension().is_some_and(|extension| extension == "rs");
+            let is_module = path.file_stem().is_some_and(|stem| stem == module)
+                || (path.ends_with("mod.rs") && path.parent().unwrap().ends_with(module));
+            is_rust
+                && is_module
+                && fs::read_to_string(&path).unwrap().contains(&format!("fn {test}("))
+        },
+    )
 }

@@ -76,15 +76,16 @@ impl Journal {
     /// Makes the journal durable, before content is written. That of an earlier session stays as it
     /// is: what it says holds until a session is through.
     pub(super) fn begin(&self, root: &Dir) -> Result<()> {
-        self.write(root, &here(root))
+        self.write(root, || here(root))
     }
 
     /// Makes known to the next session that this one ended with other content than was sent.
     pub(super) fn doubt(&self, root: &Dir) -> Result<()> {
-        self.write(root, DOUBT)
+        self.write(root, || DOUBT.to_vec())
     }
 
-    fn write(&self, root: &Dir, id: &[u8]) -> Result<()> {
+    /// Writes the journal where there is none: `id` is asked for then only, for this is called before each content.
+    fn write(&self, root: &Dir, id: impl FnOnce() -> Vec<u8>) -> Result<()> {
         let mut present = self.present.lock();
         let Some(name) = self.name.as_ref().filter(|_| !*present) else { return Ok(()) };
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
@@ -92,7 +93,8 @@ impl Journal {
         let mode = Mode::RUSR | Mode::WUSR;
         let open = || root.open_at(name, flags, mode).map_err(|error| error.errno);
         let fd = unlocking(root, None, open).map_err(fail)?;
-        if rustix::io::write(&fd, id).map_err(fail)? != id.len() {
+        let id = id();
+        if rustix::io::write(&fd, &id).map_err(fail)? != id.len() {
             return Err(fail(Errno::NOSPC));
         }
         fs::fsync(&fd).map_err(fail)?;

@@ -29,7 +29,9 @@ impl Shared {
         let pending =
             Pending { total: Arc::clone(&self.pending), bytes: ENTRY + attributes.sum::<u64>() };
         if self.pending.fetch_add(pending.bytes, Relaxed) + pending.bytes > MAX {
-            self.control.fail(Error::Protocol("more hard links and unfinished entries than a receiver keeps in mind"));
+            self.control.fail(Error::Protocol(
+                "more hard links and unfinished entries than a receiver keeps in mind",
+            ));
         }
         pending
     }
