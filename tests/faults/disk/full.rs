@@ -48,12 +48,12 @@ fn fill(point: &Path, free: u64) {
     }
 }
 
-#[test]
-fn no_space_on_tmpfs() {
+/// Transfers to a file system with so many KiB left, one after another.
+fn no_space(what: &str, levels: &[u64], mount: impl Fn() -> Option<Mount>) {
     let source = Source::new();
     let mut fitted = Vec::new();
-    for free in [0, 4, 8, 16, 40, 100, 200, 300, 500, 700, 1000, 1500, 2000, 2500, 3000, 6000] {
-        let Some(mount) = Mount::tmpfs("size=32m") else { return };
+    for &free in levels {
+        let Some(mount) = mount() else { return };
         let destination = TempTree::below(mount.path());
         fill_destination(&destination);
         fill(mount.path(), free);
@@ -62,24 +62,19 @@ fn no_space_on_tmpfs() {
         fs::remove_file(mount.path().join("filler")).unwrap();
         source.converges(destination.path());
     }
-    tell("levels of a full tmpfs", &fitted);
+    tell(what, &fitted);
+}
+
+#[test]
+fn no_space_on_tmpfs() {
+    let levels = [0, 4, 8, 16, 40, 100, 200, 300, 500, 700, 1000, 1500, 2000, 2500, 3000, 6000];
+    no_space("levels of a full tmpfs", &levels, || Mount::tmpfs("size=32m"));
 }
 
 #[test]
 fn no_space_on_ext4() {
-    let source = Source::new();
-    let mut fitted = Vec::new();
-    for free in [0, 8, 64, 300, 800, 1500, 2200, 3000, 9000] {
-        let Some(mount) = Mount::ext4(48) else { return };
-        let destination = TempTree::below(mount.path());
-        fill_destination(&destination);
-        fill(mount.path(), free);
-        let case = format!("{free} KiB free");
-        fitted.push(fails_or_fits(&source, destination.path(), "No space left", &case));
-        fs::remove_file(mount.path().join("filler")).unwrap();
-        source.converges(destination.path());
-    }
-    tell("levels of a full ext4", &fitted);
+    let levels = [0, 8, 64, 300, 800, 1500, 2200, 3000, 9000];
+    no_space("levels of a full ext4", &levels, || Mount::ext4(48));
 }
 
 #[test]
