@@ -27,6 +27,7 @@
 mod compress;
 mod control;
 mod error;
+mod fault;
 pub mod handshake;
 mod manifest;
 pub mod monitor;

@@ -19,7 +19,7 @@ use volume::{
 use wire::{EntryId, Metadata, Name};
 
 use super::{pending::Pending, state::Shared};
-use crate::{control::Stopped, manifest::Record};
+use crate::{control::Stopped, fault::Fault, manifest::Record};
 
 /// A directory that the session works in.
 pub(super) struct DirState {
@@ -184,9 +184,9 @@ fn finish(shared: &Shared, dir: &DirState) -> Result<(), Stopped> {
     let want = dir.want.lock().take();
     let Some(want) = want else { return Ok(()) };
     let actual = match apply(shared, dir, want.clone()) {
-        Ok(applied) => applied?,
-        Err(error) => {
-            shared.failed(&error)?;
+        Ok(actual) => actual,
+        Err(fault) => {
+            fault.settle(|error| shared.failed(error))?;
             want
         }
     };
@@ -202,11 +202,7 @@ fn finish(shared: &Shared, dir: &DirState) -> Result<(), Stopped> {
     Ok(())
 }
 
-fn apply(
-    shared: &Shared,
-    state: &DirState,
-    mut want: Metadata,
-) -> volume::Result<Result<Metadata, Stopped>> {
+fn apply(shared: &Shared, state: &DirState, mut want: Metadata) -> Result<Metadata, Fault> {
     let touched = state.touched.load(Ordering::Relaxed);
     let before = state.have.as_ref().filter(|_| !touched);
     if shared.options().no_owner {
@@ -220,7 +216,7 @@ fn apply(
         }
     }
     if before.is_some_and(|have| MetadataDiff::between(&want, have).is_empty()) {
-        return Ok(Ok(want));
+        return Ok(want);
     }
     let differs = before.is_some()
         || state.have.as_ref().is_some_and(|have| {
@@ -228,10 +224,10 @@ fn apply(
             let diff = MetadataDiff { mtime: false, ..MetadataDiff::between(&want, have) };
             !diff.is_empty()
         });
-    if differs && let Err(stopped) = shared.action("metadata", &format!("{}/", state.display())) {
-        return Ok(Err(stopped));
+    if differs {
+        shared.action("metadata", &format!("{}/", state.display()))?;
     }
-    let Some(dir) = state.dir.as_ref().filter(|_| !shared.dry_run()) else { return Ok(Ok(want)) };
+    let Some(dir) = state.dir.as_ref().filter(|_| !shared.dry_run()) else { return Ok(want) };
     sweep(shared, state, dir);
     if let (true, Some(name)) = (state.publish, &state.name) {
         shared.unpublished.lock().remove(&state.id);
@@ -243,7 +239,8 @@ fn apply(
     let applied = metadata::apply_dir(dir, &want, shared.apply_options)?;
     // Everything in it is done, so its descriptor can go to those that are still worked in.
     dir.release();
-    Ok(shared.report(&state.display(), &applied).map(|()| applied.actual))
+    shared.report(&state.display(), &applied)?;
+    Ok(applied.actual)
 }
 
 /// Removes what an earlier run left under temporary names and this one had no use for.

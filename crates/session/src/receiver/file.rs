@@ -215,27 +215,19 @@ impl FileState {
     fn apply(self: &Arc<Self>, shared: &Arc<Shared>, content: ToReceiver) -> Result<(), Stopped> {
         let applied = match (&self.body, content) {
             (Body::Whole(whole), ToReceiver::Data(_, offset, data)) => {
-                shared
-                    .context
-                    .progress
-                    .bytes_literal
-                    .fetch_add(data.len() as u64, Ordering::Relaxed);
-                match whole.write(shared, self, offset, &data) {
-                    Ok(Some(())) => Ok(()),
-                    Ok(None) => return shared.broken("content out of order"),
-                    Err(error) => Err(error),
-                }
+                let literal = &shared.context.progress.bytes_literal;
+                literal.fetch_add(data.len() as u64, Ordering::Relaxed);
+                whole.write(shared, self, offset, &data)
             }
-            (Body::Delta(delta), message) => delta.apply(shared, self, message)?,
+            (Body::Delta(delta), message) => delta.apply(shared, self, message),
             _ => return shared.broken("content of a kind that was not asked for"),
         };
-        match applied {
-            Ok(()) => Ok(()),
-            Err(error) => {
+        applied.or_else(|fault| {
+            fault.settle(|error| {
                 self.dead.store(true, Ordering::Relaxed);
-                shared.failed(&error)
-            }
-        }
+                shared.failed(error)
+            })
+        })
     }
 
     fn end_if_complete(self: &Arc<Self>, shared: &Arc<Shared>) -> Result<(), Stopped> {

@@ -9,25 +9,28 @@
 //! * [`answer`]: what the sender asks of a basis.
 //! * [`signature`]: one thread that hashes the bases.
 //! * [`dirs`]: directories, finished when everything in them is.
-//! * [`finish`]: what must wait for the end: renames, links, removals, the flush, the commit.
+//! * [`finish`]: the phases at the end, in order: [`renames`], [`links`], [`deletions`], the flush, the commit.
 //! * [`journal`]: how a power cut or a failed device in the middle of a session is noticed by the next.
 //! * [`pending`]: how much of what was announced and has not come is kept in mind.
 //! * [`work`]: the workers; [`state`]: what they share; [`dispatch`]: where each frame of the sender goes.
 
 mod answer;
 mod basis;
+mod deletions;
 mod dirs;
 mod dispatch;
 mod file;
 mod finish;
 mod journal;
 mod known;
+mod links;
 mod merge;
 mod patch;
 mod pending;
 mod place;
 mod place_file;
 mod rebuild;
+mod renames;
 mod signature;
 mod state;
 mod target;

@@ -22,7 +22,7 @@ use super::{
     rebuild::{Old, Rebuilt},
     state::Shared,
 };
-use crate::control::Stopped;
+use crate::fault::Fault;
 
 /// Smallest file that is patched in place instead of being copied, in bytes.
 const IN_PLACE_MIN: u64 = 1 << 20;
@@ -68,13 +68,13 @@ impl Delta {
         self.layout.segments(self.basis_len)
     }
 
-    /// Applies one difference. The outer error ends the session, the inner one the file.
+    /// Applies one difference.
     pub(super) fn apply(
         &self,
         shared: &Shared,
         file: &FileState,
         message: ToReceiver,
-    ) -> Result<volume::Result<()>, Stopped> {
+    ) -> Result<(), Fault> {
         let mut guard = self.inner.lock();
         let inner = &mut *guard;
         let write: Change = match message {
@@ -95,14 +95,14 @@ impl Delta {
                 inner.sent = inner.sent.saturating_add(len);
                 match &mut inner.rebuilt {
                     Some(_) if len > MAX_PIECE => {
-                        return shared.broken("hole of more than may be hashed at once");
+                        return Ok(shared.broken("hole of more than may be hashed at once")?);
                     }
                     Some(rebuilt) => {
                         rebuilt.follow(shared, at, len)?;
                         rebuilt.pieces.push_zeros(&shared.key, self.layout, len);
                     }
                     None if len > self.layout.segment_len().into() => {
-                        return shared.broken("hole of more than may be hashed at once");
+                        return Ok(shared.broken("hole of more than may be hashed at once")?);
                     }
                     None => inner.known.zeroed(&shared.key, self.segments(), at..at + len),
                 }
@@ -112,13 +112,13 @@ impl Delta {
                 return self.copy(shared, inner, at, from, len);
             }
             ToReceiver::Rebuild(_, keep) => return self.rebuild(shared, file, inner, keep),
-            _ => return shared.broken("content of a kind that was not asked for"),
+            _ => return Ok(shared.broken("content of a kind that was not asked for")?),
         };
         inner.changed = true;
         if self.dry {
-            return Ok(Ok(()));
+            return Ok(());
         }
-        Ok(self.prepare(shared, file, inner).and_then(|output| write(&output)))
+        Ok(write(&self.prepare(shared, file, inner)?)?)
     }
 
     /// Decides where the differences go.

@@ -15,13 +15,13 @@ use volume::{
 use wire::{Entry, EntryId, FileKind, Listed, Metadata, Name, Plan, ToSender, Want};
 
 use super::{
+    deletions::Remover,
     dirs::{self, DirState},
     file::FileState,
-    finish::Remover,
     merge::{Follower, Merge, Settled, settle},
     state::{Known, Shared},
 };
-use crate::{MAX_FILE, control::Stopped};
+use crate::{MAX_FILE, control::Stopped, fault::Fault};
 
 /// Puts the entries of one frame in their places.
 pub(super) struct Placing<'a> {
@@ -76,33 +76,35 @@ impl Placing<'_> {
         if listed.entry.meta.kind == FileKind::File && follows.is_none() {
             progress.bytes_total.fetch_add(listed.entry.meta.size, Relaxed);
         }
-        let placed = self
-            .standing(&listed.entry.name, exists)
-            .and_then(|standing| self.make_way(&listed.entry, standing));
-        let placed = match placed {
-            Ok(Ok(Way::Free(standing))) if follows.is_some() => {
-                let leader = follows.unwrap_or(id);
-                return self.follow(leader, listed.entry, id, standing.is_some());
-            }
-            Ok(Ok(Way::Free(standing))) => match listed.entry.meta.kind {
-                FileKind::Directory => self.directory(merge, &listed, id, index, standing),
-                FileKind::File => return self.file(merge, listed, id, index, standing),
-                _ => self.node(&listed, id, standing),
-            },
-            Ok(Ok(Way::Blocked)) => {
-                self.lost(&listed, id);
+        self.try_place(merge, &listed, id, index, exists).or_else(|fault| {
+            fault.settle(|error| shared.failed(error))?;
+            self.lost(&listed, id);
+            Ok(())
+        })
+    }
+
+    fn try_place(
+        &mut self,
+        merge: &mut Merge,
+        listed: &Listed,
+        id: EntryId,
+        index: u32,
+        exists: bool,
+    ) -> Result<(), Fault> {
+        let entry = &listed.entry;
+        let standing = self.standing(&entry.name, exists)?;
+        let standing = match self.make_way(entry, standing)? {
+            Way::Free(standing) => standing,
+            Way::Blocked => {
+                self.lost(listed, id);
                 return Ok(());
             }
-            Ok(Err(stopped)) => return Err(stopped),
-            Err(error) => Err(error),
         };
-        match placed {
-            Ok(done) => done,
-            Err(error) => {
-                shared.failed(&error)?;
-                self.lost(&listed, id);
-                Ok(())
-            }
+        match (listed.link.filter(|&link| link != id), entry.meta.kind) {
+            (Some(leader), _) => Ok(self.follow(leader, entry.clone(), id, standing.is_some())?),
+            (None, FileKind::Directory) => self.directory(merge, listed, id, index, standing),
+            (None, FileKind::File) => self.file(merge, listed, id, index, standing),
+            (None, _) => self.node(listed, id, standing),
         }
     }
 
@@ -133,22 +135,19 @@ impl Placing<'_> {
     }
 
     /// Removes what is of another kind than the entry, where it would be in the way.
-    pub(super) fn make_way(
-        &self,
-        entry: &Entry,
-        standing: Standing,
-    ) -> volume::Result<Result<Way, Stopped>> {
+    pub(super) fn make_way(&self, entry: &Entry, standing: Standing) -> Result<Way, Fault> {
         let shared = self.shared;
-        let Some((have, inode)) = standing else { return Ok(Ok(Way::Free(None))) };
+        let Some((have, inode)) = standing else { return Ok(Way::Free(None)) };
         let shown = || self.dir.display_entry(&entry.name);
         if inode.mount_root {
             let what = "is a mount point here, which is not crossed";
-            return Ok(shared.problem(&shown(), what, 23).map(|()| Way::Blocked));
+            shared.problem(&shown(), what, 23)?;
+            return Ok(Way::Blocked);
         }
         let in_the_way =
             (have.meta.kind == FileKind::Directory) != (entry.meta.kind == FileKind::Directory);
         if !in_the_way {
-            return Ok(Ok(Way::Free(Some((have, inode)))));
+            return Ok(Way::Free(Some((have, inode))));
         }
         let dir = self.dir.dir()?;
         let is_dir = have.meta.kind == FileKind::Directory;
@@ -156,20 +155,19 @@ impl Placing<'_> {
             let inside = NameList::read(&dir.open_child(&entry.name)?)?;
             // What cannot be read only looks empty.
             if let Some(error) = inside.failure() {
-                return Err(error.clone());
+                return Err(error.clone().into());
             }
             if !inside.is_empty() {
                 let what = "a directory with something in it stands here: --delete would remove it";
-                return Ok(shared.problem(&shown(), what, 23).map(|()| Way::Blocked));
+                shared.problem(&shown(), what, 23)?;
+                return Ok(Way::Blocked);
             }
         }
         self.dir.touch();
         let mut remover = Remover::new(shared, true);
         let outcome = remove::remove_tree(dir, &entry.name, remover.mode(), &mut remover);
-        if let Err(stopped) = remover.result() {
-            return Ok(Err(stopped));
-        }
-        Ok(Ok(if outcome == Outcome::Gone { Way::Free(None) } else { Way::Blocked }))
+        remover.result()?;
+        Ok(if outcome == Outcome::Gone { Way::Free(None) } else { Way::Blocked })
     }
 
     /// A further name of an inode: linked at the end, when the first is what it should be.
@@ -199,7 +197,7 @@ impl Placing<'_> {
         id: EntryId,
         index: u32,
         standing: Standing,
-    ) -> volume::Result<Result<(), Stopped>> {
+    ) -> Result<(), Fault> {
         let shared = self.shared;
         let name = &listed.entry.name;
         let temporary = temp::new_dir_name(name);
@@ -229,11 +227,7 @@ impl Placing<'_> {
         if made || publish {
             self.dir.touch();
             shared.count_written();
-            if let Err(stopped) =
-                shared.action("create", &format!("{}/", self.dir.display_entry(name)))
-            {
-                return Ok(Err(stopped));
-            }
+            shared.action("create", &format!("{}/", self.dir.display_entry(name)))?;
         }
         if made && !shared.dry_run() {
             self.plan.new_directories.push(index);
@@ -244,13 +238,13 @@ impl Placing<'_> {
         let state = Arc::new(state.counted(memory));
         if listed.mount {
             // Nothing is said of what is in it, so it is complete as it is.
-            return Ok(dirs::release(shared, &state));
+            return Ok(dirs::release(shared, &state)?);
         }
         if publish {
             shared.unpublished.lock().insert(id, Arc::clone(&state));
         }
         shared.register_directory(id, Known::Ready(state));
-        Ok(Ok(()))
+        Ok(())
     }
 
     /// A symbolic link, FIFO, socket or device node.
@@ -259,7 +253,7 @@ impl Placing<'_> {
         listed: &Listed,
         id: EntryId,
         standing: Standing,
-    ) -> volume::Result<Result<(), Stopped>> {
+    ) -> Result<(), Fault> {
         let shared = self.shared;
         let mut entry = listed.entry.clone();
         self.adjust_owner(&mut entry.meta, standing.as_ref().map(|(have, _)| &have.meta))?;
@@ -270,25 +264,27 @@ impl Placing<'_> {
                 && !self.shared_wrongly(listed.link, inode)
         });
         let shown = self.dir.display_entry(&entry.name);
-        let done = match same {
+        let actual = match same {
             Some((have, _)) => self.fix(&entry, &have.meta, &shown)?,
             None => {
                 let verb = if standing.is_some() { "update" } else { "create" };
                 shared.count_written();
-                let told = shared.action(verb, &shown);
+                shared.action(verb, &shown)?;
                 self.dir.touch();
                 if shared.dry_run() {
-                    return Ok(told);
+                    return Ok(());
                 }
                 let dir = self.dir.dir()?;
                 let applied = match standing {
                     None => create::node(dir, &entry, shared.apply_options)?,
                     Some(_) => create::replace_node(dir, &entry, shared.apply_options)?,
                 };
-                told.and_then(|()| shared.report(&shown, &applied)).map(|()| applied.actual)
+                shared.report(&shown, &applied)?;
+                applied.actual
             }
         };
-        Ok(done.map(|actual| self.settle(&entry, id, listed.link, actual, None)))
+        self.settle(&entry, id, listed.link, actual, None);
+        Ok(())
     }
 
     /// Sets what differs of the metadata of an entry whose content is right.
@@ -297,18 +293,19 @@ impl Placing<'_> {
         want: &Entry,
         have: &Metadata,
         shown: &str,
-    ) -> volume::Result<Result<Metadata, Stopped>> {
+    ) -> Result<Metadata, Fault> {
         let shared = self.shared;
         if MetadataDiff::between(&want.meta, have).is_empty() {
-            return Ok(Ok(have.clone()));
+            return Ok(have.clone());
         }
-        let told = shared.action("metadata", shown);
+        shared.action("metadata", shown)?;
         if shared.dry_run() {
-            return Ok(told.map(|()| want.meta.clone()));
+            return Ok(want.meta.clone());
         }
         let applied =
             metadata::apply_at(self.dir.dir()?, &want.name, &want.meta, shared.apply_options)?;
-        Ok(told.and_then(|()| shared.report(shown, &applied)).map(|()| applied.actual))
+        shared.report(shown, &applied)?;
+        Ok(applied.actual)
     }
 
     pub(super) fn adjust_owner(

@@ -11,7 +11,7 @@ use super::{
     place::{Placing, Standing, comes},
 };
 use crate::{
-    control::Stopped,
+    fault::Fault,
     sender::{SMALL, whole_layout},
 };
 
@@ -24,29 +24,11 @@ impl Placing<'_> {
     pub(super) fn file(
         &mut self,
         merge: &mut Merge,
-        listed: Listed,
-        id: EntryId,
-        index: u32,
-        standing: Standing,
-    ) -> Result<(), Stopped> {
-        match self.try_file(merge, &listed, id, index, standing) {
-            Ok(done) => done,
-            Err(error) => {
-                self.shared.failed(&error)?;
-                self.lost(&listed, id);
-                Ok(())
-            }
-        }
-    }
-
-    fn try_file(
-        &mut self,
-        merge: &mut Merge,
         listed: &Listed,
         id: EntryId,
         index: u32,
         standing: Standing,
-    ) -> volume::Result<Result<(), Stopped>> {
+    ) -> Result<(), Fault> {
         let shared = self.shared;
         let mut entry = listed.entry.clone();
         self.adjust_owner(&mut entry.meta, standing.as_ref().map(|(have, _)| &have.meta))?;
@@ -65,9 +47,10 @@ impl Placing<'_> {
             && listed.content.is_none()
             && (!shared.by_content() || entry.meta.size == 0)
         {
-            let fixed = self.fix(&entry, &have.meta, &shown)?;
+            let actual = self.fix(&entry, &have.meta, &shown)?;
             shared.count_matched(entry.meta.size);
-            return Ok(fixed.map(|actual| self.settle(&entry, id, listed.link, actual, None)));
+            self.settle(&entry, id, listed.link, actual, None);
+            return Ok(());
         }
         let empty = Vec::new();
         let content = match &listed.content {
@@ -81,10 +64,9 @@ impl Placing<'_> {
                 .content
                 .as_ref()
                 .map(|content| delta::digest_of(&shared.key, whole_layout(), content).0);
-            let written = self.write_small(&entry, content, standing.is_some(), &shown)?;
-            return Ok(written.map(|actual| {
-                self.settle(&entry, id, listed.link, actual, digest.as_ref());
-            }));
+            let actual = self.write_small(&entry, content, standing.is_some(), &shown)?;
+            self.settle(&entry, id, listed.link, actual, digest.as_ref());
+            return Ok(());
         }
         let existing = regular.map(|(have, inode)| Existing {
             identity: (inode.dev, inode.ino),
@@ -98,26 +80,22 @@ impl Placing<'_> {
             self.dir.touch();
             shared.count_written();
             let verb = if regular.is_some() { "update" } else { "create" };
-            let told = shared.action(verb, &shown);
+            shared.action(verb, &shown)?;
             if comes(shared, self.unasked) {
                 shared.register_file(&FileState::lost(id), true);
             }
-            return Ok(told);
+            return Ok(());
         }
         // A small file comes whole, perhaps directly under its name: what an earlier run left of it is stale.
         let part =
             entry.meta.size > SMALL && !shared.dry_run() && merge.adopt(temp::part_name(name));
         let file = FileState::new(shared, self.dir, id, &entry, listed.link, existing, part)?;
-        self.want(file, index, standing.is_none() && !part)
+        self.want(file, index, standing.is_none() && !part);
+        Ok(())
     }
 
     /// Asks for the content of a file, at once or when the listing is complete.
-    fn want(
-        &mut self,
-        file: FileState,
-        index: u32,
-        missing: bool,
-    ) -> volume::Result<Result<(), Stopped>> {
+    fn want(&mut self, file: FileState, index: u32, missing: bool) {
         let shared = self.shared;
         let want = file.want();
         let file = Arc::new(file);
@@ -138,12 +116,12 @@ impl Placing<'_> {
                 if !self.unasked {
                     self.plan.later.push(index);
                 }
-                return Ok(Ok(()));
+                return;
             }
         }
         shared.register_file(&file, follows);
         if follows {
-            return Ok(Ok(()));
+            return;
         }
         if self.unasked {
             self.wanted.push((file.id, want));
@@ -153,7 +131,6 @@ impl Placing<'_> {
         if matches!(want, Want::Delta { .. }) {
             self.signatures.push(file);
         }
-        Ok(Ok(()))
     }
 
     fn write_small(
@@ -162,13 +139,13 @@ impl Placing<'_> {
         content: &[u8],
         exists: bool,
         shown: &str,
-    ) -> volume::Result<Result<Metadata, Stopped>> {
+    ) -> Result<Metadata, Fault> {
         let shared = self.shared;
         shared.count_written();
-        let told = shared.action(if exists { "update" } else { "create" }, shown);
+        shared.action(if exists { "update" } else { "create" }, shown)?;
         self.dir.touch();
         if shared.dry_run() {
-            return Ok(told.map(|()| entry.meta.clone()));
+            return Ok(entry.meta.clone());
         }
         shared.before_content()?;
         let (dir, hints) = (self.dir.dir()?, self.dir.hints()?);
@@ -177,6 +154,7 @@ impl Placing<'_> {
         let applied = write(dir, &entry.name, &entry.meta, content, hints, shared.apply_options)?;
         let literal = &shared.context.progress.bytes_literal;
         literal.fetch_add(content.len() as u64, Relaxed);
-        Ok(told.and_then(|()| shared.report(shown, &applied)).map(|()| applied.actual))
+        shared.report(shown, &applied)?;
+        Ok(applied.actual)
     }
 }

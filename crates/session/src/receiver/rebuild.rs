@@ -24,7 +24,7 @@ use super::{
     patch::{Delta, Inner},
     state::Shared,
 };
-use crate::control::Stopped;
+use crate::{control::Stopped, fault::Fault};
 
 /// A file that is being built anew.
 pub(super) struct Rebuilt {
@@ -56,26 +56,25 @@ impl Delta {
         file: &FileState,
         inner: &mut Inner,
         keep: u64,
-    ) -> Result<volume::Result<()>, Stopped> {
+    ) -> Result<(), Fault> {
         let segment = u64::from(self.layout.segment_len());
         if inner.rebuilt.is_some() || keep > self.basis_len || !keep.is_multiple_of(segment) {
-            return shared.broken("rebuild that makes no sense");
+            return Ok(shared.broken("rebuild that makes no sense")?);
         }
-        let Some(dir) = file.dir() else { return shared.broken("rebuild of a device") };
+        let Some(dir) = file.dir() else { return Ok(shared.broken("rebuild of a device")?) };
         inner.changed = true;
         let old = if self.dry {
             None
         } else {
             dir.touch();
-            match self.begin(shared, dir, file.entry(), inner, keep) {
-                Ok(Some(old)) => Some(old),
-                Ok(None) => return shared.broken("rebuild of a device"),
-                Err(error) => return Ok(Err(error)),
+            match self.begin(shared, dir, file.entry(), inner, keep)? {
+                Some(old) => Some(old),
+                None => return Ok(shared.broken("rebuild of a device")?),
             }
         };
         let pieces = RangeFold::new(&shared.key);
         inner.rebuilt = Some(Rebuilt { keep, next: keep, pieces, old });
-        Ok(Ok(()))
+        Ok(())
     }
 
     fn begin(
@@ -113,26 +112,27 @@ impl Delta {
         at: u64,
         from: u64,
         len: u64,
-    ) -> Result<volume::Result<()>, Stopped> {
+    ) -> Result<(), Fault> {
         let Inner { rebuilt: Some(rebuilt), output, known, .. } = inner else {
-            return shared.broken("copy into a file that is not built anew");
+            return Ok(shared.broken("copy into a file that is not built anew")?);
         };
         if from + len > self.basis_len {
-            return shared.broken("copy from past the end of a file");
+            return Ok(shared.broken("copy from past the end of a file")?);
         }
         rebuilt.follow(shared, at, len)?;
-        let Rebuilt { old: Some(old), pieces, .. } = rebuilt else { return Ok(Ok(())) };
+        let Rebuilt { old: Some(old), pieces, .. } = rebuilt else { return Ok(()) };
         let Some(Output::File(writer)) = output else {
-            return shared.broken("copy onto a device");
+            return Ok(shared.broken("copy onto a device")?);
         };
         if !self.layout.is_of_segments(from, len, self.basis_len) {
             // A short piece of anything: its hash is made of what is copied.
             if len > MAX_PIECE {
-                return shared.broken("copy of more than may be hashed at once");
+                return Ok(shared.broken("copy of more than may be hashed at once")?);
             }
             let mut buffer = vec![0; len as usize];
-            return Ok(copy_through(writer, &old.fd, &mut buffer, (from, at))
-                .map(|()| pieces.push(shared.key.hash(&buffer))));
+            copy_through(writer, &old.fd, &mut buffer, (from, at))?;
+            pieces.push(shared.key.hash(&buffer));
+            return Ok(());
         }
         let mut done = from;
         while done < from + len {
@@ -145,12 +145,10 @@ impl Delta {
             }
             // Blocks were found in it before the signature came to it.
             let mut segment = vec![0; (range.end - range.start) as usize];
-            match read_old(&old.fd, range.start, &mut segment) {
-                Ok(()) => pieces.push(shared.key.hash(&segment)),
-                Err(error) => return Ok(Err(error)),
-            }
+            read_old(&old.fd, range.start, &mut segment)?;
+            pieces.push(shared.key.hash(&segment));
         }
-        Ok(old.copy_to(writer, from, at..at + len))
+        Ok(old.copy_to(writer, from, at..at + len)?)
     }
 }
 

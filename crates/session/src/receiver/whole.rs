@@ -11,7 +11,7 @@ use super::{
     file::{FileState, Finished},
     state::{RANGE_LOG2, Shared},
 };
-use crate::sender::whole_layout;
+use crate::{fault::Fault, sender::whole_layout};
 
 /// Zeros of this many bytes become a hole: the block of most file systems.
 const HOLE_BLOCK: usize = 4 << 10;
@@ -31,24 +31,24 @@ enum Range {
 }
 
 impl Whole {
-    /// Writes a piece; `None` where it does not follow the piece before.
+    /// Writes a piece. One that does not follow the piece before ends the session.
     pub(super) fn write(
         &self,
         shared: &Shared,
         file: &FileState,
         offset: u64,
         data: &[u8],
-    ) -> volume::Result<Option<()>> {
+    ) -> Result<(), Fault> {
         let index = offset >> RANGE_LOG2;
         let segment = u64::from(whole_layout().segment_len());
         let (mut next, mut fold) = match self.ranges.lock().remove(&index) {
             None => (index << RANGE_LOG2, Box::new(RangeFold::new(&shared.key))),
             Some(Range::Open { next, fold }) => (next, fold),
-            Some(Range::Whole(_)) => return Ok(None),
+            Some(Range::Whole(_)) => return Ok(shared.broken("content out of order")?),
         };
         let fits = (offset + data.len() as u64 - 1) >> RANGE_LOG2 == index;
         if offset < next || !offset.is_multiple_of(segment) || !fits {
-            return Ok(None);
+            return Ok(shared.broken("content out of order")?);
         }
         fold.push_zeros(&shared.key, whole_layout(), offset - next);
         for piece in data.chunks(segment as usize) {
@@ -66,7 +66,7 @@ impl Whole {
             Range::Open { next, fold }
         };
         self.ranges.lock().insert(index, range);
-        Ok(Some(()))
+        Ok(())
     }
 
     fn writer(&self, shared: &Shared, file: &FileState) -> volume::Result<Arc<FileWriter>> {

@@ -1,0 +1,92 @@
+//! Hard links: every inode gets its other names once the first name is what it should be.
+
+use std::sync::Arc;
+
+use rustix::io::Errno;
+use volume::{
+    create,
+    stat::{self, ReadOptions},
+};
+use wire::{EntryId, Metadata, Name};
+
+use super::{
+    dirs::{self, DirState},
+    merge::{self, Follower, LinkGroup, Settled},
+    state::Shared,
+};
+use crate::control::Stopped;
+
+/// Gives every inode its further names.
+pub(super) fn link_groups(shared: &Arc<Shared>) -> Result<(), Stopped> {
+    let groups = std::mem::take(&mut *shared.links.lock());
+    for (leader_id, group) in groups {
+        let LinkGroup { leader, followers } = group;
+        for follower in followers {
+            shared.control.check()?;
+            match &leader {
+                Some((dir, name, meta)) => link(shared, leader_id, (dir, name, meta), &follower)?,
+                None if shared.dry_run() => {
+                    shared.count_written();
+                    let verb = if follower.exists { "update" } else { "create" };
+                    shared.action(verb, &follower.dir.display_entry(&follower.entry.name))?;
+                }
+                None => {
+                    let shown = follower.dir.display_entry(&follower.entry.name);
+                    let what = "is a further name of a file that was not transferred";
+                    shared.problem(&shown, what, 23)?;
+                }
+            }
+            dirs::release(shared, &follower.dir)?;
+        }
+    }
+    Ok(())
+}
+
+fn link(
+    shared: &Shared,
+    leader_id: EntryId,
+    (leader_dir, leader, meta): (&Arc<DirState>, &Name, &Metadata),
+    follower: &Follower,
+) -> Result<(), Stopped> {
+    let name = &follower.entry.name;
+    let shown = follower.dir.display_entry(name);
+    let linked = (|| {
+        let (Some(from), Some(to)) = (&leader_dir.dir, &follower.dir.dir) else { return Ok(true) };
+        let plain = ReadOptions { xattrs: false, selinux: false };
+        let (_, first) = stat::read_entry(from, leader, &plain)?;
+        if follower.exists {
+            match stat::read_entry(to, name, &plain) {
+                Ok((_, own)) if (own.dev, own.ino) == (first.dev, first.ino) => return Ok(false),
+                Ok(_) => {}
+                Err(error) if error.errno == Errno::NOENT => {}
+                Err(error) => return Err(error),
+            }
+        }
+        follower.dir.touch();
+        if !shared.dry_run() {
+            create::link(from, leader, to, name)?;
+        }
+        Ok(true)
+    })();
+    match linked {
+        Ok(made) => {
+            if made {
+                shared.count_written();
+                shared.action(if follower.exists { "update" } else { "create" }, &shown)?;
+            }
+            let entry = wire::Entry { meta: meta.clone(), ..follower.entry.clone() };
+            let link = Some(leader_id);
+            let settled = Settled {
+                entry: &entry,
+                listed: 0,
+                id: follower.id,
+                link,
+                actual: meta,
+                content: None,
+            };
+            merge::settle(shared, &follower.dir, &settled);
+            Ok(())
+        }
+        Err(error) => shared.failed(&error),
+    }
+}
