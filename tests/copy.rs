@@ -2,9 +2,13 @@
 
 use std::path::PathBuf;
 
-use testkit::{Aspects, Content, Mount, Rng, Snapshot, TempTree, assert_same, differences, skip};
+use testkit::{
+    Aspects, Content, Mount, Process, Rng, Snapshot, TempTree, assert_same, differences, skip,
+};
 
-use crate::support::{assert_rsync_finds_nothing, assert_untouched, copy, report};
+use crate::support::{
+    assert_rsync_finds_nothing, assert_untouched, below, copy, copy_command, report,
+};
 
 #[test]
 fn full_copy_and_a_second_run_that_writes_nothing() {
@@ -252,5 +256,30 @@ fn copying_into_itself_is_refused() {
     for (from, to) in [("", "a/b"), ("a/b", ""), ("a", "a")] {
         copy(&tree.at(from), &tree.at(to), &["--delete"]).expect(3);
         assert_untouched(&before, tree.path());
+    }
+}
+
+/// A network file system answers `stat` from a cache unless it is told not to; the flag is what a local one shows of that.
+#[test]
+fn source_attributes_are_never_taken_from_a_cache() {
+    if !skip::commands(&["strace"]) {
+        return;
+    }
+    let (source, destination, traces) = (TempTree::new(), TempTree::new(), TempTree::new());
+    source
+        .file("small", b"1".as_slice())
+        .file("large", Content::random(1, 200_000))
+        .dir("sub")
+        .file("sub/x", b"3".as_slice());
+    let copy = copy_command(source.path(), destination.path(), &["--progress", "none"]);
+    let trace = traces.at("trace");
+    let strace = ["strace", "-f", "-y", "-e", "trace=statx", "-o", trace.to_str().unwrap()];
+    Process::run(below(&strace, &copy)).expect(0);
+    let trace = std::fs::read_to_string(trace).unwrap();
+    let of_source = format!("<{}", source.path().display());
+    let calls: Vec<_> = trace.lines().filter(|line| line.contains(&of_source)).collect();
+    assert!(calls.len() > 5, "{trace}");
+    for call in calls {
+        assert!(call.contains("AT_STATX_FORCE_SYNC"), "{call}");
     }
 }

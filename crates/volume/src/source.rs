@@ -142,8 +142,8 @@ impl SourceFile {
     }
 
     fn statx(&self) -> Result<Statx> {
-        fs::statx(&self.fd, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)
-            .map_err(|e| self.error("stat", e))
+        let flags = AtFlags::EMPTY_PATH | stat::UNCACHED;
+        fs::statx(&self.fd, c"", flags, StatxFlags::BASIC_STATS).map_err(|e| self.error("stat", e))
     }
 
     fn error(&self, operation: &'static str, errno: Errno) -> Error {

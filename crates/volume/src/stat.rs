@@ -52,6 +52,10 @@ pub struct Inode {
     pub mount_root: bool,
 }
 
+/// Asks the file system itself, and not what this machine has cached of it. A network file system answers from its cache for
+/// up to a minute: a change by the application on another node would be missed. Local file systems ignore the flag.
+pub(crate) const UNCACHED: AtFlags = AtFlags::STATX_FORCE_SYNC;
+
 /// How often an entry that changes its kind between two calls is read afresh.
 const ATTEMPTS: usize = 4;
 
@@ -63,7 +67,7 @@ pub fn read_entry(dir: &Dir, name: &Name, options: &ReadOptions) -> Result<(Entr
     let fd = dir.descriptor()?;
     let mut attempt = 1;
     loop {
-        let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+        let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | UNCACHED;
         let stat = fs::statx(&fd, name.as_bytes(), flags, StatxFlags::BASIC_STATS)
             .map_err(|e| dir.error("stat", name, e))?;
         let mut meta = metadata(&stat).map_err(|e| dir.error("stat", name, e))?;
@@ -92,8 +96,8 @@ pub fn read_entry(dir: &Dir, name: &Name, options: &ReadOptions) -> Result<(Entr
 pub fn root_entry(dir: &Dir, options: &ReadOptions) -> Result<Metadata> {
     let fd = dir.descriptor()?;
     let fail = |operation| move |errno| Error::new(operation, dir.display(), errno);
-    let stat =
-        fs::statx(&fd, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS).map_err(fail("stat"))?;
+    let stat = fs::statx(&fd, c"", AtFlags::EMPTY_PATH | UNCACHED, StatxFlags::BASIC_STATS)
+        .map_err(fail("stat"))?;
     let mut meta = metadata(&stat).map_err(fail("stat"))?;
     if options.xattrs {
         let dev = fs::makedev(stat.stx_dev_major, stat.stx_dev_minor);
