@@ -27,6 +27,7 @@ mod podman;
 mod refusals;
 mod rights;
 mod sandbox;
+mod skipped;
 mod support;
 
 use std::{

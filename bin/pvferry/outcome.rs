@@ -87,6 +87,7 @@ pub(crate) fn report(
             report.entries = progress.entries_total;
             report.files_written = progress.files_written;
             report.files_deleted = progress.files_deleted;
+            report.skipped = progress.skipped;
             report.bytes_total = progress.bytes_total;
             report.bytes_literal = progress.bytes_literal;
             report.bytes_matched = progress.bytes_matched;
@@ -124,6 +125,7 @@ fn completed(volume: &str, summary: &Summary) -> Report {
     report.entries = summary.entries;
     report.files_written = summary.files_written;
     report.files_deleted = summary.files_deleted;
+    report.skipped = summary.skipped;
     report.bytes_total = summary.bytes_total;
     report.bytes_literal = summary.bytes_literal;
     report.bytes_matched = summary.bytes_matched;
@@ -144,8 +146,12 @@ fn completed(volume: &str, summary: &Summary) -> Report {
 pub(crate) fn sentence(report: &Report, dry_run: bool) -> String {
     let seconds = report.seconds.max(1e-9);
     let would = if dry_run { " (dry run: nothing was changed)" } else { "" };
+    let skipped = match report.skipped {
+        0 => String::new(),
+        count => format!(", {count} skipped"),
+    };
     format!(
-        "{}, {}; {} written, {} deleted{would}\n\
+        "{}, {}; {} written, {} deleted{skipped}{would}\n\
          sent {} of content ({} on the wire), {} was there already\n\
          {:.2} s, {}",
         human::counted(report.entries, "entry", "entries"),

@@ -71,6 +71,9 @@ pub struct Report {
     /// Entries that were deleted.
     #[serde(default)]
     pub files_deleted: u64,
+    /// Entries of the source that were left out by design: mount points, `lost+found`. Not errors.
+    #[serde(default)]
+    pub skipped: u64,
     /// Bytes of file content at the source.
     #[serde(default)]
     pub bytes_total: u64,
@@ -117,6 +120,7 @@ impl Report {
             entries: 0,
             files_written: 0,
             files_deleted: 0,
+            skipped: 0,
             bytes_total: 0,
             bytes_literal: 0,
             bytes_matched: 0,
@@ -275,14 +279,14 @@ mod tests {
             (reason, volume, digest) in (text(), text(), option::of(text())),
             errors in vec((text(), text()), 0..12),
             errors_omitted in prop_oneof![Just(0), any::<u64>()],
-            counts: [u64; 9],
+            counts: [u64; 10],
             seconds in prop_oneof![0.0..1e9, Just(f64::NAN), Just(f64::INFINITY)],
             retryable: bool,
         ) -> Report {
-            let [entries, files_written, files_deleted, bytes_total, bytes_literal, bytes_matched,
+            let [entries, files_written, files_deleted, skipped, bytes_total, bytes_literal, bytes_matched,
                 wire_sent, wire_received, round_trips] = counts;
             Report {
-                retryable, digest, errors_omitted, seconds, entries, files_written, files_deleted,
+                retryable, digest, errors_omitted, seconds, entries, files_written, files_deleted, skipped,
                 bytes_total, bytes_literal, bytes_matched, wire_sent, wire_received, round_trips,
                 errors: errors.into_iter().map(|(name, what)| EntryError { name, what }).collect(),
                 ..Report::new(volume, code, reason)
@@ -349,7 +353,7 @@ mod tests {
             concat!(
                 r#"{"outcome":"partial","reason":"1 entry left out","exit_code":23,"#,
                 r#""retryable":false,"volume":"data","attempt":1,"entries":0,"files_written":0,"#,
-                r#""files_deleted":0,"bytes_total":0,"bytes_literal":0,"bytes_matched":0,"#,
+                r#""files_deleted":0,"skipped":0,"bytes_total":0,"bytes_literal":0,"bytes_matched":0,"#,
                 r#""wire_sent":0,"wire_received":0,"round_trips":0,"seconds":1.235,"#,
                 r#""digest":null,"errors":[{"name":"a/b","what":"permission denied"}]}"#,
             )

@@ -61,6 +61,8 @@ counters! {
     wire_received,
     /// Problems named.
     errors,
+    /// Entries of the source that are left out by design, each reported once.
+    skipped,
 }
 
 /// The phases of a session, in order.
@@ -84,6 +86,8 @@ pub trait Monitor: Send + Sync {
     fn phase(&self, _phase: Phase) {}
     /// Something went wrong with one entry.
     fn error(&self, _name: &str, _what: &str) {}
+    /// An entry of the source is left out by design. Not an error.
+    fn skipped(&self, _name: &str, _why: &str) {}
     /// Something was done, or would be: one line for people.
     fn action(&self, _line: &str) {}
 }

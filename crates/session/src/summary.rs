@@ -22,6 +22,8 @@ pub struct Summary {
     pub files_written: u64,
     /// Entries removed.
     pub files_deleted: u64,
+    /// Entries of the source that were left out by design: mount points, `lost+found`.
+    pub skipped: u64,
     /// Logical bytes of the regular files of the source.
     pub bytes_total: u64,
     /// Bytes of content that travelled.

@@ -25,6 +25,10 @@ impl Monitor for Fanout {
         self.0.iter().for_each(|monitor| monitor.error(name, what));
     }
 
+    fn skipped(&self, name: &str, why: &str) {
+        self.0.iter().for_each(|monitor| monitor.skipped(name, why));
+    }
+
     fn action(&self, line: &str) {
         self.0.iter().for_each(|monitor| monitor.action(line));
     }
@@ -45,6 +49,9 @@ mod tests {
         fn error(&self, name: &str, what: &str) {
             self.0.lock().push(format!("{name}: {what}"));
         }
+        fn skipped(&self, name: &str, why: &str) {
+            self.0.lock().push(format!("{name}: skipped: {why}"));
+        }
         fn action(&self, line: &str) {
             self.0.lock().push(line.into());
         }
@@ -56,9 +63,13 @@ mod tests {
         let fanout = Fanout::new(monitors.iter().map(|m| Arc::clone(m) as _).collect());
         fanout.phase(Phase::Flush);
         fanout.error("a", "gone");
+        fanout.skipped("m", "mount point");
         fanout.action("delete b");
         for monitor in monitors {
-            assert_eq!(*monitor.0.lock(), ["Flush", "a: gone", "delete b"]);
+            assert_eq!(
+                *monitor.0.lock(),
+                ["Flush", "a: gone", "m: skipped: mount point", "delete b"]
+            );
         }
     }
 }

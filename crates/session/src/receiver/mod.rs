@@ -219,6 +219,7 @@ impl Shared {
             entries: snapshot.entries,
             files_written: snapshot.files_written,
             files_deleted: snapshot.files_deleted,
+            skipped: snapshot.skipped,
             bytes_total: snapshot.bytes_total,
             bytes_literal: snapshot.bytes_literal,
             bytes_matched: snapshot.bytes_matched,

@@ -207,6 +207,7 @@ impl Shared {
             entries: snapshot.entries_total,
             files_written: commit.files_written,
             files_deleted: commit.files_deleted,
+            skipped: snapshot.skipped,
             bytes_total: snapshot.bytes_total,
             bytes_literal: snapshot.bytes_literal,
             bytes_matched: snapshot.bytes_matched,

@@ -246,6 +246,12 @@ impl Shared {
         self.problems.lock().add(name, what, exit_code);
     }
 
+    /// Reports an entry of the source that is left out by design. It has no effect on the exit code.
+    pub(super) fn skipped(&self, name: &str, why: &str) {
+        self.context.progress.skipped.fetch_add(1, Relaxed);
+        self.context.monitor.skipped(name, why);
+    }
+
     /// Names a failed operation on an entry of the source.
     pub(super) fn volume_problem(&self, error: &volume::Error) {
         let code = if error.is_vanished() { 24 } else { 23 };

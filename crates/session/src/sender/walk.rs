@@ -157,6 +157,17 @@ struct Walker<'a> {
     stack: Vec<Pending>,
 }
 
+/// True for a `lost+found` that is as `mkfs` makes it: empty and open to root alone. To leave it out loses nothing, so
+/// it is not worth a report in each run.
+fn is_untouched_since_mkfs(dir: &Dir, entry: &Entry) -> bool {
+    let meta = &entry.meta;
+    (meta.uid, meta.mode) == (0, 0o700)
+        && dir
+            .open_child(&entry.name)
+            .and_then(|inside| NameList::read(&inside))
+            .is_ok_and(|names| names.is_empty() && names.complete())
+}
+
 /// A listing frame that grows.
 #[derive(Default)]
 struct Batch {
@@ -247,11 +258,19 @@ impl Walker<'_> {
         // Most entries are left out or kept whatever they are; the kind is known only after the stat.
         let (entry, inode) = stat::read_entry(dir, name, &self.shared.read_options)?;
         let is_dir = entry.meta.kind == FileKind::Directory;
-        if is_dir && is_lost_and_found(dir, name) {
-            return Ok(None);
-        }
         if filtered && self.filter.matches(prefix, name, is_dir) == Verdict::Excluded {
             return Ok(None);
+        }
+        if is_dir && is_lost_and_found(dir, name) {
+            if !is_untouched_since_mkfs(dir, &entry) {
+                let why = "belongs to the file system and is not copied";
+                self.shared.skipped(&dir.display_entry(name), why);
+            }
+            return Ok(None);
+        }
+        if is_dir && inode.mount_root {
+            let why = "mount point: its content is not copied";
+            self.shared.skipped(&dir.display_entry(name), why);
         }
         Ok(Some((entry, inode)))
     }

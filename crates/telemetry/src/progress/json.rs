@@ -12,6 +12,7 @@ use super::Moment;
 enum Line<'a> {
     Progress(ProgressLine),
     Error { name: &'a str, what: &'a str },
+    Skipped { name: &'a str, why: &'a str },
 }
 
 #[derive(Serialize)]
@@ -30,6 +31,7 @@ struct ProgressLine {
     wire_sent: u64,
     wire_received: u64,
     errors: u64,
+    skipped: u64,
     listing_complete: bool,
     bytes_per_second: u64,
     eta_seconds: Option<u64>,
@@ -53,6 +55,7 @@ pub(super) fn progress(moment: &Moment) -> String {
         wire_sent: s.wire_sent,
         wire_received: s.wire_received,
         errors: s.errors,
+        skipped: s.skipped,
         listing_complete: s.listing_complete,
         bytes_per_second: moment.speed.bytes_per_second as u64,
         eta_seconds: moment.speed.eta(s).map(|eta| eta.as_secs()),
@@ -62,6 +65,11 @@ pub(super) fn progress(moment: &Moment) -> String {
 /// One object for an entry that could not be treated as asked.
 pub(super) fn error(name: &str, what: &str) -> String {
     json(&Line::Error { name, what })
+}
+
+/// One object for an entry of the source that is left out by design.
+pub(super) fn skipped(name: &str, why: &str) -> String {
+    json(&Line::Skipped { name, why })
 }
 
 /// The word for a phase, here and in metrics.
@@ -109,7 +117,7 @@ mod tests {
                 r#"{"type":"progress","phase":"transfer","seconds":1.234,"entries":5,"#,
                 r#""entries_total":9,"files_written":0,"files_deleted":0,"bytes_total":1000,"#,
                 r#""bytes_done":400,"bytes_literal":0,"bytes_matched":0,"bytes_hole":0,"#,
-                r#""wire_sent":0,"wire_received":0,"errors":0,"listing_complete":true,"#,
+                r#""wire_sent":0,"wire_received":0,"errors":0,"skipped":0,"listing_complete":true,"#,
                 r#""bytes_per_second":100,"eta_seconds":5}"#,
             )
         );

@@ -123,6 +123,14 @@ impl Monitor for Reporter {
         self.shared.console.warn(&line);
     }
 
+    fn skipped(&self, name: &str, why: &str) {
+        let line = match self.shared.view {
+            View::Json => json::skipped(name, why),
+            View::Bar(_) | View::None => format!("{name}: skipped: {why}"),
+        };
+        self.shared.console.warn(&line);
+    }
+
     fn action(&self, line: &str) {
         self.shared.console.print(line);
     }
@@ -224,6 +232,7 @@ mod tests {
         let reporter = Reporter::start(mode, Arc::clone(&progress), &console).unwrap();
         reporter.phase(Phase::Transfer);
         reporter.error("a/b", "permission denied");
+        reporter.skipped("m", "mount point");
         reporter.action("delete c");
         progress.bytes_total.store(2048, Relaxed);
         progress.bytes_done.store(1024, Relaxed);
@@ -244,6 +253,8 @@ mod tests {
             let (first, last) = (&lines[0], &lines[lines.len() - 1]);
             assert_eq!(first["type"], "error");
             assert_eq!(first["name"], "a/b");
+            assert_eq!(lines[1]["type"], "skipped");
+            assert_eq!(lines[1]["why"], "mount point");
             assert_eq!(last["type"], "progress");
             assert_eq!(last["phase"], "verify");
             assert_eq!(last["bytes_done"], 1024);
@@ -256,13 +267,15 @@ mod tests {
         assert_eq!(out, "delete c\n");
         let lines: Vec<_> = err.lines().collect();
         assert_eq!(lines[0], "a/b: permission denied");
-        assert!(lines[1].starts_with("Verify  1.00 KiB/2.00 KiB  in "), "{err}");
-        assert_eq!(lines.len(), 2);
+        assert_eq!(lines[1], "m: skipped: mount point");
+        assert!(lines[2].starts_with("Verify  1.00 KiB/2.00 KiB  in "), "{err}");
+        assert_eq!(lines.len(), 3);
     }
 
     #[test]
     fn no_progress_still_tells_of_errors() {
-        assert_eq!(run(Mode::None), ("delete c\n".into(), "a/b: permission denied\n".into()));
+        let told = "a/b: permission denied\nm: skipped: mount point\n";
+        assert_eq!(run(Mode::None), ("delete c\n".into(), told.into()));
     }
 
     #[test]
