@@ -8,6 +8,7 @@
 //! * [`Watch`]: whether anything below a directory was opened, read or changed.
 //! * [`FaultyStream`], [`Faults`], [`Relay`], [`pass_between`]: cut, flip, stall and crumble bytes in flight.
 //! * [`Mount`], [`Disk`]: a small file system of a given kind, gone when dropped; what a power cut leaves of it.
+//! * [`OddMount`], [`Quirks`]: a file system that ignores case, loses entries, hides open files, or whatever a test asks for.
 //! * [`Process`], [`Finished`]: a child process, killed when dropped.
 //! * [`syscalls`]: a child killed at a system call of choice.
 //! * [`pki`], [`net`], [`lock`]: throw-away certificates, free ports, volumes that are free again.
@@ -28,6 +29,7 @@ pub mod interrupted;
 pub mod lock;
 mod mount;
 pub mod net;
+mod odd;
 pub mod pki;
 mod process;
 mod random;
@@ -42,8 +44,11 @@ pub use compare::{Aspects, assert_same, differences};
 pub use content::{Content, Rng};
 pub use fault::{Faults, FaultyStream};
 pub use mount::{Disk, Mount};
+pub use odd::{OddMount, Quirks};
 pub use process::{Finished, Process};
 pub use relay::{Relay, pass_between};
 pub use snapshot::{Kind, Node, Snapshot};
 pub use tree::TempTree;
 pub use watch::Watch;
+
+pub use rustix::io::Errno;
