@@ -117,6 +117,7 @@ pub(crate) fn context() -> Context {
         progress: std::sync::Arc::new(Progress::default()),
         monitor: std::sync::Arc::new(()) as std::sync::Arc<dyn Monitor>,
         window: 4 << 20,
+        memory_budget: session::MEMORY_BUDGET,
         workers: 2,
         io_timeout: 20,
         bandwidth_limit: None,

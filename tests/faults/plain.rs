@@ -64,6 +64,7 @@ fn context(cancel: &Cancel) -> Context {
         progress: Arc::new(Progress::default()),
         monitor: Arc::new(()),
         window: WINDOW,
+        memory_budget: session::MEMORY_BUDGET,
         workers: 2,
         io_timeout: SILENCE,
         bandwidth_limit: None,

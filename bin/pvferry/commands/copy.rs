@@ -168,6 +168,7 @@ async fn receive(
             progress: Arc::new(Progress::default()),
             monitor: Arc::new(()),
             window: setup::WINDOW,
+            memory_budget: session::MEMORY_BUDGET,
             workers: setup::workers(),
             io_timeout,
             bandwidth_limit: None,

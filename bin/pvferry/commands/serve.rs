@@ -187,6 +187,7 @@ impl Shared {
             progress: Arc::clone(&progress),
             monitor: Arc::clone(&measured) as Arc<dyn Monitor>,
             window: setup::WINDOW,
+            memory_budget: session::MEMORY_BUDGET,
             workers: setup::workers(),
             io_timeout: self.io_timeout,
             bandwidth_limit: None,

@@ -128,6 +128,7 @@ impl<'a> Run<'a> {
             progress: Arc::clone(&progress),
             monitor: Arc::new(Fanout::new(monitors)),
             window: SIGNATURE_WINDOW,
+            memory_budget: session::MEMORY_BUDGET,
             workers: setup::workers(),
             io_timeout: self.args.timeout,
             bandwidth_limit: self.args.bwlimit,

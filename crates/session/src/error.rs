@@ -36,6 +36,12 @@ pub enum Error {
     /// The source has no entry at all, which is more often a wrong mount than a wish.
     #[error("the source is empty: pass --allow-empty-source if that is meant")]
     EmptySource,
+    /// More is kept for entries than the memory budget, in bytes, allows.
+    #[error(
+        "hard links, unfinished entries and deletions take more than the memory budget of {} MiB",
+        .0 >> 20
+    )]
+    MemoryBudget(u64),
     /// Ended from outside.
     #[error("ended by a signal")]
     Cancelled,
@@ -58,6 +64,7 @@ impl Error {
             Self::Refused(Refusal::Unfit, _) => 3,
             Self::Refused(Refusal::Protocol | Refusal::Version, _) => 2,
             Self::Refused(..) | Self::Thread(_) => 5,
+            Self::MemoryBudget(_) => 22,
             Self::Aborted(code, _) => *code,
             Self::Timeout(_) => 30,
             Self::EmptySource => 3,

@@ -30,6 +30,7 @@ mod error;
 mod fault;
 pub mod handshake;
 mod manifest;
+mod memory_budget;
 pub mod monitor;
 mod pump;
 mod receiver;
@@ -47,6 +48,9 @@ pub use summary::{Problem, Summary};
 /// Largest file that is moved, in bytes: 64 TiB. Tables that grow with a file stay small up to there.
 pub(crate) use wire::limits::MAX_FILE;
 
+/// What one end of a session keeps for entries that wait for something, in bytes, where nothing else is asked for.
+pub const MEMORY_BUDGET: u64 = 512 << 20;
+
 /// What both ends of a session are given.
 #[derive(Clone)]
 pub struct Context {
@@ -56,6 +60,8 @@ pub struct Context {
     pub monitor: std::sync::Arc<dyn Monitor>,
     /// Bytes that this end lets the other send ahead.
     pub window: u64,
+    /// Bytes that this end keeps for entries that wait for something; more ends the session. See [`MEMORY_BUDGET`].
+    pub memory_budget: u64,
     /// Threads for disk and hashing.
     pub workers: usize,
     /// Seconds of silence of the peer that end the session.

@@ -12,6 +12,7 @@ mod it {
     mod hostile_receiver;
     mod hostile_sender;
     mod live;
+    mod memory;
     mod metadata;
     mod property;
     mod support;

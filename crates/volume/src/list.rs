@@ -97,6 +97,12 @@ impl NameList {
         self.slots.len()
     }
 
+    /// Bytes of memory that the list takes.
+    #[must_use]
+    pub fn memory(&self) -> u64 {
+        (self.arena.len() + self.slots.len() * size_of::<Slot>()) as u64
+    }
+
     /// True where there is no name; the directory is empty if the list is complete as well.
     #[must_use]
     pub fn is_empty(&self) -> bool {

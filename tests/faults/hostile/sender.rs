@@ -22,10 +22,13 @@ const PAUSE: Duration = Duration::from_millis(40);
 /// What the server may have resident in all, in bytes, with a window of 32 MiB for each of its sessions.
 const MEMORY: u64 = 300 << 20;
 
-/// The same where a sender floods it, of whose announcements it keeps 512 MiB in mind.
+/// The same where a sender floods it, with a memory budget of 512 MiB.
 const PENDING: u64 = 700 << 20;
 /// What such a sender announces, in bytes.
 const FLOOD: usize = 900 << 20;
+
+/// The exit code of a session over its memory budget.
+const OVER_BUDGET: u8 = 22;
 
 const WELCOME: u8 = 3;
 const COMMIT: u8 = 55;
@@ -329,14 +332,14 @@ fn flood(link: &mut Link, rest: &[u8]) -> bool {
         while left < cost {
             match link.hear(PATIENCE) {
                 Heard::Frame(5, credit) => left += unvarint(&credit),
-                Heard::Frame(ABORT, body) => return body[0] == 2,
+                Heard::Frame(ABORT, body) => return body[0] == OVER_BUDGET,
                 Heard::Frame(..) => {}
                 heard => panic!("{heard:?}"),
             }
         }
         left -= cost;
         if !link.say(16, &body) {
-            return matches!(link.hear_one_of(&[ABORT], PATIENCE), Heard::Frame(ABORT, body) if body[0] == 2);
+            return matches!(link.hear_one_of(&[ABORT], PATIENCE), Heard::Frame(ABORT, body) if body[0] == OVER_BUDGET);
         }
     }
     false

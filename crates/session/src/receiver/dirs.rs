@@ -18,8 +18,8 @@ use volume::{
 };
 use wire::{EntryId, Metadata, Name};
 
-use super::{pending::Pending, state::Shared};
-use crate::{control::Stopped, fault::Fault, manifest::Record};
+use super::state::Shared;
+use crate::{control::Stopped, fault::Fault, manifest::Record, memory_budget::MemoryReservation};
 
 /// A directory that the session works in.
 pub(super) struct DirState {
@@ -46,7 +46,7 @@ pub(super) struct DirState {
     /// Temporary names of an earlier run that were found in it.
     pub(super) stale: Mutex<Vec<Name>>,
     pending: AtomicU64,
-    _memory: Option<Pending>,
+    _memory: Option<MemoryReservation>,
     hints: Mutex<Option<ParentHints>>,
 }
 
@@ -102,7 +102,7 @@ impl DirState {
     }
 
     /// Holds its share of the memory for as long as it is worked in.
-    pub(super) fn counted(mut self, memory: Pending) -> Self {
+    pub(super) fn counted(mut self, memory: MemoryReservation) -> Self {
         self._memory = Some(memory);
         self
     }

@@ -24,7 +24,6 @@ use super::{
     dirs::{self, DirState},
     merge::{self, Settled},
     patch::Delta,
-    pending::Pending,
     rebuild,
     state::{Shared, TargetKindRef},
     whole::Whole,
@@ -32,6 +31,7 @@ use super::{
 use crate::{
     MAX_FILE,
     control::Stopped,
+    memory_budget::{self, MemoryReservation},
     sender::{SMALL, whole_layout},
 };
 
@@ -60,7 +60,7 @@ pub(super) struct FileState {
     /// Something failed and was named: what still comes is passed over.
     dead: AtomicBool,
     body: Body,
-    _memory: Option<Pending>,
+    _memory: Option<MemoryReservation>,
 }
 
 enum Body {
@@ -83,6 +83,8 @@ impl FileState {
         part: bool,
     ) -> volume::Result<Self> {
         let body = choose(shared, dir, entry, existing.as_ref(), part)?;
+        let of_existing = existing.as_ref().map_or(0, |old| memory_budget::of_metadata(&old.meta));
+        let memory = shared.reserve(memory_budget::of_entry(entry) + of_existing);
         Ok(Self {
             id,
             dir: Some(Arc::clone(dir)),
@@ -93,7 +95,7 @@ impl FileState {
             end: Mutex::default(),
             dead: AtomicBool::new(false),
             body,
-            _memory: Some(shared.pend(&entry.meta)),
+            _memory: Some(memory),
         })
     }
 
@@ -118,7 +120,7 @@ impl FileState {
     }
 
     /// A file whose content is passed over.
-    pub(super) fn lost(id: EntryId) -> Arc<Self> {
+    pub(super) fn lost(shared: &Shared, id: EntryId) -> Arc<Self> {
         let name = crate::sender::device_entry(0);
         Arc::new(Self {
             id,
@@ -130,7 +132,7 @@ impl FileState {
             end: Mutex::default(),
             dead: AtomicBool::new(true),
             body: Body::Lost,
-            _memory: None,
+            _memory: Some(shared.reserve(memory_budget::ENTRY)),
         })
     }
 

@@ -7,11 +7,11 @@ use volume::{
     create,
     stat::{self, ReadOptions},
 };
-use wire::{EntryId, Metadata, Name};
+use wire::EntryId;
 
 use super::{
-    dirs::{self, DirState},
-    merge::{self, Follower, LinkGroup, Settled},
+    dirs,
+    merge::{self, Follower, Leader, LinkGroup, Settled},
     state::Shared,
 };
 use crate::control::Stopped;
@@ -24,7 +24,7 @@ pub(super) fn link_groups(shared: &Arc<Shared>) -> Result<(), Stopped> {
         for follower in followers {
             shared.control.check()?;
             match &leader {
-                Some((dir, name, meta)) => link(shared, leader_id, (dir, name, meta), &follower)?,
+                Some(leader) => link(shared, leader_id, leader, &follower)?,
                 None if shared.dry_run() => {
                     shared.count_written();
                     let verb = if follower.exists { "update" } else { "create" };
@@ -45,15 +45,15 @@ pub(super) fn link_groups(shared: &Arc<Shared>) -> Result<(), Stopped> {
 fn link(
     shared: &Shared,
     leader_id: EntryId,
-    (leader_dir, leader, meta): (&Arc<DirState>, &Name, &Metadata),
+    leader: &Leader,
     follower: &Follower,
 ) -> Result<(), Stopped> {
     let name = &follower.entry.name;
     let shown = follower.dir.display_entry(name);
     let linked = (|| {
-        let (Some(from), Some(to)) = (&leader_dir.dir, &follower.dir.dir) else { return Ok(true) };
+        let (Some(from), Some(to)) = (&leader.dir.dir, &follower.dir.dir) else { return Ok(true) };
         let plain = ReadOptions { xattrs: false, selinux: false };
-        let (_, first) = stat::read_entry(from, leader, &plain)?;
+        let (_, first) = stat::read_entry(from, &leader.name, &plain)?;
         if follower.exists {
             match stat::read_entry(to, name, &plain) {
                 Ok((_, own)) if (own.dev, own.ino) == (first.dev, first.ino) => return Ok(false),
@@ -64,7 +64,7 @@ fn link(
         }
         follower.dir.touch();
         if !shared.dry_run() {
-            create::link(from, leader, to, name)?;
+            create::link(from, &leader.name, to, name)?;
         }
         Ok(true)
     })();
@@ -74,14 +74,14 @@ fn link(
                 shared.count_written();
                 shared.action(if follower.exists { "update" } else { "create" }, &shown)?;
             }
-            let entry = wire::Entry { meta: meta.clone(), ..follower.entry.clone() };
+            let entry = wire::Entry { meta: leader.meta.clone(), ..follower.entry.clone() };
             let link = Some(leader_id);
             let settled = Settled {
                 entry: &entry,
                 listed: 0,
                 id: follower.id,
                 link,
-                actual: meta,
+                actual: &leader.meta,
                 content: None,
             };
             merge::settle(shared, &follower.dir, &settled);

@@ -16,17 +16,21 @@ use wire::{Entry, EntryId, FileKind, Listing, Metadata, Name, Plan, ToSender};
 use super::{
     dirs::{self, DirState},
     file::FileState,
-    pending::Pending,
     place::Placing,
-    state::{Deletion, Known, Shared},
+    state::{Deletion, Shared},
     work::Worker,
 };
-use crate::{control::Stopped, manifest::Record};
+use crate::{
+    control::Stopped,
+    manifest::Record,
+    memory_budget::{self, MemoryReservation},
+};
 
 /// A directory that is being merged.
 #[derive(Default)]
 pub(super) struct Merge {
     local: Option<NameList>,
+    _memory: Option<MemoryReservation>,
     at: usize,
     last_name: Option<Name>,
     extraneous: Vec<Name>,
@@ -39,8 +43,16 @@ pub(super) struct Merge {
 #[derive(Default)]
 pub(super) struct LinkGroup {
     /// The first name, once it is what it should be.
-    pub(super) leader: Option<(Arc<DirState>, Name, Metadata)>,
+    pub(super) leader: Option<Leader>,
     pub(super) followers: Vec<Follower>,
+}
+
+/// The first name of a group.
+pub(super) struct Leader {
+    pub(super) dir: Arc<DirState>,
+    pub(super) name: Name,
+    pub(super) meta: Metadata,
+    _memory: MemoryReservation,
 }
 
 /// A further name of a group.
@@ -49,7 +61,7 @@ pub(super) struct Follower {
     pub(super) id: EntryId,
     pub(super) entry: Entry,
     pub(super) exists: bool,
-    pub(super) _memory: Pending,
+    pub(super) _memory: MemoryReservation,
 }
 
 impl Worker {
@@ -97,7 +109,7 @@ pub(super) fn pass_over(shared: &Arc<Shared>, listing: &Listing) -> Result<(), S
         let id = EntryId(listing.first.0 + index as u64);
         let kind = listed.entry.meta.kind;
         if kind == FileKind::Directory && !listed.mount {
-            shared.register_directory(id, Known::Lost);
+            shared.register_directory(id, shared.lost_directory());
         }
         let leads = listed.link.is_none_or(|link| link == id);
         if kind == FileKind::File
@@ -105,7 +117,7 @@ pub(super) fn pass_over(shared: &Arc<Shared>, listing: &Listing) -> Result<(), S
             && listed.content.is_none()
             && comes_unasked(shared, listing)
         {
-            shared.register_file(&FileState::lost(id), true);
+            shared.register_file(&FileState::lost(shared, id), true);
         }
     }
     if !listing.unasked && !listing.entries.is_empty() {
@@ -133,7 +145,8 @@ impl Merge {
                 if let Some(error) = local.failure() {
                     shared.failed(error)?;
                 }
-                Ok(Self { local: Some(local), ..Self::default() })
+                let _memory = Some(shared.reserve(local.memory()));
+                Ok(Self { local: Some(local), _memory, ..Self::default() })
             }
             Err(error) => {
                 shared.failed(&error)?;
@@ -207,7 +220,8 @@ impl Merge {
         extraneous.retain(|name| !is_protected(shared, dir, &prefix, name));
         if !extraneous.is_empty() {
             dir.hold();
-            let deletion = Deletion { dir: Arc::clone(dir), names: extraneous };
+            let _memory = shared.reserve(memory_budget::of_names(&extraneous));
+            let deletion = Deletion { dir: Arc::clone(dir), names: extraneous, _memory };
             shared.deletions.lock().push(deletion);
         }
         Ok(())
@@ -253,7 +267,12 @@ pub(super) fn settle(shared: &Shared, dir: &Arc<DirState>, settled: &Settled<'_>
         shared.context.progress.bytes_done.fetch_add(settled.listed, Relaxed);
     }
     if settled.link == Some(settled.id) {
-        let leader = (Arc::clone(dir), settled.entry.name.clone(), settled.actual.clone());
+        let leader = Leader {
+            dir: Arc::clone(dir),
+            name: settled.entry.name.clone(),
+            meta: settled.actual.clone(),
+            _memory: shared.reserve(memory_budget::of_metadata(settled.actual)),
+        };
         shared.links.lock().entry(settled.id).or_default().leader = Some(leader);
     }
 }

@@ -11,7 +11,6 @@
 //! * [`dirs`]: directories, finished when everything in them is.
 //! * [`finish`]: the phases at the end, in order: [`renames`], [`links`], [`deletions`], the flush, the commit.
 //! * [`journal`]: how a power cut or a failed device in the middle of a session is noticed by the next.
-//! * [`pending`]: how much of what was announced and has not come is kept in mind.
 //! * [`work`]: the workers; [`state`]: what they share; [`dispatch`]: where each frame of the sender goes.
 
 mod answer;
@@ -26,7 +25,6 @@ mod known;
 mod links;
 mod merge;
 mod patch;
-mod pending;
 mod place;
 mod place_file;
 mod rebuild;

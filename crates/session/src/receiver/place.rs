@@ -21,7 +21,7 @@ use super::{
     merge::{Follower, Merge, Settled, settle},
     state::{Known, Shared},
 };
-use crate::{MAX_FILE, control::Stopped, fault::Fault};
+use crate::{MAX_FILE, control::Stopped, fault::Fault, memory_budget};
 
 /// Puts the entries of one frame in their places.
 pub(super) struct Placing<'a> {
@@ -112,12 +112,12 @@ impl Placing<'_> {
     pub(super) fn lost(&self, listed: &Listed, id: EntryId) {
         match listed.entry.meta.kind {
             FileKind::Directory if !listed.mount => {
-                self.shared.register_directory(id, Known::Lost);
+                self.shared.register_directory(id, self.shared.lost_directory());
             }
             FileKind::File
                 if self.unasked && self.shared.target.fresh && listed.content.is_none() =>
             {
-                self.shared.register_file(&FileState::lost(id), true);
+                self.shared.register_file(&FileState::lost(self.shared, id), true);
             }
             _ => {}
         }
@@ -184,7 +184,7 @@ impl Placing<'_> {
             return self.shared.broken("link to what is no earlier entry");
         }
         self.dir.hold();
-        let memory = self.shared.pend(&entry.meta);
+        let memory = self.shared.reserve(memory_budget::of_entry(&entry));
         let follower = Follower { dir: Arc::clone(self.dir), id, entry, exists, _memory: memory };
         self.shared.links.lock().entry(leader).or_default().followers.push(follower);
         Ok(())
@@ -233,7 +233,8 @@ impl Placing<'_> {
             self.plan.new_directories.push(index);
         }
         let want = listed.entry.meta.clone();
-        let memory = shared.pend(&want);
+        let of_have = have.as_ref().map_or(0, memory_budget::of_metadata);
+        let memory = shared.reserve(memory_budget::of_metadata(&want) + of_have);
         let state = DirState::child(self.dir, id, name, dir, publish, want, have);
         let state = Arc::new(state.counted(memory));
         if listed.mount {
@@ -333,8 +334,7 @@ impl Placing<'_> {
             return false;
         }
         let Some(leader) = link else { return true };
-        let mut claimed = self.shared.claimed.lock();
-        *claimed.entry((inode.dev, inode.ino)).or_insert(leader) != leader
+        !self.shared.claim((inode.dev, inode.ino), leader)
     }
 
     /// An entry is as it should be.

@@ -82,7 +82,7 @@ impl Placing<'_> {
             let verb = if regular.is_some() { "update" } else { "create" };
             shared.action(verb, &shown)?;
             if comes(shared, self.unasked) {
-                shared.register_file(&FileState::lost(id), true);
+                shared.register_file(&FileState::lost(shared, id), true);
             }
             return Ok(());
         }

@@ -31,6 +31,7 @@ use crate::{
     control::{Control, Credit, Outbox, Stopped},
     handshake::Agreed,
     manifest::{self, Manifest, Record},
+    memory_budget::{self, MemoryBudget, MemoryReservation},
     sender::filters,
     summary::Problems,
 };
@@ -68,13 +69,11 @@ pub(super) struct Shared {
     pub(super) files: Mutex<HashMap<EntryId, Arc<FileState>>>,
     /// Names that share an inode, by the first of them.
     pub(super) links: Mutex<HashMap<EntryId, LinkGroup>>,
-    /// Inodes here that are taken by a group of names.
-    pub(super) claimed: Mutex<HashMap<(u64, u64), EntryId>>,
+    pub(super) claimed: Mutex<Claimed>,
     pub(super) deletions: Mutex<Vec<Deletion>>,
     /// Large files that may turn out to have been renamed.
     pub(super) postponed: Mutex<Vec<Arc<FileState>>>,
-    /// Bytes of memory of what is announced and has not come to its end.
-    pub(super) pending: Arc<AtomicU64>,
+    memory: Arc<MemoryBudget>,
     pub(super) deleted: AtomicU64,
     pub(super) limit_hit: AtomicBool,
     /// The sender could not read something, and names it itself.
@@ -98,14 +97,24 @@ pub(super) enum Known {
     Ready(Arc<DirState>),
     /// It could not be made or opened, or lies behind a mount point: what the sender says of it is
     /// passed over.
-    Lost,
+    Lost(#[expect(dead_code, reason = "held, not read")] Arc<MemoryReservation>),
 }
 
 /// Entries that the source does not have.
 pub(super) struct Deletion {
     pub(super) dir: Arc<DirState>,
     pub(super) names: Vec<Name>,
+    pub(super) _memory: MemoryReservation,
 }
+
+/// Inodes of the volume that are taken by a group of names.
+pub(super) struct Claimed {
+    by_inode: HashMap<(u64, u64), EntryId>,
+    memory: MemoryReservation,
+}
+
+/// What one inode of [`Claimed`] takes, in bytes.
+const CLAIM: u64 = 48;
 
 /// What a worker is given.
 pub(super) enum Work {
@@ -155,6 +164,8 @@ impl Shared {
             0 => context.io_timeout,
             theirs => theirs.min(context.io_timeout),
         };
+        let memory = MemoryBudget::new(context.memory_budget);
+        let claimed = Claimed { by_inode: HashMap::new(), memory: memory.reserve(&control, 0) };
         Ok(Arc::new(Self {
             signature_credit: control.credit(agreed.hello.window),
             control,
@@ -176,10 +187,10 @@ impl Shared {
             unpublished: Mutex::default(),
             files: Mutex::default(),
             links: Mutex::default(),
-            claimed: Mutex::default(),
+            claimed: Mutex::new(claimed),
             deletions: Mutex::default(),
             postponed: Mutex::default(),
-            pending: Arc::default(),
+            memory,
             deleted: AtomicU64::new(0),
             limit_hit: AtomicBool::new(false),
             sender_failed: AtomicBool::new(false),
@@ -200,6 +211,26 @@ impl Shared {
 
     pub(super) fn dry_run(&self) -> bool {
         self.options().dry_run
+    }
+
+    /// Reserves memory for what is kept of an entry. Over the budget the session ends.
+    pub(super) fn reserve(&self, bytes: u64) -> MemoryReservation {
+        self.memory.reserve(&self.control, bytes)
+    }
+
+    /// Claims an inode of the volume for the group of names that `leader` begins; false where another group has it.
+    pub(super) fn claim(&self, inode: (u64, u64), leader: EntryId) -> bool {
+        let mut claimed = self.claimed.lock();
+        let Claimed { by_inode, memory } = &mut *claimed;
+        *by_inode.entry(inode).or_insert_with(|| {
+            memory.grow(&self.control, CLAIM);
+            leader
+        }) == leader
+    }
+
+    /// A directory that is passed over.
+    pub(super) fn lost_directory(&self) -> Known {
+        Known::Lost(Arc::new(self.reserve(memory_budget::ENTRY)))
     }
 
     /// True where size and time are not enough to take a file for unchanged.

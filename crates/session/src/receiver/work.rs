@@ -105,7 +105,7 @@ impl Worker {
                 let known = shared.directories.lock().get(&listing.directory).cloned();
                 match known {
                     Some(Known::Ready(dir)) => self.merge(shared, &dir, listing)?,
-                    Some(Known::Lost) => super::merge::pass_over(shared, &listing)?,
+                    Some(Known::Lost(_)) => super::merge::pass_over(shared, &listing)?,
                     None => return shared.broken("listing behind the end of its directory"),
                 }
             }

@@ -103,10 +103,7 @@ impl Shared {
             }
         }
         for &index in &plan.later {
-            let mut file = chunk.file(check(index, true)?);
-            // Files that are put off may be many; they must not stop the walk.
-            file.chunk = None;
-            self.remember_file(file);
+            self.remember_file(chunk.file(check(index, true)?));
         }
         let mut whole = Vec::new();
         for &(index, want) in &plan.wants {

@@ -15,7 +15,7 @@ use volume::{
 use wire::{Entry, EntryId, Metadata};
 
 use super::{small::ReadError, state::Shared};
-use crate::control::Credit;
+use crate::{control::Credit, memory_budget::MemoryReservation};
 
 /// Entries of one listing frame, kept until everything asked of them is done.
 pub(super) struct Chunk {
@@ -52,7 +52,7 @@ impl Chunk {
             parent: self.directory,
             link: item.link,
             tries: 0,
-            chunk: Some(Arc::clone(self)),
+            held: Held::Walk(Arc::clone(self)),
             done: Arc::new(Done::new(item.entry.meta.size)),
         }
     }
@@ -92,6 +92,17 @@ impl Done {
     }
 }
 
+/// What the memory of a file that is to be sent comes out of.
+#[derive(Clone)]
+pub(super) enum Held {
+    /// The budget of the walk.
+    Walk(#[expect(dead_code, reason = "held, not read")] Arc<Chunk>),
+    /// The memory budget.
+    Memory(#[expect(dead_code, reason = "held, not read")] Arc<MemoryReservation>),
+    /// Nothing: there is one of it.
+    Device,
+}
+
 /// A file that is to be sent.
 #[derive(Clone)]
 pub(super) struct FileRef {
@@ -101,8 +112,7 @@ pub(super) struct FileRef {
     pub(super) link: Option<EntryId>,
     /// How often it changed while it was read.
     pub(super) tries: u32,
-    /// Holds the budget of the walk.
-    pub(super) chunk: Option<Arc<Chunk>>,
+    pub(super) held: Held,
     /// Shared by all tries.
     pub(super) done: Arc<Done>,
 }

@@ -207,7 +207,6 @@ pub(super) fn end_of_file(
         Ok(true) if file.tries + 1 < TRIES => {
             let mut again = file.clone();
             again.tries += 1;
-            again.chunk = None;
             if let Location::Named(_, entry) = &mut again.at {
                 entry.meta =
                     read.content.metadata(shared, read.entry).unwrap_or(read.entry.meta.clone());

@@ -76,10 +76,7 @@ fn inline(shared: &Arc<Shared>, job: &InlineJob) -> Result<(), Stopped> {
     }
     let fresh = shared.agreed.welcome.fresh;
     for &index in large.iter().filter(|_| !fresh) {
-        let mut file = chunk.file(index);
-        // They may be many, and must not stop the walk.
-        file.chunk = None;
-        shared.remember_file(file);
+        shared.remember_file(chunk.file(index));
     }
     let frame = builder.finish(last.is_some(), last.unwrap_or(true));
     let unused = reserved.checked_sub(frame_cost(frame.wire_len()));

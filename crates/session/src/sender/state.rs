@@ -16,7 +16,7 @@ use wire::{Commit, EntryId, FileKind, Hash, ToReceiver, WeakStrong};
 
 use super::{
     Source,
-    entry::{Chunk, FileRecord, FileRef, Item},
+    entry::{Chunk, FileRecord, FileRef, Held, Item},
     files::Job,
     inline::InlineJob,
 };
@@ -26,6 +26,7 @@ use crate::{
     control::{Control, Credit, Outbox, Stopped, frame_cost},
     handshake::Agreed,
     manifest::{self, Manifest, Record},
+    memory_budget::{self, MemoryBudget, MemoryReservation},
     summary::Problems,
     verify,
 };
@@ -46,6 +47,7 @@ pub(super) struct Shared {
     told_blocked: AtomicBool,
     pub(super) walk_budget: Arc<Credit>,
     compressor: Compressor,
+    memory: Arc<MemoryBudget>,
     pub(super) manifest: Manifest,
     pub(super) key: delta::HashKey,
     pub(super) problems: Mutex<Problems>,
@@ -132,6 +134,7 @@ impl Shared {
             walk_budget: control.credit(WALK_BUDGET),
             control,
             compressor: Compressor::new(context.compress),
+            memory: MemoryBudget::new(context.memory_budget),
             manifest: Manifest::new(&agreed.key, agreed.hello.options.no_owner),
             key: manifest::content_key(&agreed.key),
             agreed,
@@ -324,8 +327,15 @@ impl Shared {
         self.directories.lock().remove(&id).unwrap_or(false)
     }
 
-    /// Keeps a file that the receiver may ask for by its id.
-    pub(super) fn remember_file(&self, file: FileRef) {
+    /// Reserves memory for what is kept of an entry. Over the budget the session ends.
+    pub(super) fn reserve(&self, bytes: u64) -> MemoryReservation {
+        self.memory.reserve(&self.control, bytes)
+    }
+
+    /// Keeps a file that the receiver may ask for by its id. Such files may be many and must not stop the walk, so they come
+    /// out of the memory budget and not out of that of the walk.
+    pub(super) fn remember_file(&self, mut file: FileRef) {
+        file.held = Held::Memory(self.reserve(memory_budget::of_entry(file.entry())).into());
         self.later.lock().insert(file.id, Arc::new(file));
     }
 

@@ -20,7 +20,7 @@ use wire::{
 };
 
 use super::{
-    entry::{Chunk, Done, FileRef, Item, Location},
+    entry::{Chunk, Done, FileRef, Held, Item, Location},
     inline::InlineJob,
     small::SMALL,
     state::Shared,
@@ -28,12 +28,17 @@ use super::{
 use crate::{
     Error,
     control::{Stopped, frame_cost},
+    memory_budget::MemoryReservation,
 };
 
 /// Entries of one listing frame.
 const CHUNK_ENTRIES: usize = 512;
 /// Bytes of one listing frame, with the content in it, before the next is begun.
 const CHUNK_BYTES: u64 = 512 << 10;
+
+/// What a directory that is still to be listed takes beside its name, and an inode of which further names may come, in bytes.
+const DIRECTORY: u64 = 200;
+const LINK: u64 = 64;
 
 /// A directory that is still to be listed.
 struct Pending {
@@ -42,6 +47,13 @@ struct Pending {
     id: EntryId,
     /// The receiver has nothing of it.
     new: bool,
+}
+
+impl Pending {
+    /// Bytes of memory that it takes, with what is kept of it for the receiver's plan. The root takes none.
+    fn memory(&self) -> u64 {
+        self.name.as_ref().map_or(0, |name| name.len() as u64 + DIRECTORY)
+    }
 }
 
 /// Lists the whole tree and says when that is done.
@@ -59,6 +71,7 @@ pub(super) fn walk(shared: &Arc<Shared>, root: &Dir) -> Result<(), Stopped> {
         shared,
         filter,
         links: HashMap::new(),
+        memory: shared.reserve(0),
         next_id: 1,
         stack: vec![Pending {
             parent: None,
@@ -69,6 +82,7 @@ pub(super) fn walk(shared: &Arc<Shared>, root: &Dir) -> Result<(), Stopped> {
     };
     while let Some(pending) = walker.stack.pop() {
         shared.control.check()?;
+        walker.memory.shrink(pending.memory());
         walker.enter(root, pending)?;
     }
     // The content of listings goes out from other threads; the end must not overtake it.
@@ -99,7 +113,7 @@ pub(super) fn expect_device(shared: &Shared, device: &Arc<BlockSource>) {
         parent: EntryId::ROOT,
         link: None,
         tries: 0,
-        chunk: None,
+        held: Held::Device,
         done: Arc::new(Done::new(device.size())),
     });
 }
@@ -153,6 +167,8 @@ struct Walker<'a> {
     filter: FilterRules,
     /// First name of every inode that has several, until all its names were seen.
     links: HashMap<(u64, u64), (EntryId, u32)>,
+    /// Of `links`, `stack` and the names of the directory that is listed.
+    memory: MemoryReservation,
     next_id: u64,
     stack: Vec<Pending>,
 }
@@ -187,7 +203,12 @@ impl Walker<'_> {
         };
         let listed = opened.and_then(|dir| Ok((NameList::read(&dir)?, dir)));
         match listed {
-            Ok((names, dir)) => self.list(&dir, &names, pending.id, new),
+            Ok((names, dir)) => {
+                self.memory.grow(&self.shared.control, names.memory());
+                self.list(&dir, &names, pending.id, new)?;
+                self.memory.shrink(names.memory());
+                Ok(())
+            }
             Err(error) if pending.id == EntryId::ROOT => fail(self.shared, error),
             Err(error) => {
                 self.shared.volume_problem(&error);
@@ -283,11 +304,15 @@ impl Walker<'_> {
         }
         let mut link = None;
         if !is_dir && inode.nlink > 1 {
-            let seen = self.links.entry((inode.dev, inode.ino)).or_insert((id, 0));
+            let seen = self.links.entry((inode.dev, inode.ino)).or_insert_with(|| {
+                self.memory.grow(&self.shared.control, LINK);
+                (id, 0)
+            });
             seen.1 += 1;
             link = Some(seen.0);
             if seen.1 >= inode.nlink {
                 self.links.remove(&(inode.dev, inode.ino));
+                self.memory.shrink(LINK);
             }
         }
         let progress = &self.shared.context.progress;
@@ -323,12 +348,14 @@ impl Walker<'_> {
             if item.entry.meta.kind == FileKind::Directory && !item.mount {
                 let child = EntryId(first + index as u64);
                 self.shared.expect_directory(child, new);
-                children.push(Pending {
+                let pending = Pending {
                     parent: Some(dir.clone()),
                     name: Some(item.entry.name.clone()),
                     id: child,
                     new,
-                });
+                };
+                self.memory.grow(&self.shared.control, pending.memory());
+                children.push(pending);
             }
         }
         let weight = batch.bytes + 200 * batch.items.len() as u64;

@@ -29,17 +29,17 @@ pub(crate) fn meta(kind: FileKind, size: u64) -> Metadata {
     }
 }
 
-fn listed(name: &str, kind: FileKind, size: u64) -> Listed {
+pub(crate) fn listed(name: &str, kind: FileKind, size: u64) -> Listed {
     let name = Name::new(name.as_bytes()).unwrap();
     let entry = Entry { name, meta: meta(kind, size), target: Box::default() };
     Listed { entry, link: None, mount: false, content: None }
 }
 
-fn file(name: &str, size: u64) -> Listed {
+pub(crate) fn file(name: &str, size: u64) -> Listed {
     listed(name, FileKind::File, size)
 }
 
-fn dir(name: &str) -> Listed {
+pub(crate) fn dir(name: &str) -> Listed {
     listed(name, FileKind::Directory, 0)
 }
 
@@ -49,7 +49,7 @@ fn listing(directory: u64, first: u64, entries: Vec<Listed>) -> ToReceiver {
     ToReceiver::Listing(listing)
 }
 
-fn end() -> ToReceiver {
+pub(crate) fn end() -> ToReceiver {
     ToReceiver::EndOfListing(Box::new(meta(FileKind::Directory, 0)))
 }
 
@@ -66,7 +66,7 @@ fn patch(id: u64, offset: u64, len: usize) -> ToReceiver {
     ToReceiver::Patch(EntryId(id), offset, Bytes::from(vec![1; len]))
 }
 
-async fn play(mut stream: DuplexStream, options: Options, script: Vec<ToReceiver>) {
+pub(crate) async fn play(mut stream: DuplexStream, options: Options, script: Vec<ToReceiver>) {
     handshake::open(&mut stream, hello(options, PATIENCE)).await.unwrap();
     let mut answers = bytes::BytesMut::new();
     for message in script {

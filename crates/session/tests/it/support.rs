@@ -128,6 +128,7 @@ pub(crate) fn context(io_timeout: u32) -> Context {
         progress: Arc::new(Progress::default()),
         monitor: Arc::new(()),
         window: 4 << 20,
+        memory_budget: session::MEMORY_BUDGET,
         workers: 2,
         io_timeout,
         bandwidth_limit: None,

@@ -182,6 +182,7 @@ impl Attempt {
             progress: Arc::new(Progress::default()),
             monitor: Arc::new(()),
             window: 4 << 20,
+            memory_budget: session::MEMORY_BUDGET,
             workers: self.workers,
             io_timeout: SILENCE,
             bandwidth_limit: None,
