@@ -1,10 +1,13 @@
 //! What is deleted, and what a dry run says of it.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
-use testkit::{Finished, Snapshot, TempTree, assert_same};
+use testkit::{Finished, Mount, Process, Snapshot, TempTree, assert_same, skip};
 
-use crate::support::{assert_untouched, copy, report};
+use crate::support::{assert_untouched, below, copy, copy_command, report};
 
 /// The lines that a run printed about its changes.
 fn changes(finished: &Finished) -> BTreeSet<&str> {
@@ -114,4 +117,81 @@ fn a_renamed_directory_of_large_files_is_not_sent_again() {
     let report = report(copy(source.path(), destination.path(), &["--delete"]).expect(0));
     assert_same(source.path(), destination.path());
     assert!(report["wire_sent"].as_u64().unwrap() < 1 << 20, "{report}");
+}
+
+/// A copy whose calls of `statx` on entries of the directory `dir` fail with `errno`.
+fn copy_with_failing_stat(
+    dir: &Path,
+    errno: &str,
+    source: &Path,
+    destination: &Path,
+    options: &[&str],
+) -> Finished {
+    let inject = format!("inject=statx:error={errno}");
+    let dir = dir.to_str().unwrap();
+    let strace = ["strace", "-D", "-f", "-qq", "-o", "/dev/null", "-P", dir, "-e", &inject];
+    Process::run(below(&strace, &copy_command(source, destination, options)))
+}
+
+#[test]
+fn source_entries_that_cannot_be_reached_are_not_deleted_at_the_destination() {
+    if !(skip::root() && skip::commands(&["strace"])) {
+        return;
+    }
+    for errno in ["ESTALE", "ENOTDIR", "EACCES", "EIO"] {
+        let (source, destination) = (TempTree::new(), TempTree::new());
+        for tree in [&source, &destination] {
+            tree.file("dir/a", "1").file("dir/b", "2").file("c", "3");
+        }
+        destination.file("extra", "4");
+        let options = ["--delete", "--progress", "none"];
+        let paths = (source.path(), destination.path());
+        let ended = copy_with_failing_stat(&source.at("dir"), errno, paths.0, paths.1, &options);
+        ended.expect(23);
+        assert!(destination.at("dir/a").exists() && destination.at("dir/b").exists(), "{errno}");
+        assert!(!destination.at("extra").exists(), "{errno}: other directories are as usual");
+        let report = report(&ended);
+        assert!(report["errors"][0]["name"].as_str().unwrap().starts_with("dir/"), "{report}");
+    }
+}
+
+#[test]
+fn source_entries_that_are_gone_are_deleted_with_exit_code_24() {
+    if !(skip::root() && skip::commands(&["strace"])) {
+        return;
+    }
+    let (source, destination) = (TempTree::new(), TempTree::new());
+    for tree in [&source, &destination] {
+        tree.file("dir/a", "1").file("c", "3");
+    }
+    let paths = (source.path(), destination.path());
+    let ended =
+        copy_with_failing_stat(&source.at("dir"), "ENOENT", paths.0, paths.1, &["--delete"]);
+    ended.expect(24);
+    assert!(!destination.at("dir/a").exists());
+}
+
+/// More than one entry may carry, so that reading it fails.
+fn too_many_attributes(tree: &TempTree, path: &str) {
+    for number in 0..20 {
+        tree.xattr(path, &format!("user.{number}"), &[b'x'; 60_000]);
+    }
+}
+
+#[test]
+fn an_excluded_entry_is_not_read_at_either_end() {
+    let (Some(from), Some(to)) = (Mount::xfs(320), Mount::xfs(320)) else { return };
+    let (source, destination) = (TempTree::below(from.path()), TempTree::below(to.path()));
+    source.file("a", "1").file("b.skip", "2").dir("d/skipped").file("d/x", "3");
+    too_many_attributes(&source, "b.skip");
+    too_many_attributes(&source, "d/skipped");
+    destination.file("extra", "4").file("own.skip", "5").dir("d/skipped").file("d/extra", "6");
+    too_many_attributes(&destination, "own.skip");
+    too_many_attributes(&destination, "d/skipped");
+    let options = ["--delete", "--verify", "--exclude", "*.skip", "--exclude", "skipped/"];
+    for dry_run in [&["-n"][..], &[]] {
+        copy(source.path(), destination.path(), &[&options[..], dry_run].concat()).expect(0);
+    }
+    let left: Vec<_> = Snapshot::of(destination.path()).paths().map(PathBuf::from).collect();
+    assert_eq!(left, ["a", "d", "d/skipped", "d/x", "own.skip"].map(PathBuf::from));
 }

@@ -197,11 +197,27 @@ impl Walk<'_> {
         let mut parent = Vec::new();
         let mut parent_of = None;
         while let Some(level) = self.levels.last_mut() {
+            let hint = level.kind_hint();
             let Some(name) = level.pop() else {
                 self.leave()?;
                 continue;
             };
             let dir = level.dir.clone();
+            if !self.options.filter.is_empty() {
+                if parent_of != Some(self.levels.len()) {
+                    parent = dir.components();
+                    parent_of = Some(self.levels.len());
+                }
+                // The filter comes first: an excluded entry is not read, so nothing about it can fail.
+                match self.is_excluded(&dir, &parent, &name, hint) {
+                    Ok(false) => {}
+                    Ok(true) => continue,
+                    Err(error) => {
+                        self.fold.push(Item::Failed(error))?;
+                        continue;
+                    }
+                }
+            }
             let (entry, inode) = match read_line(&dir, &name, self.options) {
                 Ok(read) => read,
                 Err(error) => {
@@ -213,15 +229,6 @@ impl Walk<'_> {
             if is_dir && walk::is_lost_and_found(&dir, &name) {
                 continue;
             }
-            if !self.options.filter.is_empty() {
-                if parent_of != Some(self.levels.len()) {
-                    parent = dir.components();
-                    parent_of = Some(self.levels.len());
-                }
-                if self.options.filter.matches(&parent, &name, is_dir) == Verdict::Excluded {
-                    continue;
-                }
-            }
             if is_dir {
                 parent_of = None;
                 self.enter(&dir, entry, inode)?;
@@ -230,6 +237,18 @@ impl Walk<'_> {
             }
         }
         Ok(())
+    }
+
+    fn is_excluded(
+        &self,
+        dir: &Dir,
+        parent: &[Name],
+        name: &Name,
+        hint: Option<FileKind>,
+    ) -> Result<bool> {
+        let kind = hint.map_or_else(|| stat::kind(dir, name), Ok)?;
+        let is_dir = kind == FileKind::Directory;
+        Ok(self.options.filter.matches(parent, name, is_dir) == Verdict::Excluded)
     }
 
     fn leave(&mut self) -> Result<()> {

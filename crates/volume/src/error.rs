@@ -23,10 +23,11 @@ impl Error {
         Self { operation, name: name.into(), errno }
     }
 
-    /// True where the entry is no longer there: it vanished while the run was reading it.
+    /// True if the entry no longer exists: it was removed while the run was reading. Only `ENOENT` says so. `ESTALE`,
+    /// `ENOTDIR`, `EACCES` or `EIO` say that the entry cannot be reached, and it may well exist.
     #[must_use]
     pub fn is_vanished(&self) -> bool {
-        matches!(self.errno, Errno::NOENT | Errno::NOTDIR | Errno::STALE)
+        self.errno == Errno::NOENT
     }
 
     /// True where the volume itself can take no more: full, over quota, read-only or broken. To go
@@ -34,5 +35,19 @@ impl Error {
     #[must_use]
     pub fn is_volume_failure(&self) -> bool {
         matches!(self.errno, Errno::NOSPC | Errno::DQUOT | Errno::ROFS | Errno::IO | Errno::NODEV)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn enoent_alone_means_vanished() {
+        let vanished: Vec<_> = (1..=133)
+            .map(Errno::from_raw_os_error)
+            .filter(|&errno| Error::new("stat", "x", errno).is_vanished())
+            .collect();
+        assert_eq!(vanished, [Errno::NOENT]);
     }
 }

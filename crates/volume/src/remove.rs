@@ -41,10 +41,14 @@ pub enum Outcome {
 
 /// Who decides about a removal and is told about it.
 pub trait Removal {
-    /// Asked before each entry; `false` ends the walk. This is where a limit counts.
-    fn permit(&mut self) -> bool {
+    /// Asked before each entry; `false` ends the walk. This is where a limit counts: what is reserved is either
+    /// [removed](Removal::removed) or [returned](Removal::release).
+    fn reserve(&mut self) -> bool {
         true
     }
+
+    /// The entry that was reserved last has not been removed by this walk.
+    fn release(&mut self) {}
 
     /// True for an entry that must stay, and with it every directory above.
     fn protects(&mut self, _dir: &Dir, _name: &Name, _is_dir: bool) -> bool {
@@ -202,7 +206,6 @@ impl Walk<'_> {
                 let place = Some((dir.clone(), name.clone()));
                 Frame::open(child, place, Ok(Access::from(&seen.meta))).map(Visit::Descend)
             }
-            _ if !self.removal.permit() => Ok(Visit::Leaf(Outcome::Stopped)),
             Some(seen) if self.mode == Mode::Pretend && seen.inode.mount_root => {
                 Err(dir.error("remove", name, Errno::BUSY))
             }
@@ -220,7 +223,6 @@ impl Walk<'_> {
         let outcome = match &place {
             _ if frame.kept => Outcome::Kept,
             None => Outcome::Gone,
-            Some(_) if !self.removal.permit() => Outcome::Stopped,
             Some((dir, name)) => self.unlink(dir, name, true).unwrap_or_else(|error| {
                 self.removal.failed(error);
                 Outcome::Kept
@@ -233,15 +235,22 @@ impl Walk<'_> {
     }
 
     fn unlink(&mut self, dir: &Dir, name: &Name, is_dir: bool) -> Result<Outcome> {
+        if !self.removal.reserve() {
+            return Ok(Outcome::Stopped);
+        }
         if self.mode == Mode::Remove {
-            let fd = dir.descriptor()?;
-            let flags = if is_dir { AtFlags::REMOVEDIR } else { AtFlags::empty() };
-            unlocking(dir, Some(name), || fs::unlinkat(&fd, name.as_bytes(), flags))
-                .map_err(|e| dir.error("remove", name, e))?;
+            unlink(dir, name, is_dir).inspect_err(|_| self.removal.release())?;
         }
         self.removal.removed(dir, name, is_dir);
         Ok(Outcome::Gone)
     }
+}
+
+fn unlink(dir: &Dir, name: &Name, is_dir: bool) -> Result<()> {
+    let fd = dir.descriptor()?;
+    let flags = if is_dir { AtFlags::REMOVEDIR } else { AtFlags::empty() };
+    unlocking(dir, Some(name), || fs::unlinkat(&fd, name.as_bytes(), flags))
+        .map_err(|e| dir.error("remove", name, e))
 }
 
 impl Frame {

@@ -89,6 +89,17 @@ pub fn read_entry(dir: &Dir, name: &Name, options: &ReadOptions) -> Result<(Entr
     }
 }
 
+/// The kind of the entry `name` of `dir`, for directories that record none. Reads nothing else of it.
+///
+/// # Errors
+/// Whatever `statx(2)` answers.
+pub fn kind(dir: &Dir, name: &Name) -> Result<FileKind> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | UNCACHED;
+    let stat = fs::statx(dir.descriptor()?, name.as_bytes(), flags, StatxFlags::TYPE)
+        .map_err(|e| dir.error("stat", name, e))?;
+    kind_in(&stat).map_err(|e| dir.error("stat", name, e))
+}
+
 /// Reads `dir` itself, by its descriptor. For the root of a volume, which has no entry.
 ///
 /// # Errors
@@ -133,10 +144,9 @@ pub(crate) fn read_xattrs(
     }
 }
 
-/// The metadata in `stat`, with extended attributes left empty. `EOPNOTSUPP` for a kind of inode
-/// that Linux does not have.
-pub(crate) fn metadata(stat: &Statx) -> Result<Metadata, Errno> {
-    let kind = match FileType::from_raw_mode(stat.stx_mode.into()) {
+/// The kind in `stat`. `EOPNOTSUPP` for a kind of inode that Linux does not have.
+fn kind_in(stat: &Statx) -> Result<FileKind, Errno> {
+    Ok(match FileType::from_raw_mode(stat.stx_mode.into()) {
         FileType::RegularFile => FileKind::File,
         FileType::Directory => FileKind::Directory,
         FileType::Symlink => FileKind::Symlink,
@@ -145,7 +155,13 @@ pub(crate) fn metadata(stat: &Statx) -> Result<Metadata, Errno> {
         FileType::CharacterDevice => FileKind::CharDevice,
         FileType::BlockDevice => FileKind::BlockDevice,
         FileType::Unknown => return Err(Errno::OPNOTSUPP),
-    };
+    })
+}
+
+/// The metadata in `stat`, with extended attributes left empty. `EOPNOTSUPP` for a kind of inode
+/// that Linux does not have.
+pub(crate) fn metadata(stat: &Statx) -> Result<Metadata, Errno> {
+    let kind = kind_in(stat)?;
     let is_device = matches!(kind, FileKind::CharDevice | FileKind::BlockDevice);
     Ok(Metadata {
         kind,

@@ -2,7 +2,7 @@
 //!
 //! No recursion: a tree may be deeper than any thread's stack.
 
-use wire::Name;
+use wire::{FileKind, Name};
 
 use crate::{Dir, Error, Result, list::NameList};
 
@@ -29,6 +29,11 @@ impl Level {
     /// The bytes of the next name.
     pub(crate) fn peek(&self) -> Option<&[u8]> {
         self.names.as_ref()?.get(self.next)
+    }
+
+    /// The kind that the directory records for the next name: a hint.
+    pub(crate) fn kind_hint(&self) -> Option<FileKind> {
+        self.names.as_ref()?.kind_hint(self.next)
     }
 
     /// Goes on to the next name.

@@ -59,7 +59,7 @@ impl<'a> Remover<'a> {
 }
 
 impl remove::Removal for Remover<'_> {
-    fn permit(&mut self) -> bool {
+    fn reserve(&mut self) -> bool {
         let Some(limit) = self.shared.options().max_delete else { return self.stopped.is_none() };
         if self.shared.deleted.load(Relaxed) < limit {
             return self.stopped.is_none();

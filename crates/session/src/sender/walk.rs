@@ -242,7 +242,7 @@ impl Walker<'_> {
             if batch.items.len() == CHUNK_ENTRIES || batch.bytes + batch.content >= CHUNK_BYTES {
                 self.emit(dir, id, new, std::mem::take(&mut batch), &mut children, None)?;
             }
-            match self.stat(dir, &prefix, &name) {
+            match self.stat(dir, &prefix, &name, names.kind_hint(index)) {
                 Ok(Some((entry, inode))) => {
                     any = true;
                     self.add(&mut batch, new, entry, &inode);
@@ -250,7 +250,8 @@ impl Walker<'_> {
                 Ok(None) => {}
                 Err(error) => {
                     self.shared.volume_problem(&error);
-                    if !error.is_vanished() {
+                    // The entry is known to be gone only if its directory can still be reached.
+                    if !(error.is_vanished() && dir.descriptor().is_ok()) {
                         failure.get_or_insert(error);
                     }
                 }
@@ -268,18 +269,28 @@ impl Walker<'_> {
         Ok(())
     }
 
-    /// Reads an entry; `None` where a filter leaves it out.
+    /// Reads an entry; `None` if it is left out. The filter decides first: an excluded entry is not read, so nothing
+    /// about it can fail.
     fn stat(
         &self,
         dir: &Dir,
         prefix: &[Name],
         name: &Name,
+        hint: Option<FileKind>,
     ) -> volume::Result<Option<(Entry, Inode)>> {
-        let filtered = !self.filter.is_empty();
-        // Most entries are left out or kept whatever they are; the kind is known only after the stat.
+        let excluded = |is_dir| self.filter.matches(prefix, name, is_dir) == Verdict::Excluded;
+        let mut expected = None;
+        if !self.filter.is_empty() {
+            let kind = hint.map_or_else(|| stat::kind(dir, name), Ok)?;
+            expected = Some(kind == FileKind::Directory);
+            if expected.is_some_and(excluded) {
+                return Ok(None);
+            }
+        }
         let (entry, inode) = stat::read_entry(dir, name, &self.shared.read_options)?;
         let is_dir = entry.meta.kind == FileKind::Directory;
-        if filtered && self.filter.matches(prefix, name, is_dir) == Verdict::Excluded {
+        // It was replaced since the directory was listed.
+        if expected.is_some_and(|expected| expected != is_dir) && excluded(is_dir) {
             return Ok(None);
         }
         if is_dir && is_lost_and_found(dir, name) {

@@ -27,7 +27,7 @@ struct Log {
 }
 
 impl Removal for Log {
-    fn permit(&mut self) -> bool {
+    fn reserve(&mut self) -> bool {
         self.limit.is_none_or(|limit| self.removed.len() + self.failed.len() < limit)
     }
 
