@@ -7,7 +7,7 @@ use crate::snapshot::{Kind, Node, Snapshot, shown};
 /// What is compared. [`Aspects::default`] is all that a copy must keep.
 #[derive(Clone, Copy, Debug)]
 pub struct Aspects {
-    /// Mode, owner and group.
+    /// Mode, owner, group, and the immutable and append-only flags.
     pub permissions: bool,
     /// Times of last modification, in nanoseconds.
     pub mtime: bool,
@@ -80,6 +80,7 @@ fn compare(path: &Path, left: &Node, right: &Node, aspects: Aspects, found: &mut
         }
         check.same("uid", &left.uid, &right.uid);
         check.same("gid", &left.gid, &right.gid);
+        check.same("flags", &left.flags, &right.flags);
     }
     if aspects.mtime {
         check.same("mtime", &left.mtime, &right.mtime);

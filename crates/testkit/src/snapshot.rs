@@ -17,7 +17,10 @@ use std::{
 
 use rustix::{
     buffer::spare_capacity,
-    fs::{Mode, OFlags, lgetxattr, llistxattr, openat},
+    fs::{
+        AtFlags, CWD, Mode, OFlags, StatxAttributes, StatxFlags, lgetxattr, llistxattr, openat,
+        statx,
+    },
     io::Errno,
 };
 use walkdir::WalkDir;
@@ -68,6 +71,8 @@ pub struct Node {
     pub content: Option<[u8; 32]>,
     /// Extended attributes, ACLs among them, but not the label of SELinux, which the system sets by itself.
     pub xattrs: BTreeMap<OsString, Vec<u8>>,
+    /// Whether it is immutable, and whether it only grows (`chattr +i`, `+a`).
+    pub flags: (bool, bool),
     /// Every name in the tree of the same inode, sorted; empty where there is only this one.
     pub links: Vec<PathBuf>,
 }
@@ -150,6 +155,7 @@ fn node(path: &Path) -> Node {
         target: (kind == Kind::Symlink).then(|| fs::read_link(path).unwrap().into_os_string()),
         content: is_file.then(|| digest(path)),
         xattrs: xattrs(path),
+        flags: flags(path),
         links: Vec::new(),
     }
 }
@@ -165,6 +171,12 @@ fn kind(meta: &Metadata) -> Kind {
         () if kind.is_char_device() => Kind::CharacterDevice,
         () => Kind::BlockDevice,
     }
+}
+
+fn flags(path: &Path) -> (bool, bool) {
+    let status = statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty()).unwrap();
+    let has = |flag| status.stx_attributes.contains(flag);
+    (has(StatxAttributes::IMMUTABLE), has(StatxAttributes::APPEND))
 }
 
 fn digest(path: &Path) -> [u8; 32] {
