@@ -24,6 +24,7 @@ mod moving;
 mod pod;
 mod pod_form;
 mod podman;
+mod protection;
 mod refusals;
 mod rights;
 mod sandbox;

@@ -88,23 +88,6 @@ pub fn empty_dir(dir: &Dir, mode: Mode, removal: &mut dyn Removal) -> Outcome {
     }
 }
 
-/// Makes way for an entry of kind `want` under a name that one of kind `have` bears. Only directories
-/// are in the way: a directory of anything else, and anything else of a directory. All other pairs
-/// are replaced by renaming, and nothing is done for them here.
-pub fn make_way(
-    dir: &Dir,
-    name: &Name,
-    have: FileKind,
-    want: FileKind,
-    mode: Mode,
-    removal: &mut dyn Removal,
-) -> Outcome {
-    if (have == FileKind::Directory) == (want == FileKind::Directory) {
-        return Outcome::Gone;
-    }
-    remove_tree(dir, name, mode, removal)
-}
-
 struct Walk<'a> {
     mode: Mode,
     removal: &'a mut dyn Removal,

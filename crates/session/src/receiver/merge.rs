@@ -10,14 +10,15 @@ use std::{
     sync::atomic::Ordering::Relaxed,
 };
 
-use volume::{filter::Verdict, list::NameList, stat, temp};
+use volume::{list::NameList, temp};
 use wire::{Entry, EntryId, FileKind, Listing, Metadata, Name, Plan, ToSender};
 
 use super::{
+    deletions,
     dirs::{self, DirState},
     file::FileState,
     place::Placing,
-    state::{Deletion, Shared},
+    state::Shared,
     work::Worker,
 };
 use crate::{
@@ -33,7 +34,8 @@ pub(super) struct Merge {
     _memory: Option<MemoryReservation>,
     at: usize,
     last_name: Option<Name>,
-    extraneous: Vec<Name>,
+    /// Where the names that the source does not have lie in `local`.
+    extraneous: Vec<usize>,
     /// Temporary names of an earlier run that this one goes on with.
     adopted: HashSet<Name>,
     entries: u64,
@@ -165,7 +167,7 @@ impl Merge {
         let Some(local) = &self.local else { return Ok(false) };
         while let Some(own) = local.name(self.at) {
             if own < *name {
-                self.extraneous.push(own);
+                self.extraneous.push(self.at);
             } else {
                 let same = own == *name;
                 self.at += usize::from(same);
@@ -197,14 +199,18 @@ impl Merge {
     /// The listing is complete: what is left here is what the source does not have.
     fn end(mut self, shared: &Shared, dir: &Arc<DirState>, complete: bool) -> Result<(), Stopped> {
         let Some(local) = &self.local else { return Ok(()) };
-        self.extraneous.extend((self.at..local.len()).filter_map(|index| local.name(index)));
+        self.extraneous.extend(self.at..local.len());
         let adopted = &self.adopted;
-        let (ours, mut extraneous): (Vec<_>, Vec<_>) =
-            self.extraneous.into_iter().partition(|name| temp::is_ours(name));
+        let (ours, extraneous): (Vec<_>, Vec<_>) = self
+            .extraneous
+            .into_iter()
+            .filter_map(|index| Some((local.name(index)?, local.kind_hint(index))))
+            .partition(|(name, _)| temp::is_ours(name));
         if !shared.dry_run() {
             let journal = |name: &Name| dir.parent.is_none() && shared.journal.is_named(name);
+            let ours = ours.into_iter().map(|(name, _)| name);
             let stale: Vec<_> =
-                ours.into_iter().filter(|name| !adopted.contains(name) && !journal(name)).collect();
+                ours.filter(|name| !adopted.contains(name) && !journal(name)).collect();
             if !stale.is_empty() {
                 dir.touch();
                 *dir.stale.lock() = stale;
@@ -216,29 +222,8 @@ impl Merge {
         if !options.delete || !complete || emptied {
             return Ok(());
         }
-        let prefix = if shared.filter.is_empty() { Vec::new() } else { dir.components() };
-        extraneous.retain(|name| !is_protected(shared, dir, &prefix, name));
-        if !extraneous.is_empty() {
-            dir.hold();
-            let _memory = shared.reserve(memory_budget::of_names(&extraneous));
-            let deletion = Deletion { dir: Arc::clone(dir), names: extraneous, _memory };
-            shared.deletions.lock().push(deletion);
-        }
-        Ok(())
+        deletions::add_extraneous(shared, dir, extraneous.into_iter())
     }
-}
-
-/// What a filter leaves out is left alone here too, and so is `lost+found`.
-fn is_protected(shared: &Shared, dir: &DirState, prefix: &[Name], name: &Name) -> bool {
-    let Some(on_disk) = &dir.dir else { return false };
-    let reserved = volume::is_lost_and_found(on_disk, name);
-    if shared.filter.is_empty() && !reserved {
-        return false;
-    }
-    let plain = stat::ReadOptions { xattrs: false, selinux: false };
-    let is_dir = stat::read_entry(on_disk, name, &plain)
-        .is_ok_and(|(entry, _)| entry.meta.kind == FileKind::Directory);
-    (reserved && is_dir) || shared.filter.matches(prefix, name, is_dir) == Verdict::Excluded
 }
 
 /// An entry that is as it should be.

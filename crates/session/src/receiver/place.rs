@@ -6,16 +6,14 @@ use std::sync::{Arc, atomic::Ordering::Relaxed};
 use rustix::io::Errno;
 use volume::{
     create,
-    list::NameList,
     metadata::{self, MetadataDiff},
-    remove::{self, Outcome},
     stat::{self, Inode},
     temp, unlock,
 };
 use wire::{Entry, EntryId, FileKind, Listed, Metadata, Name, Plan, ToSender, Want};
 
 use super::{
-    deletions::Remover,
+    deletions,
     dirs::{self, DirState},
     file::FileState,
     merge::{Follower, Merge, Settled, settle},
@@ -91,9 +89,9 @@ impl Placing<'_> {
         index: u32,
         exists: bool,
     ) -> Result<(), Fault> {
-        let entry = &listed.entry;
+        let (shared, entry) = (self.shared, &listed.entry);
         let standing = self.standing(&entry.name, exists)?;
-        let standing = match self.make_way(entry, standing)? {
+        let standing = match deletions::make_way(shared, self.dir, entry, standing)? {
             Way::Free(standing) => standing,
             Way::Blocked => {
                 self.lost(listed, id);
@@ -132,42 +130,6 @@ impl Placing<'_> {
             Err(error) if error.errno == Errno::NOENT => Ok(None),
             Err(error) => Err(error),
         }
-    }
-
-    /// Removes what is of another kind than the entry, where it would be in the way.
-    pub(super) fn make_way(&self, entry: &Entry, standing: Standing) -> Result<Way, Fault> {
-        let shared = self.shared;
-        let Some((have, inode)) = standing else { return Ok(Way::Free(None)) };
-        let shown = || self.dir.display_entry(&entry.name);
-        if inode.mount_root {
-            let what = "is a mount point here, which is not crossed";
-            shared.problem(&shown(), what, 23)?;
-            return Ok(Way::Blocked);
-        }
-        let in_the_way =
-            (have.meta.kind == FileKind::Directory) != (entry.meta.kind == FileKind::Directory);
-        if !in_the_way {
-            return Ok(Way::Free(Some((have, inode))));
-        }
-        let dir = self.dir.dir()?;
-        let is_dir = have.meta.kind == FileKind::Directory;
-        if is_dir && !shared.options().delete {
-            let inside = NameList::read(&dir.open_child(&entry.name)?)?;
-            // What cannot be read only looks empty.
-            if let Some(error) = inside.failure() {
-                return Err(error.clone().into());
-            }
-            if !inside.is_empty() {
-                let what = "a directory with something in it stands here: --delete would remove it";
-                shared.problem(&shown(), what, 23)?;
-                return Ok(Way::Blocked);
-            }
-        }
-        self.dir.touch();
-        let mut remover = Remover::new(shared, true);
-        let outcome = remove::remove_tree(dir, &entry.name, remover.mode(), &mut remover);
-        remover.result()?;
-        Ok(if outcome == Outcome::Gone { Way::Free(None) } else { Way::Blocked })
     }
 
     /// A further name of an inode: linked at the end, when the first is what it should be.

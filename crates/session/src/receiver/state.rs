@@ -16,9 +16,10 @@ use volume::{
     metadata::{Applied, ApplyOptions},
     stat::ReadOptions,
 };
-use wire::{Commit, EntryId, Metadata, Name, OutFrame, ToReceiver, ToSender, Want};
+use wire::{Commit, EntryId, Metadata, OutFrame, ToReceiver, ToSender, Want};
 
 use super::{
+    deletions::Deletions,
     dirs::DirState,
     file::FileState,
     journal::Journal,
@@ -70,12 +71,10 @@ pub(super) struct Shared {
     /// Names that share an inode, by the first of them.
     pub(super) links: Mutex<HashMap<EntryId, LinkGroup>>,
     pub(super) claimed: Mutex<Claimed>,
-    pub(super) deletions: Mutex<Vec<Deletion>>,
+    pub(super) deletions: Deletions,
     /// Large files that may turn out to have been renamed.
     pub(super) postponed: Mutex<Vec<Arc<FileState>>>,
     memory: Arc<MemoryBudget>,
-    pub(super) deleted: AtomicU64,
-    pub(super) limit_hit: AtomicBool,
     /// The sender could not read something, and names it itself.
     pub(super) sender_failed: AtomicBool,
     pub(super) reflinks: AtomicBool,
@@ -98,13 +97,6 @@ pub(super) enum Known {
     /// It could not be made or opened, or lies behind a mount point: what the sender says of it is
     /// passed over.
     Lost(#[expect(dead_code, reason = "held, not read")] Arc<MemoryReservation>),
-}
-
-/// Entries that the source does not have.
-pub(super) struct Deletion {
-    pub(super) dir: Arc<DirState>,
-    pub(super) names: Vec<Name>,
-    pub(super) _memory: MemoryReservation,
 }
 
 /// Inodes of the volume that are taken by a group of names.
@@ -188,11 +180,9 @@ impl Shared {
             files: Mutex::default(),
             links: Mutex::default(),
             claimed: Mutex::new(claimed),
-            deletions: Mutex::default(),
+            deletions: Deletions::new(options.max_delete),
             postponed: Mutex::default(),
             memory,
-            deleted: AtomicU64::new(0),
-            limit_hit: AtomicBool::new(false),
             sender_failed: AtomicBool::new(false),
             reflinks: AtomicBool::new(true),
             tally: Mutex::default(),

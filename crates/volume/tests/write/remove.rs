@@ -11,9 +11,9 @@ use proptest::prelude::*;
 use rustix::{io::Errno, thread::CapabilitySet};
 use volume::{
     Dir, Error,
-    remove::{Mode, Outcome, Removal, empty_dir, make_way, remove_tree},
+    remove::{Mode, Outcome, Removal, empty_dir, remove_tree},
 };
-use wire::{FileKind, Name};
+use wire::Name;
 
 use super::support::*;
 
@@ -243,31 +243,6 @@ fn a_directory_is_emptied_and_stays() {
         assert_eq!(log.removed, ALL[..ALL.len() - 1]);
     }
     assert!(names(&scratch.at("t")).is_empty());
-}
-
-#[test]
-fn way_is_made_between_directories_and_the_rest_only() {
-    let kinds = [FileKind::File, FileKind::Directory, FileKind::Symlink, FileKind::Fifo];
-    for have in kinds {
-        for want in kinds {
-            let scratch = Scratch::disk();
-            tree(&scratch);
-            let at = match have {
-                FileKind::Directory => "a",
-                FileKind::Symlink => "link",
-                FileKind::Fifo => "fifo",
-                _ => "z",
-            };
-            let t = scratch.dir.open_child(&name("t")).unwrap();
-            let mut log = Log::default();
-            let outcome = make_way(&t, &name(at), have, want, Mode::Remove, &mut log);
-            assert_eq!(outcome, Outcome::Gone);
-            let stays = (have == FileKind::Directory) == (want == FileKind::Directory);
-            let there = fs::symlink_metadata(scratch.at("t").join(at)).is_ok();
-            assert_eq!(there, stays, "{have:?} {want:?}");
-            assert_eq!(log.removed.is_empty(), stays);
-        }
-    }
 }
 
 fn grow(at: &Path, shape: &[u8]) {
