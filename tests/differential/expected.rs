@@ -1,7 +1,8 @@
 //! What a run must leave, said without the engine: from the source, the destination before, and the options.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
+    ffi::{OsStr, OsString},
     path::{Path, PathBuf},
 };
 
@@ -213,14 +214,23 @@ impl<'a> Expected<'a> {
     }
 
     fn right_xattrs(&self, want: &Node, now: &Node) -> bool {
-        let capability = std::ffi::OsStr::new("security.capability");
-        if want.xattrs == now.xattrs {
+        let (wanted, found) = (kept(want), kept(now));
+        if wanted == found {
             return !self.options.no_owner
                 || (want.uid, want.gid) == (now.uid, now.gid)
-                || !now.xattrs.contains_key(capability);
+                || !found.contains_key(OsStr::new(CAPABILITY));
         }
-        let mut without = want.xattrs.clone();
-        without.remove(capability);
-        self.options.no_owner && without == now.xattrs
+        let mut without = wanted;
+        without.remove(OsStr::new(CAPABILITY));
+        self.options.no_owner && without == found
     }
+}
+
+const CAPABILITY: &str = "security.capability";
+
+/// The attributes of a node. XFS shows root its lists a second time, in a form of its own.
+fn kept(node: &Node) -> BTreeMap<OsString, Vec<u8>> {
+    let mut kept = node.xattrs.clone();
+    kept.retain(|name, _| !name.as_encoded_bytes().starts_with(b"trusted.SGI_ACL_"));
+    kept
 }

@@ -176,7 +176,7 @@ pub(crate) fn mode(tree: &TempTree, rng: &mut Rng, path: &Path, kind: Kind, powe
 /// Sets an extended attribute or a list.
 pub(crate) fn attribute(tree: &TempTree, rng: &mut Rng, path: &Path, kind: Kind, powers: Powers) {
     let plain = matches!(kind, Kind::File | Kind::Directory);
-    let length = usize::try_from(*rng.pick(&[0, 1, 30, 3000])).unwrap();
+    let length = usize::try_from(*rng.pick(&[0, 1, 30, 200])).unwrap();
     match rng.below(6) {
         0 if plain => tree.xattr(path, "user.one", &rng.bytes(length)),
         1 if plain => tree.xattr(path, "user.two", &rng.bytes(length)),
@@ -184,12 +184,19 @@ pub(crate) fn attribute(tree: &TempTree, rng: &mut Rng, path: &Path, kind: Kind,
         3 if kind == Kind::File && powers == Powers::Root => {
             tree.xattr(path, "security.capability", &capability(rng))
         }
-        4 if kind == Kind::Directory => tree.xattr(path, "system.posix_acl_default", &acl(rng)),
+        4 if kind == Kind::Directory => list(tree, path, "system.posix_acl_default", &acl(rng)),
         5 if kind != Kind::Symlink && powers == Powers::Root => {
-            tree.xattr(path, "system.posix_acl_access", &acl(rng))
+            list(tree, path, "system.posix_acl_access", &acl(rng))
         }
         _ => tree,
     };
+}
+
+/// Sets an access control list, where the file system has such things.
+fn list<'a>(tree: &'a TempTree, path: &Path, name: &str, value: &[u8]) -> &'a TempTree {
+    let set = rustix::fs::lsetxattr(tree.at(path), name, value, rustix::fs::XattrFlags::empty());
+    assert!(matches!(set, Ok(()) | Err(testkit::Errno::NOTSUP)), "{set:?}");
+    tree
 }
 
 pub(crate) fn time(tree: &TempTree, rng: &mut Rng, path: &Path) {

@@ -7,7 +7,7 @@
 //! * `PVFERRY_SEEDS=N` tries N seeds of each test in place of its usual number;
 //! * `PVFERRY_SEED=S` starts with seed S, and tries it alone where `PVFERRY_SEEDS` is not set.
 //!
-//! Each failure prints its seed. What was tried is printed by `counts::tell`.
+//! Each failure prints its seed. `PVFERRY_KEEP=DIR` leaves copies of the trees of a case in DIR/s and DIR/d. What was tried is printed by `counts::tell`.
 
 #![allow(
     clippy::unwrap_used,
@@ -20,17 +20,22 @@ mod attributes;
 #[path = "../faults/counts.rs"]
 #[allow(dead_code, reason = "shared with the faults, which use more of it")]
 mod counts;
+mod devices;
 mod expected;
 mod findings;
 mod grow;
+mod kills;
+mod live;
 mod mutate;
 mod options;
 #[path = "../pod.rs"]
 #[allow(dead_code, reason = "shared with the integration tests, which use more of it")]
 mod pod;
 mod route;
+mod rules;
 mod stage;
 #[path = "../support.rs"]
 #[allow(dead_code, reason = "as above")]
 mod support;
+mod systems;
 mod trees;

@@ -51,7 +51,7 @@ impl Options {
         let (limited, filtered, way, no_owner) = (one_in(10), one_in(3), one_in(2), one_in(10));
         // The two exclude each other.
         options.no_owner = no_owner && !options.verify;
-        if limited {
+        if limited && options.delete {
             options.max_delete = Some(rng.below(6));
         }
         if filtered {

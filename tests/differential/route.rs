@@ -1,6 +1,6 @@
 //! The ways that a volume takes: one process, three processes, a receiver without privileges.
 
-use std::{fs, path::Path, process::Command};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
 use testkit::{Finished, Process, lock};
 
@@ -36,8 +36,11 @@ impl Route {
         let serve = if root {
             pod.serve(&volumes, &[])
         } else {
-            give_away(identity.ancestors().nth(1).unwrap());
-            give_away(pod.markers().parent().unwrap());
+            give_away(&identity);
+            let (keys, markers) = (pod.pki.path(), pod.markers());
+            for (dir, mode) in [(keys, 0o755), (markers.parent().unwrap(), 0o777)] {
+                fs::set_permissions(dir, fs::Permissions::from_mode(mode)).unwrap();
+            }
             let command = pod.serve_command(&identity, &volumes, &[]);
             let serve = Process::start(below(&as_nobody(), &command));
             serve.wait_for_line("listening on");
@@ -76,5 +79,4 @@ fn give_away(path: &Path) {
         let path = entry.unwrap().into_path();
         std::os::unix::fs::lchown(&path, Some(NOBODY), Some(NOBODY)).unwrap();
     }
-    let _ = fs::metadata(path);
 }

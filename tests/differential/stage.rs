@@ -1,6 +1,11 @@
 //! Where a case takes place: two trees that are emptied for the next one.
 
-use std::{os::unix::fs::PermissionsExt, path::Path};
+use std::{
+    env,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use testkit::TempTree;
 
@@ -27,6 +32,16 @@ impl Stage {
             std::fs::set_permissions(parent, std::fs::Permissions::from_mode(0o755)).unwrap();
         }
         Self { source, destination }
+    }
+
+    /// Puts copies of both where `PVFERRY_KEEP` says, for a look at a case that failed.
+    pub(crate) fn keep(&self) {
+        let Some(dir) = env::var_os("PVFERRY_KEEP").map(PathBuf::from) else { return };
+        for (tree, name) in [(&self.source, "s"), (&self.destination, "d")] {
+            let mut copy = Command::new("cp");
+            copy.arg("-a").arg(tree.path()).arg(dir.join(name));
+            assert!(copy.status().unwrap().success());
+        }
     }
 
     /// Empties both, and gives their roots ordinary properties.

@@ -84,6 +84,12 @@ impl Mount {
         Self::image(mebibytes, &["mkfs.btrfs", "-q", "-f"])
     }
 
+    /// The same with its image below `parent`.
+    #[must_use]
+    pub fn btrfs_below(parent: &Path, mebibytes: u64) -> Option<Self> {
+        Self::image_below(parent, mebibytes, &["mkfs.btrfs", "-q", "-f"])
+    }
+
     /// A tmpfs with these options, such as `size=1m,nr_inodes=100`.
     #[must_use]
     pub fn tmpfs(options: &str) -> Option<Self> {

@@ -36,7 +36,7 @@ pub struct Quirks {
     /// A file that is removed or replaced while it is open gets a hidden name in its directory until it is closed. So do
     /// NFS and libfuse without `hard_remove`.
     pub hide_open_files: bool,
-    /// Every attempt to set or list attributes fails with EOPNOTSUPP.
+    /// Every attempt to set or list attributes fails with EOPNOTSUPP; those that are there are lost.
     pub no_xattrs: bool,
     /// Times are rounded down to a multiple of so many seconds: FAT has 2. 0 keeps nanoseconds.
     pub time_step: i64,
@@ -114,7 +114,9 @@ impl OddMount {
 
     /// Changes its quirks.
     pub fn set(&self, change: impl FnOnce(&mut Quirks)) {
-        change(&mut self.store.lock().quirks);
+        let mut store = self.store.lock();
+        change(&mut store.quirks);
+        store.forget_unsupported();
     }
 }
 

@@ -96,6 +96,13 @@ impl Store {
         number
     }
 
+    /// Drops what the quirks have no room for.
+    pub(super) fn forget_unsupported(&mut self) {
+        if self.quirks.no_xattrs {
+            self.inodes.values_mut().for_each(|inode| inode.xattrs.clear());
+        }
+    }
+
     pub(super) fn get(&self, number: u64) -> Outcome<&Inode> {
         self.inodes.get(&number).ok_or(Errno::STALE)
     }
