@@ -26,9 +26,11 @@ mod pod_form;
 mod podman;
 mod protection;
 mod refusals;
+mod results;
 mod rights;
 mod sandbox;
 mod skipped;
+mod start_up;
 mod support;
 
 use std::{

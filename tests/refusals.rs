@@ -51,7 +51,7 @@ fn source_is_a_file_and_destination_is_a_file() {
     let tree = TempTree::new();
     tree.file("file", "text").dir("dir/inside");
     let finished = copy(&tree.at("file"), destination.path(), &["--delete"]);
-    refused(&finished, 3, &["no directory"]);
+    refused(&finished, 3, &["not a directory or block device"]);
     assert_untouched(&before, destination.path());
 
     let finished = copy(&tree.at("dir"), &tree.at("file"), &["--delete"]);

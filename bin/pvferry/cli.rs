@@ -1,11 +1,16 @@
 //! The command line, defined once: the parser, the help, the man page and the completions all come
 //! from these types.
 
-use std::path::PathBuf;
+use std::{
+    ffi::OsString,
+    os::unix::ffi::{OsStrExt as _, OsStringExt as _},
+    path::PathBuf,
+};
 
 use clap::{
     ArgAction, ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand,
-    ValueEnum, builder::styling,
+    ValueEnum,
+    builder::{OsStringValueParser, TypedValueParser as _, styling},
 };
 use pod::{Listen, VolumeName};
 use tunnel::{Endpoint, Target};
@@ -109,11 +114,11 @@ pub(crate) struct TransferArgs {
 
     /// Leave out what matches, on both sides; the first --exclude or --include that matches decides
     #[arg(long, value_name = "GLOB", action = ArgAction::Append)]
-    pub(crate) exclude: Vec<String>,
+    pub(crate) exclude: Vec<OsString>,
 
     /// Keep what matches
     #[arg(long, value_name = "GLOB", action = ArgAction::Append)]
-    pub(crate) include: Vec<String>,
+    pub(crate) include: Vec<OsString>,
 
     /// Send at most RATE bytes a second: a number with K, M or G; KiB where it has none
     #[arg(long, value_name = "RATE", value_parser = parse_rate)]
@@ -265,7 +270,7 @@ pub(crate) struct ServeArgs {
     pub(crate) identity: PathBuf,
 
     /// A volume by its name, and where it is mounted; may be given several times
-    #[arg(long, value_name = "NAME=PATH", required = true, value_parser = parse_volume)]
+    #[arg(long, value_name = "NAME=PATH", required = true, value_parser = OsStringValueParser::new().try_map(parse_volume))]
     pub(crate) volume: Vec<(VolumeName, PathBuf)>,
 
     /// Leave when N volumes have been received to their end
@@ -357,22 +362,26 @@ fn filters(command: &ArgMatches) -> Vec<FilterRule> {
         if !command.try_contains_id(name).unwrap_or(false) {
             continue;
         }
-        let patterns = command.get_many::<String>(name).unwrap_or_default();
+        let patterns = command.get_many::<OsString>(name).unwrap_or_default();
         let places = command.indices_of(name).unwrap_or_default();
         for (pattern, place) in patterns.zip(places) {
-            rules.push((place, FilterRule { action, pattern: pattern.clone().into_bytes() }));
+            rules.push((place, FilterRule { action, pattern: pattern.clone().into_vec() }));
         }
     }
     rules.sort_by_key(|(place, _)| *place);
     rules.into_iter().map(|(_, rule)| rule).collect()
 }
 
-fn parse_volume(text: &str) -> Result<(VolumeName, PathBuf), String> {
-    let (name, path) = text.split_once('=').ok_or("not of the form NAME=PATH")?;
+fn parse_volume(text: OsString) -> Result<(VolumeName, PathBuf), String> {
+    let mut parts = text.as_bytes().splitn(2, |byte| *byte == b'=');
+    let (Some(name), Some(path)) = (parts.next(), parts.next()) else {
+        return Err("not of the form NAME=PATH".into());
+    };
     if path.is_empty() {
         return Err("the path is empty".into());
     }
-    Ok((name.parse().map_err(|e| format!("{e}"))?, path.into()))
+    let name = String::from_utf8_lossy(name).parse().map_err(|error| format!("{error}"))?;
+    Ok((name, OsString::from_vec(path.to_vec()).into()))
 }
 
 /// Bytes a second: a number, and K, M or G for powers of 1024; KiB where there is no letter, as
@@ -410,6 +419,16 @@ mod tests {
         let patterns: Vec<_> = rules.iter().map(|rule| &rule.pattern[..]).collect();
         assert_eq!(patterns, [b"a", b"b", b"c"]);
         assert_eq!(rules[1].action, FilterAction::Exclude);
+    }
+
+    #[test]
+    fn volume_paths_are_bytes_and_may_hold_an_equals_sign() {
+        let parse = |text: &[u8]| parse_volume(OsString::from_vec(text.to_vec()));
+        let (name, path) = parse(b"a=/x=\xff").unwrap();
+        assert_eq!((name.as_str(), path.as_os_str().as_bytes()), ("a", &b"/x=\xff"[..]));
+        for wrong in [&b""[..], b"a", b"a=", b"=/x", b"a\xff=/x", b"../a=/x"] {
+            assert!(parse(wrong).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

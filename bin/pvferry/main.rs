@@ -11,17 +11,28 @@ mod outcome;
 mod sandbox;
 mod setup;
 
-use std::process;
+use std::{io, process};
+
+/// Prints what the parser has to say. Help and version are results, not errors.
+fn explain(message: &clap::Error) -> pod::ExitCode {
+    let printed = message.print();
+    match printed {
+        _ if message.use_stderr() => pod::ExitCode::Usage,
+        // The reader has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => pod::ExitCode::Ok,
+        Err(error) => {
+            let failure = outcome::Failure::lost_output(&error);
+            telemetry::Console::stdio().warn(&format!("pvferry: {}", failure.what));
+            failure.code
+        }
+        Ok(()) => pod::ExitCode::Ok,
+    }
+}
 
 fn main() -> process::ExitCode {
     memory::give_back_soon();
     match cli::parse() {
         Ok(parsed) => commands::run(parsed).into(),
-        Err(error) => {
-            // Help and version are results, not errors.
-            let _ = error.print();
-            let code = if error.use_stderr() { pod::ExitCode::Usage } else { pod::ExitCode::Ok };
-            code.into()
-        }
+        Err(error) => explain(&error).into(),
     }
 }

@@ -1,8 +1,8 @@
 //! From what a session says to what a run reports: exit code, report, sentence.
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
-use pod::{EntryError, ExitCode, Report};
+use pod::{EntryError, ExitCode, Outcome, Report};
 use session::{Error, Snapshot, Summary};
 use telemetry::human;
 
@@ -18,6 +18,11 @@ pub(crate) struct Failure {
 impl Failure {
     pub(crate) fn new(code: ExitCode, what: impl Into<String>) -> Self {
         Self { code, what: what.into(), retryable: false }
+    }
+
+    /// A result that could not be written to standard output.
+    pub(crate) fn lost_output(error: &io::Error) -> Self {
+        Self::new(ExitCode::FileIo, format!("cannot write to standard output: {error}"))
     }
 }
 
@@ -99,6 +104,15 @@ pub(crate) fn report(
     report.attempt = attempt;
     report.seconds = elapsed.as_secs_f64();
     report
+}
+
+/// The code of a run whose result could not be written, which alone gives `lost`. A run that had failed before keeps its
+/// code.
+pub(crate) fn unreported(code: ExitCode, lost: ExitCode) -> ExitCode {
+    match Outcome::from(code) {
+        Outcome::Failed => code,
+        Outcome::Completed | Outcome::Partial => lost,
+    }
 }
 
 /// The report of a run that ended before its first session.

@@ -1,6 +1,6 @@
 //! What every command needs before it begins: limits, logs, metrics.
 
-use std::sync::Arc;
+use std::{net, path::Path, sync::Arc};
 
 use pod::{ExitCode, Listen};
 use rustix::process::{Resource, Signal, getrlimit, setrlimit};
@@ -8,7 +8,11 @@ use telemetry::{
     Console, logging,
     metrics::{self, Metrics, Readiness},
 };
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
+use tunnel::{IdentitySource, Role};
 
 use crate::{cli::LogFormat, outcome::Failure};
 
@@ -19,41 +23,80 @@ pub(crate) struct Surroundings {
     pub(crate) readiness: Readiness,
 }
 
-/// Sets up logs by `RUST_LOG` (else `default`), and allows as many descriptors as the system does.
-pub(crate) fn begin(format: LogFormat, default: &str) -> Result<Surroundings, Failure> {
-    let console = Console::stdio();
-    let filter = std::env::var(pod::env::LOG).unwrap_or_else(|_| default.to_owned());
-    let format = match format {
-        LogFormat::Text => logging::Format::Text,
-        LogFormat::Json => logging::Format::Json,
-    };
-    logging::init(format, &filter, &console)
-        .map_err(|error| Failure::new(ExitCode::Usage, error.to_string()))?;
-    let mut files = getrlimit(Resource::Nofile);
-    files.current = files.maximum;
-    if let Err(error) = setrlimit(Resource::Nofile, files) {
-        tracing::debug!("the limit on open files stays as it is: {error}");
+impl Surroundings {
+    pub(crate) fn new() -> Self {
+        Self {
+            console: Console::stdio(),
+            metrics: Arc::new(Metrics::new()),
+            readiness: Readiness::default(),
+        }
     }
-    let surroundings = Surroundings {
-        console,
-        metrics: Arc::new(Metrics::new()),
-        readiness: Readiness::default(),
-    };
-    Ok(surroundings)
 }
 
-/// Starts the metrics server where an address is given.
-pub(crate) async fn serve_metrics(
+/// The options of every command.
+pub(crate) struct Common {
+    pub(crate) log_format: LogFormat,
+    pub(crate) metrics: Option<Listen>,
+}
+
+impl Common {
+    /// Sets up logs by `RUST_LOG` (else `default`), and allows as many descriptors as the system does.
+    pub(crate) fn begin(&self, console: &Console, default: &str) -> Result<(), Failure> {
+        let filter = std::env::var(pod::env::LOG).unwrap_or_else(|_| default.to_owned());
+        let format = match self.log_format {
+            LogFormat::Text => logging::Format::Text,
+            LogFormat::Json => logging::Format::Json,
+        };
+        logging::init(format, &filter, console)
+            .map_err(|error| Failure::new(ExitCode::Usage, error.to_string()))?;
+        let mut files = getrlimit(Resource::Nofile);
+        files.current = files.maximum;
+        if let Err(error) = setrlimit(Resource::Nofile, files) {
+            tracing::debug!("the limit on open files stays as it is: {error}");
+        }
+        Ok(())
+    }
+
+    /// Listens for readers of metrics, if an address is given. This comes before the sandbox, which hides the files that
+    /// names are looked up with.
+    pub(crate) fn listen(&self) -> Result<Option<net::TcpListener>, Failure> {
+        let Some(address) = &self.metrics else { return Ok(None) };
+        address.bind_blocking().map(Some).map_err(|error| {
+            Failure::new(ExitCode::StartUp, format!("cannot serve metrics on {address}: {error}"))
+        })
+    }
+
+    /// Refuses options that a command without a server of metrics would ignore.
+    pub(crate) fn without_metrics(&self) -> Result<(), Failure> {
+        match self.metrics {
+            None => Ok(()),
+            Some(_) => Err(Failure::new(
+                ExitCode::Usage,
+                "--metrics works with copy, sync, tunnel and serve only",
+            )),
+        }
+    }
+}
+
+/// Serves metrics to the readers that come to `listener`.
+pub(crate) fn serve_metrics(
     surroundings: &Surroundings,
-    address: Option<Listen>,
+    listener: Option<net::TcpListener>,
 ) -> Result<(), Failure> {
-    let Some(address) = address else { return Ok(()) };
-    let listener = address.bind().await.map_err(|error| {
-        Failure::new(ExitCode::StartUp, format!("cannot serve metrics on {address}: {error}"))
+    let Some(listener) = listener else { return Ok(()) };
+    let listener = TcpListener::from_std(listener).map_err(|error| {
+        Failure::new(ExitCode::StartUp, format!("cannot serve metrics: {error}"))
     })?;
     let (shown, readiness) = (Arc::clone(&surroundings.metrics), surroundings.readiness.clone());
     tokio::spawn(metrics::serve(listener, shown, readiness));
     Ok(())
+}
+
+/// The identity in `directory`, which must be for `role`: with another one every connection would fail.
+pub(crate) fn identity(directory: &Path, role: Role) -> Result<IdentitySource, Failure> {
+    let identity = IdentitySource::new(directory)?;
+    identity.require(role)?;
+    Ok(identity)
 }
 
 /// Has a write beyond the limit on the size of a file fail like any other, in place of a signal that ends the process.

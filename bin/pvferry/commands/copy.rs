@@ -1,7 +1,7 @@
 //! `pvferry copy`: sender and receiver in one process, over TLS on loopback, with keys that are made
 //! for the run and never touch the disk.
 
-use std::{fs, io, os::unix::fs::MetadataExt as _, path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use pod::ExitCode;
 use session::{Context, Error, Progress, Received, handshake, server::Server};
@@ -9,107 +9,63 @@ use tokio::{net::TcpListener, time::Instant};
 use tunnel::{Acceptor, Connector, IdentitySource, pki};
 use wire::FilterRule;
 
-use super::transfer::{Run, Session};
+use super::{
+    endpoints,
+    transfer::{self, Run, Session},
+    with_runtime,
+};
 use crate::{
     cli::CopyArgs,
     link::BoxedLink,
     outcome::{self, Failure},
-    setup::{self, Surroundings},
+    sandbox::Sandbox,
+    setup::{self, Common, Surroundings},
 };
 
 const VOLUME: &str = "copy";
 /// For TLS and hello, in a process that talks to itself.
 const HANDSHAKE: Duration = Duration::from_secs(30);
 
-/// Sees to it that the destination is there, which is to come before the sandbox: what is not there cannot be written to.
-pub(super) fn prepare(args: &CopyArgs, surroundings: &Surroundings) -> Result<(), Failure> {
-    // What else the source may be, or lack, is told when it is opened.
-    if !args.source.is_dir() {
-        return Ok(());
-    }
-    let prepared = make_fit(&args.source, &args.destination, args.transfer.dry_run);
-    prepared.inspect_err(|failure| not_begun(args.transfer.json, failure, surroundings))
-}
-
-pub(super) async fn run(
+pub(super) fn run(
     args: CopyArgs,
     filters: Vec<FilterRule>,
+    common: &Common,
     surroundings: &Surroundings,
 ) -> Result<ExitCode, Failure> {
     let json = args.transfer.json;
-    let ended = begin(args, filters, surroundings).await;
-    ended.inspect_err(|failure| not_begun(json, failure, surroundings))
+    let ended = begin(args, filters, common, surroundings);
+    ended.inspect_err(|failure| {
+        if json {
+            surroundings.console.print(&outcome::not_begun(VOLUME, failure).to_json());
+        }
+    })
 }
 
-/// Prints the report of a run that came to nothing, where one is wanted.
-fn not_begun(json: bool, failure: &Failure, surroundings: &Surroundings) {
-    if json {
-        surroundings.console.print(&outcome::not_begun(VOLUME, failure).to_json());
-    }
-}
-
-async fn begin(
+/// Everything that can be refused is refused before the destination is created, and that comes before the sandbox: what
+/// does not exist cannot be written to.
+fn begin(
     args: CopyArgs,
     filters: Vec<FilterRule>,
+    common: &Common,
     surroundings: &Surroundings,
 ) -> Result<ExitCode, Failure> {
-    let run = Run::new(VOLUME, &args.source, args.transfer, filters, surroundings)?;
-    surroundings.readiness.set(true);
-    let session = match transfer(&run, &args.destination).await {
-        Ok(session) => session,
-        Err(failure) => Session::failed(failure),
-    };
-    Ok(run.end(&session, 1).exit_code)
+    common.begin(&surroundings.console, "warn")?;
+    transfer::check_filters(&filters)?;
+    let source = endpoints::open_source(&args.source)?;
+    let metrics = common.listen()?;
+    endpoints::prepare(&args.source, &args.destination, args.transfer.dry_run)?;
+    with_runtime(&Sandbox::copy(&args), metrics, surroundings, async {
+        let run = Run::new(VOLUME, source, args.transfer, filters, surroundings)?;
+        surroundings.readiness.set(true);
+        let session = match over_loopback(&run, &args.destination).await {
+            Ok(session) => session,
+            Err(failure) => Session::failed(failure),
+        };
+        Ok(run.end(&session, 1).exit_code)
+    })
 }
 
-/// Makes the destination where only its last component is missing, and refuses one that lies within
-/// the source, or the other way round: to copy would feed on itself, to delete would eat the source.
-fn make_fit(source: &Path, destination: &Path, dry_run: bool) -> Result<(), Failure> {
-    let unfit = |what: String| Failure::new(ExitCode::Selection, what);
-    let shown = destination.display();
-    match fs::metadata(destination) {
-        Ok(meta) if meta.is_dir() => {}
-        Ok(_) => return Err(unfit(format!("the destination {shown} is not a directory"))),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            if dry_run {
-                return Ok(());
-            }
-            fs::create_dir(destination)
-                .map_err(|error| unfit(format!("cannot make the destination {shown}: {error}")))?;
-        }
-        Err(error) => return Err(unfit(format!("cannot open the destination {shown}: {error}"))),
-    }
-    for (inner, outer, what) in [
-        (source, destination, "the source lies in the destination"),
-        (destination, source, "the destination lies in the source"),
-    ] {
-        if lies_in(inner, outer).unwrap_or(false) {
-            return Err(unfit(format!("{what}: that cannot be copied")));
-        }
-    }
-    Ok(())
-}
-
-/// True where `inner` is `outer` or below it, by walking up from the one to the root.
-fn lies_in(inner: &Path, outer: &Path) -> io::Result<bool> {
-    let id = |path: &Path| fs::metadata(path).map(|meta| (meta.dev(), meta.ino()));
-    let outer = id(outer)?;
-    let mut at = inner.to_owned();
-    let mut last = None;
-    loop {
-        let here = id(&at)?;
-        if here == outer {
-            return Ok(true);
-        }
-        if last == Some(here) {
-            return Ok(false);
-        }
-        last = Some(here);
-        at.push("..");
-    }
-}
-
-async fn transfer(run: &Run<'_>, destination: &Path) -> Result<Session, Failure> {
+async fn over_loopback(run: &Run<'_>, destination: &Path) -> Result<Session, Failure> {
     let setup = |error: &dyn std::fmt::Display| {
         Failure::new(ExitCode::StartUp, format!("cannot set up the loopback connection: {error}"))
     };

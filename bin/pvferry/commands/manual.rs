@@ -1,19 +1,23 @@
 //! The manual page and the completions, generated from the definition of the command line.
 
-use std::io::{self, Write as _};
+use std::io;
 
 use clap::CommandFactory as _;
 use pod::ExitCode;
+use telemetry::Console;
 
 use crate::{cli::Cli, outcome::Failure};
 
-pub(super) fn completions(shell: clap_complete::Shell) -> Result<ExitCode, Failure> {
+pub(super) fn completions(
+    shell: clap_complete::Shell,
+    console: &Console,
+) -> Result<ExitCode, Failure> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "pvferry", &mut script);
-    print(&script)
+    print(&script, console)
 }
 
-pub(super) fn man() -> Result<ExitCode, Failure> {
+pub(super) fn man(console: &Console) -> Result<ExitCode, Failure> {
     let failed = |error: io::Error| Failure::new(ExitCode::FileIo, error.to_string());
     let mut page = Vec::new();
     let mut command = Cli::command();
@@ -22,14 +26,15 @@ pub(super) fn man() -> Result<ExitCode, Failure> {
     for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
         clap_mangen::Man::new(sub.clone()).render(&mut page).map_err(failed)?;
     }
-    print(&page)
+    print(&page, console)
 }
 
-fn print(bytes: &[u8]) -> Result<ExitCode, Failure> {
-    match io::stdout().write_all(bytes) {
-        // Whoever stops reading has seen enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::Ok),
-        Err(error) => Err(Failure::new(ExitCode::FileIo, error.to_string())),
-        Ok(()) => Ok(ExitCode::Ok),
+fn print(document: &[u8], console: &Console) -> Result<ExitCode, Failure> {
+    console.print_bytes(document);
+    match console.take_output_error() {
+        // The reader of a document has seen enough.
+        Some(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::Ok),
+        Some(error) => Err(Failure::lost_output(&error)),
+        None => Ok(ExitCode::Ok),
     }
 }

@@ -1,6 +1,7 @@
 //! One module for each command.
 
 mod copy;
+mod endpoints;
 mod inspect;
 mod manual;
 mod pki;
@@ -9,86 +10,76 @@ mod sync;
 mod transfer;
 mod tunnel;
 
+use std::net::TcpListener;
+
 use pod::ExitCode;
 use wire::FilterRule;
 
 use crate::{
     cli::{Cli, Command},
-    outcome::Failure,
+    outcome::{self, Failure},
     sandbox::Sandbox,
-    setup::{self, Surroundings},
+    setup::{self, Common, Surroundings},
 };
 
 pub(crate) use transfer::termination_log;
 
 /// Runs the command that was asked for.
 pub(crate) fn run((cli, filters): (Cli, Vec<FilterRule>)) -> ExitCode {
-    // What runs in a pod tells more of itself than what runs under somebody's hands.
-    let default = match cli.command {
-        Command::Sync(_) | Command::Tunnel(_) | Command::Serve(_) => "info",
-        _ => "warn",
+    let surroundings = Surroundings::new();
+    let console = &surroundings.console;
+    let explain = |failure: Failure| {
+        console.warn(&format!("pvferry: {}", failure.what));
+        failure.code
     };
-    let surroundings = match setup::begin(cli.log_format, default) {
-        Ok(surroundings) => surroundings,
-        Err(failure) => {
-            let console = telemetry::Console::stdio();
-            console.warn(&format!("pvferry: {}", failure.what));
-            return failure.code;
-        }
-    };
-    let console = surroundings.console.clone();
-    match dispatch(cli, filters, surroundings) {
-        Ok(code) => code,
-        Err(failure) => {
-            console.warn(&format!("pvferry: {}", failure.what));
-            failure.code
-        }
+    let code = dispatch(cli, filters, &surroundings).unwrap_or_else(explain);
+    // Every command prints through the console: whatever was lost counts here.
+    match console.take_output_error() {
+        Some(error) => outcome::unreported(code, explain(Failure::lost_output(&error))),
+        None => code,
     }
 }
 
 fn dispatch(
     cli: Cli,
     filters: Vec<FilterRule>,
-    surroundings: Surroundings,
+    surroundings: &Surroundings,
 ) -> Result<ExitCode, Failure> {
-    let metrics = cli.metrics;
+    let common = Common { log_format: cli.log_format, metrics: cli.metrics };
     match cli.command {
-        Command::Copy(args) => {
-            copy::prepare(&args, &surroundings)?;
-            with_runtime(&Sandbox::copy(&args), async move {
-                setup::serve_metrics(&surroundings, metrics).await?;
-                copy::run(args, filters, &surroundings).await
-            })
+        Command::Copy(args) => copy::run(args, filters, &common, surroundings),
+        Command::Sync(args) => Ok(sync::run(args, filters, &common, surroundings)),
+        Command::Tunnel(args) => tunnel::run(args, &common, surroundings),
+        Command::Serve(args) => serve::run(args, &common, surroundings),
+        command => {
+            common.without_metrics()?;
+            common.begin(&surroundings.console, "warn")?;
+            tool(&command, surroundings)
         }
-        Command::Sync(args) => with_runtime(&Sandbox::sync(&args, metrics.as_ref()), async move {
-            setup::serve_metrics(&surroundings, metrics).await?;
-            sync::run(args, filters, &surroundings).await
-        }),
-        Command::Tunnel(args) => {
-            with_runtime(&Sandbox::tunnel(&args, metrics.as_ref()), async move {
-                setup::serve_metrics(&surroundings, metrics).await?;
-                tunnel::run(args, &surroundings).await
-            })
-        }
-        Command::Serve(args) => {
-            with_runtime(&Sandbox::serve(&args, metrics.as_ref()), async move {
-                setup::serve_metrics(&surroundings, metrics).await?;
-                serve::run(args, &surroundings).await
-            })
-        }
-        Command::Digest(args) => inspect::digest(&args, &surroundings),
-        Command::Verify(args) => inspect::verify(&args, &surroundings),
-        Command::Pki(command) => pki::run(&command),
-        Command::Completions { shell } => manual::completions(shell),
-        Command::Man => manual::man(),
     }
 }
 
-/// Runs `work` in `sandbox`, which has to come before the first thread of the runtime.
-fn with_runtime(
+/// The commands that move nothing.
+fn tool(command: &Command, surroundings: &Surroundings) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Digest(args) => inspect::digest(args, surroundings),
+        Command::Verify(args) => inspect::verify(args, surroundings),
+        Command::Pki(command) => pki::run(command),
+        Command::Completions { shell } => manual::completions(*shell, &surroundings.console),
+        Command::Man => manual::man(&surroundings.console),
+        Command::Copy(_) | Command::Sync(_) | Command::Tunnel(_) | Command::Serve(_) => {
+            Err(Failure::new(ExitCode::Usage, "this command moves volumes"))
+        }
+    }
+}
+
+/// Runs `work` in `sandbox`, which has to come before the first thread of the runtime, and serves metrics beside it.
+fn with_runtime<T>(
     sandbox: &Sandbox,
-    work: impl Future<Output = Result<ExitCode, Failure>>,
-) -> Result<ExitCode, Failure> {
+    metrics: Option<TcpListener>,
+    surroundings: &Surroundings,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
     sandbox.enter();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(setup::workers())
@@ -97,6 +88,7 @@ fn with_runtime(
         .map_err(|error| Failure::new(ExitCode::StartUp, format!("cannot start: {error}")))?;
     let outcome = runtime.block_on(async {
         setup::outlive_the_limit_on_files()?;
+        setup::serve_metrics(surroundings, metrics)?;
         work.await
     });
     // A task that hangs in a system call must not keep the process.

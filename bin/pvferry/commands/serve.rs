@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fs,
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant as Clock},
@@ -17,15 +16,16 @@ use tokio::{
     sync::{Notify, Semaphore},
     time::{Instant, timeout_at},
 };
-use tunnel::{Acceptor, IdentitySource, Spiffe};
+use tunnel::{Acceptor, IdentitySource, Role, Spiffe};
 use wire::Refusal;
 
-use super::transfer;
+use super::{endpoints, transfer, with_runtime};
 use crate::{
     cli::ServeArgs,
     link::BoxedLink,
     outcome::{self, Failure},
-    setup::{self, Surroundings},
+    sandbox::Sandbox,
+    setup::{self, Common, Surroundings},
 };
 
 /// One deadline over TLS and hello together.
@@ -33,21 +33,44 @@ const HANDSHAKE: Duration = Duration::from_secs(15);
 /// Connections that may be open at a time, most of them silent.
 const CONNECTIONS: usize = 8192;
 
-pub(super) async fn run(args: ServeArgs, surroundings: &Surroundings) -> Result<ExitCode, Failure> {
+pub(super) fn run(
+    args: ServeArgs,
+    common: &Common,
+    surroundings: &Surroundings,
+) -> Result<ExitCode, Failure> {
     let message = transfer::termination_log(args.termination_log.clone());
     let begun = Clock::now();
-    let outcome = serve(args, surroundings).await;
-    let (code, mut report) = match outcome {
-        Ok(ended) => total(&ended),
-        Err(failure) => {
-            let report = Report::new("", failure.code, failure.what.clone());
-            transfer::leave_message(message.as_deref(), &report);
-            return Err(failure);
-        }
+    let (mut report, failure) = match begin(args, common, surroundings) {
+        Ok(ended) => (total(&ended), None),
+        Err(failure) => (outcome::not_begun("", &failure), Some(failure)),
     };
     report.seconds = begun.elapsed().as_secs_f64();
-    transfer::leave_message(message.as_deref(), &report);
-    Ok(code)
+    let left = transfer::leave_message(message.as_deref(), &report);
+    // The reason of the run comes before that of its message.
+    match (failure, left) {
+        (Some(failure), _) => Err(failure),
+        (None, Err(failure)) => Err(failure),
+        (None, Ok(())) => Ok(report.exit_code),
+    }
+}
+
+fn begin(
+    args: ServeArgs,
+    common: &Common,
+    surroundings: &Surroundings,
+) -> Result<BTreeMap<String, Report>, Failure> {
+    common.begin(&surroundings.console, "info")?;
+    endpoints::check_volumes(&args.volume)?;
+    let volumes = args.volume.len();
+    if let Some(count) = args.exit_when.filter(|count| *count as usize > volumes) {
+        let what = format!("--exit-when {count} would never happen: {volumes} volumes are served");
+        return Err(Failure::new(ExitCode::Usage, what));
+    }
+    let identity = setup::identity(&args.identity, Role::Destination)?;
+    let metrics = common.listen()?;
+    with_runtime(&Sandbox::serve(&args), metrics, surroundings, async {
+        serve(args, identity, surroundings).await
+    })
 }
 
 /// What all sessions share.
@@ -65,26 +88,13 @@ struct Shared {
 
 async fn serve(
     args: ServeArgs,
+    identity: IdentitySource,
     surroundings: &Surroundings,
 ) -> Result<BTreeMap<String, Report>, Failure> {
-    let mut volumes = HashMap::new();
-    for (name, path) in args.volume {
-        if let Err(error) = fs::metadata(&path) {
-            // A volume that is mounted later lies behind the sandbox.
-            tracing::warn!(
-                volume = name.as_str(),
-                "nothing can be received: {}: {error}",
-                path.display()
-            );
-        }
-        if volumes.insert(name.as_str().to_owned(), path).is_some() {
-            let what = format!("the volume {name} is given twice");
-            return Err(Failure::new(ExitCode::Usage, what));
-        }
-    }
+    let volumes = args.volume.into_iter().map(|(name, path)| (name.as_str().to_owned(), path));
     let shared = Arc::new(Shared {
-        volumes,
-        acceptor: Acceptor::new(IdentitySource::new(&args.identity)?),
+        volumes: volumes.collect(),
+        acceptor: Acceptor::new(identity),
         server: Server::new(setup::WINDOW),
         ended: Mutex::default(),
         one_more: Notify::new(),
@@ -230,7 +240,7 @@ impl Shared {
 }
 
 /// One report of all volumes: the worst code, the sums.
-fn total(ended: &BTreeMap<String, Report>) -> (ExitCode, Report) {
+fn total(ended: &BTreeMap<String, Report>) -> Report {
     let code = ended.values().fold(ExitCode::Ok, |worst, report| worst.worst(report.exit_code));
     let names: Vec<_> = ended.keys().map(String::as_str).collect();
     let reason = ended.values().map(|report| report.reason.as_str()).find(|r| !r.is_empty());
@@ -251,5 +261,5 @@ fn total(ended: &BTreeMap<String, Report>) -> (ExitCode, Report) {
     if let [only] = &ended.values().collect::<Vec<_>>()[..] {
         all.digest.clone_from(&only.digest);
     }
-    (code, all)
+    all
 }

@@ -4,37 +4,41 @@ use std::{cell::RefCell, io::ErrorKind, path::Path, time::Duration};
 
 use pod::{ExitCode, NotReady, Reason, Report, backoff::Backoff, gate, marker, status};
 use session::{
-    Error,
+    Error, Source,
     handshake::{self, Agreed},
 };
-use tunnel::{Connector, Endpoint, IdentitySource, Kind, Target};
+use telemetry::Console;
+use tunnel::{Connector, Endpoint, Kind, Role, Target};
 use wire::{FilterRule, Refusal};
 
-use super::transfer::{self, Run, Session};
+use super::{
+    endpoints,
+    transfer::{self, Run, Session},
+    with_runtime,
+};
 use crate::{
     cli::SyncArgs,
     link::BoxedLink,
     outcome::{self, Failure},
-    setup::Surroundings,
+    sandbox::Sandbox,
+    setup::{self, Common, Surroundings},
 };
 
-pub(super) async fn run(
+/// However this ends, it leaves its report: the tunnel of the pod waits for the marker, the controller for the message.
+pub(super) fn run(
     args: SyncArgs,
     filters: Vec<FilterRule>,
+    common: &Common,
     surroundings: &Surroundings,
-) -> Result<ExitCode, Failure> {
+) -> ExitCode {
     let ending = Ending {
         marker_dir: args.marker_dir.clone(),
         message: transfer::termination_log(args.termination_log.clone()),
         volume: args.volume.clone(),
+        console: surroundings.console.clone(),
     };
-    if let Some(dir) = &ending.marker_dir {
-        marker::clear(dir, &ending.volume).map_err(|error| {
-            Failure::new(ExitCode::StartUp, format!("cannot use the marker directory: {error}"))
-        })?;
-    }
     let json = args.transfer.json;
-    let report = match attempts(args, filters, surroundings).await {
+    let report = match begin(args, filters, common, surroundings) {
         Ok(report) => report,
         Err(failure) => {
             let report = outcome::not_begun(ending.volume.as_str(), &failure);
@@ -45,38 +49,77 @@ pub(super) async fn run(
             report
         }
     };
-    ending.leave(&report);
-    Ok(report.exit_code)
+    ending.leave(report)
 }
 
-/// What is left behind for the pod and the controller.
+fn begin(
+    args: SyncArgs,
+    filters: Vec<FilterRule>,
+    common: &Common,
+    surroundings: &Surroundings,
+) -> Result<Report, Failure> {
+    if let Some(dir) = &args.marker_dir {
+        marker::clear(dir, &args.volume).map_err(|error| {
+            Failure::new(ExitCode::StartUp, format!("cannot use the marker directory: {error}"))
+        })?;
+    }
+    common.begin(&surroundings.console, "info")?;
+    transfer::check_filters(&filters)?;
+    let source = endpoints::open_source(&args.source)?;
+    let metrics = common.listen()?;
+    with_runtime(&Sandbox::sync(&args), metrics, surroundings, async {
+        attempts(args, source, filters, surroundings).await
+    })
+}
+
+/// Where the report goes when the run is over.
 struct Ending {
     marker_dir: Option<std::path::PathBuf>,
     message: Option<std::path::PathBuf>,
     volume: pod::VolumeName,
+    console: Console,
 }
 
 impl Ending {
-    fn leave(&self, report: &Report) {
-        transfer::leave_message(self.message.as_deref(), report);
-        if let Some(dir) = &self.marker_dir
-            && let Err(error) = marker::write(dir, &self.volume, report)
-        {
-            tracing::error!("no completion marker: {error}");
+    /// Leaves the report, and takes into it what could not be written. The marker comes last, for the tunnel may end by it.
+    fn leave(self, mut report: Report) -> ExitCode {
+        if let Some(error) = self.console.take_output_error() {
+            self.fail(&mut report, Failure::lost_output(&error));
         }
+        self.leave_message(&mut report);
+        if let Some(dir) = &self.marker_dir
+            && let Err(error) = marker::write(dir, &self.volume, &report)
+        {
+            let what = format!("no completion marker: {error}");
+            self.fail(&mut report, Failure::new(ExitCode::FileIo, what));
+            self.leave_message(&mut report);
+        }
+        report.exit_code
+    }
+
+    fn leave_message(&self, report: &mut Report) {
+        if let Err(failure) = transfer::leave_message(self.message.as_deref(), report) {
+            self.fail(report, failure);
+        }
+    }
+
+    fn fail(&self, report: &mut Report, failure: Failure) {
+        self.console.warn(&format!("pvferry: {}", failure.what));
+        report.fail(failure.code, failure.what);
     }
 }
 
 /// Runs sessions until one ends for good.
 async fn attempts(
     args: SyncArgs,
+    source: Source,
     filters: Vec<FilterRule>,
     surroundings: &Surroundings,
 ) -> Result<Report, Failure> {
     let route = route(&args)?;
     let marker_dir = args.marker_dir.clone();
     let (wait, limit) = (Duration::from_secs(args.wait), args.attempts);
-    let run = Run::new(args.volume.as_str(), &args.source, args.transfer, filters, surroundings)?;
+    let run = Run::new(args.volume.as_str(), source, args.transfer, filters, surroundings)?;
     let mut backoff = Backoff::default();
     let mut attempt = 1;
     loop {
@@ -118,7 +161,9 @@ fn route(args: &SyncArgs) -> Result<Route, Failure> {
     match (&args.route.via, &args.route.connect, &args.identity) {
         (Some(endpoint), _, _) => Ok(Route::Via(endpoint.clone())),
         (None, Some(target), Some(identity)) => {
-            let connector = Connector::new(IdentitySource::new(identity)?);
+            let identity = setup::identity(identity, Role::Source)?;
+            identity.require_volume(args.volume.as_str())?;
+            let connector = Connector::new(identity);
             Ok(Route::Connect(Box::new(connector), target.clone(), args.server_name.clone()))
         }
         _ => Err(Failure::new(ExitCode::Usage, "either --via, or --connect with --identity")),

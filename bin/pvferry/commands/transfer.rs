@@ -1,7 +1,6 @@
 //! What `copy` and `sync` share: the source, the hello, a session, the end of a run.
 
 use std::{
-    io,
     path::{Path, PathBuf},
     sync::Arc,
     time::Instant,
@@ -12,9 +11,9 @@ use session::{
     Cancel, Context, Monitor, Progress, Source, Summary,
     handshake::{self, Agreed},
 };
-use telemetry::{Fanout, Reporter, metrics};
-use volume::{Dir, device, device::BlockSource};
-use wire::{FilterRule, Hello, Options, RootKind, VERSION};
+use telemetry::{Changes, Fanout, Reporter, metrics};
+use volume::filter::{Action, FilterRules};
+use wire::{FilterAction, FilterRule, Hello, Options, RootKind, VERSION};
 
 use crate::{
     cli::{Compress, TransferArgs},
@@ -38,22 +37,14 @@ pub(super) struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    /// Opens the source and listens for signals.
+    /// Prepares to send `source`, and listens for signals.
     pub(super) fn new(
         volume: &str,
-        source: &Path,
+        source: Source,
         args: TransferArgs,
         filters: Vec<FilterRule>,
         surroundings: &'a Surroundings,
     ) -> Result<Self, Failure> {
-        if filters.len() > wire::limits::MAX_FILTERS {
-            let what = format!("more than {} filter rules", wire::limits::MAX_FILTERS);
-            return Err(Failure::new(ExitCode::Usage, what));
-        }
-        volume::filter::FilterRules::parse(
-            filters.iter().map(|rule| (volume::filter::Action::Exclude, &rule.pattern)),
-        )
-        .map_err(|error| Failure::new(ExitCode::Usage, error.to_string()))?;
         let cancel = Cancel::default();
         watch_signals(cancel.clone())?;
         Ok(Self {
@@ -61,7 +52,7 @@ impl<'a> Run<'a> {
             args,
             filters,
             surroundings,
-            source: open_source(source)?,
+            source,
             cancel,
             begun: Instant::now(),
         })
@@ -117,7 +108,9 @@ impl<'a> Run<'a> {
                 Failure::new(ExitCode::Usage, error.to_string())
             })?;
         let console = &self.surroundings.console;
-        let reporter = Reporter::start(mode, Arc::clone(&progress), console)
+        // With --json standard output holds the report and nothing else.
+        let changes = if self.args.json { Changes::Stderr } else { Changes::Stdout };
+        let reporter = Reporter::start(mode, changes, Arc::clone(&progress), console)
             .map_err(|error| Failure::new(ExitCode::StartUp, error.to_string()))?;
         let reporter = Arc::new(reporter);
         let measured =
@@ -185,23 +178,26 @@ impl Session {
     }
 }
 
-fn open_source(path: &Path) -> Result<Source, Failure> {
-    let unfit = |error: volume::Error| {
-        let what = match error.errno.kind() {
-            io::ErrorKind::NotFound => format!("the source {} does not exist", path.display()),
-            io::ErrorKind::NotADirectory => {
-                format!("the source {} is no directory and no block device", path.display())
-            }
-            _ => format!("cannot open the source: {error}"),
-        };
-        Failure::new(ExitCode::Selection, what)
-    };
-    if device::is_block_device(path).map_err(unfit)? {
-        return BlockSource::open(path)
-            .map(|device| Source::Device(Arc::new(device)))
-            .map_err(unfit);
+/// Checks filter rules as both ends will read them.
+pub(super) fn check_filters(rules: &[FilterRule]) -> Result<(), Failure> {
+    let usage = |what: String| Failure::new(ExitCode::Usage, what);
+    if rules.len() > wire::limits::MAX_FILTERS {
+        return Err(usage(format!("more than {} filter rules", wire::limits::MAX_FILTERS)));
     }
-    Dir::open_root(path).map(Source::Tree).map_err(unfit)
+    for rule in rules {
+        let option = match rule.action {
+            FilterAction::Exclude => "--exclude",
+            FilterAction::Include => "--include",
+        };
+        if rule.pattern.is_empty() {
+            return Err(usage(format!("{option}: empty pattern")));
+        }
+        FilterRules::parse([(Action::Exclude, &rule.pattern)]).map_err(|error| {
+            let shown = wire::name::escape(&rule.pattern);
+            usage(format!("{option}: pattern {shown} cannot be used: {}", error.errno))
+        })?;
+    }
+    Ok(())
 }
 
 /// The first signal ends the session in an orderly way, the second the process.
@@ -224,12 +220,11 @@ pub(crate) fn termination_log(given: Option<PathBuf>) -> Option<PathBuf> {
     given.or_else(|| default.exists().then_some(default))
 }
 
-/// Leaves the termination message; that it cannot be left is told, and changes nothing.
-pub(super) fn leave_message(path: Option<&Path>, report: &Report) {
-    let Some(path) = path else { return };
+/// Writes the termination message where one is wanted.
+pub(super) fn leave_message(path: Option<&Path>, report: &Report) -> Result<(), Failure> {
+    let Some(path) = path else { return Ok(()) };
     let containers = std::env::var(pod::env::CONTAINERS).ok().and_then(|n| n.parse().ok());
     let limit = pod::termination::message_limit(containers.unwrap_or(1));
-    if let Err(error) = pod::termination::write(path, report, limit) {
-        tracing::warn!("no termination message: {error}");
-    }
+    pod::termination::write(path, report, limit)
+        .map_err(|error| Failure::new(ExitCode::FileIo, format!("no termination message: {error}")))
 }

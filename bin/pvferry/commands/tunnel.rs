@@ -5,15 +5,34 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use parking_lot::Mutex;
 use pod::{ExitCode, Reason, Shutdown, idle::IdleWatch, marker, status, status::Status};
 use tokio::time::Instant;
-use tunnel::{Event, IdentitySource, Kind, Tunnel};
+use tunnel::{Event, IdentitySource, Kind, Role, Tunnel};
 
-use crate::{cli::TunnelArgs, outcome::Failure, setup::Surroundings};
+use super::with_runtime;
+use crate::{
+    cli::TunnelArgs,
+    outcome::Failure,
+    sandbox::Sandbox,
+    setup::{self, Common, Surroundings},
+};
 
-pub(super) async fn run(
+pub(super) fn run(
     args: TunnelArgs,
+    common: &Common,
     surroundings: &Surroundings,
 ) -> Result<ExitCode, Failure> {
-    let identity = IdentitySource::new(&args.identity)?;
+    common.begin(&surroundings.console, "info")?;
+    let identity = setup::identity(&args.identity, Role::Source)?;
+    let metrics = common.listen()?;
+    with_runtime(&Sandbox::tunnel(&args), metrics, surroundings, async {
+        carry(args, identity, surroundings).await
+    })
+}
+
+async fn carry(
+    args: TunnelArgs,
+    identity: IdentitySource,
+    surroundings: &Surroundings,
+) -> Result<ExitCode, Failure> {
     let tunnel = Tunnel::new(args.listen, args.connect, identity).server_name(args.server_name);
     let signals =
         Shutdown::install().map_err(|error| Failure::new(ExitCode::StartUp, error.to_string()))?;

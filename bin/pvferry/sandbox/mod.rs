@@ -20,7 +20,6 @@ use std::{
 };
 
 use landlock::{AccessFs, BitFlags, make_bitflags};
-use pod::Listen;
 use rustix::thread::CapabilitySet;
 use tunnel::Endpoint;
 
@@ -71,7 +70,7 @@ pub(crate) struct Sandbox {
 }
 
 impl Sandbox {
-    pub(crate) fn serve(args: &ServeArgs, metrics: Option<&Listen>) -> Self {
+    pub(crate) fn serve(args: &ServeArgs) -> Self {
         let mut sandbox = Self::new(capabilities::WRITE);
         for (_, path) in &args.volume {
             sandbox.rules.allow(path, WRITE_VOLUME);
@@ -82,11 +81,11 @@ impl Sandbox {
         if args.listen.is_name() {
             sandbox.resolve();
         }
-        sandbox.listen([&args.listen].into_iter().chain(metrics).map(Listen::port));
+        sandbox.listen(args.listen.port());
         sandbox
     }
 
-    pub(crate) fn sync(args: &SyncArgs, metrics: Option<&Listen>) -> Self {
+    pub(crate) fn sync(args: &SyncArgs) -> Self {
         let mut sandbox = Self::new(capabilities::READ);
         sandbox.rules.allow(&args.source, READ_VOLUME);
         sandbox.last_words(args.termination_log.as_ref());
@@ -104,11 +103,10 @@ impl Sandbox {
             sandbox.rules.tcp.connect.push(target.port());
             sandbox.resolve();
         }
-        sandbox.listen(metrics.map(Listen::port));
         sandbox
     }
 
-    pub(crate) fn tunnel(args: &TunnelArgs, metrics: Option<&Listen>) -> Self {
+    pub(crate) fn tunnel(args: &TunnelArgs) -> Self {
         let mut sandbox = Self::new(CapabilitySet::empty());
         sandbox.identity(&args.identity);
         if let Some(dir) = &args.marker_dir {
@@ -117,14 +115,10 @@ impl Sandbox {
         sandbox.rules.tcp.restricted = true;
         sandbox.rules.tcp.connect.push(args.connect.port());
         sandbox.resolve();
-        let port = match &args.listen {
-            Endpoint::Tcp(address) => Some(address.port()),
-            Endpoint::Unix(path) => {
-                sandbox.rules.allow(parent(path), HOLD_SOCKET);
-                None
-            }
-        };
-        sandbox.listen(port.into_iter().chain(metrics.map(Listen::port)));
+        match &args.listen {
+            Endpoint::Tcp(address) => sandbox.listen(address.port()),
+            Endpoint::Unix(path) => sandbox.rules.allow(parent(path), HOLD_SOCKET),
+        }
         sandbox
     }
 
@@ -155,7 +149,7 @@ impl Sandbox {
     /// The file of the termination message, which is made where it is missing: what is not there cannot be allowed.
     fn last_words(&mut self, given: Option<&PathBuf>) {
         if let Some(path) = termination_log(given.cloned()) {
-            // That it cannot be made is told when it is to be written.
+            // An error shows when the message is written.
             let _ = OpenOptions::new().append(true).create(true).open(&path);
             self.rules.allow(path, WRITE_FILE);
         }
@@ -172,12 +166,10 @@ impl Sandbox {
         }
     }
 
-    fn listen(&mut self, ports: impl IntoIterator<Item = u16>) {
-        for port in ports {
-            self.rules.tcp.bind.push(port);
-            if (1..FIRST_OPEN_PORT).contains(&port) {
-                self.keep |= CapabilitySet::NET_BIND_SERVICE;
-            }
+    fn listen(&mut self, port: u16) {
+        self.rules.tcp.bind.push(port);
+        if (1..FIRST_OPEN_PORT).contains(&port) {
+            self.keep |= CapabilitySet::NET_BIND_SERVICE;
         }
     }
 

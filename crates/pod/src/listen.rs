@@ -47,6 +47,25 @@ impl Listen {
             other => other,
         }
     }
+
+    /// Listens there, before there is a runtime. The listener does not block.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn bind_blocking(&self) -> io::Result<std::net::TcpListener> {
+        use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
+        let listener = match self {
+            Self::At(address) => TcpListener::bind(address),
+            Self::Everywhere(port) => match TcpListener::bind((Ipv6Addr::UNSPECIFIED, *port)) {
+                Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
+                    TcpListener::bind((Ipv4Addr::UNSPECIFIED, *port))
+                }
+                other => other,
+            },
+        }?;
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    }
 }
 
 impl FromStr for Listen {
@@ -102,6 +121,16 @@ mod tests {
         TcpStream::connect(("127.0.0.1", port)).await.unwrap();
         if TcpListener::bind("[::1]:0").await.is_ok() {
             TcpStream::connect(("::1", port)).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_listener_from_before_the_runtime_serves_in_it() {
+        for listen in [Listen::At("localhost:0".into()), Listen::Everywhere(0)] {
+            let listener = TcpListener::from_std(listen.bind_blocking().unwrap()).unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let _stream = TcpStream::connect(("localhost", port)).await.unwrap();
+            listener.accept().await.unwrap();
         }
     }
 }

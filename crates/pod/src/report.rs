@@ -134,6 +134,17 @@ impl Report {
         }
     }
 
+    /// Adds a failure that came after the run itself, such as a report that could not be written. A run that had failed
+    /// before keeps its code and reason.
+    pub fn fail(&mut self, code: ExitCode, reason: impl Into<String>) {
+        if self.outcome != Outcome::Failed {
+            self.exit_code = code;
+            self.outcome = code.into();
+            self.retryable = code.is_retryable();
+            self.reason = reason.into();
+        }
+    }
+
     /// Whether the volume is there, whole. Outcome and exit code must both say so.
     #[must_use]
     pub fn is_success(&self) -> bool {
@@ -368,6 +379,20 @@ mod tests {
         assert!(parse(r#"{"outcome":"completed","exit_code":0,"new":[1]}"#).is_success());
         assert!(!parse(r#"{"outcome":"completed","exit_code":23}"#).is_success());
         assert!(!parse(r#"{"outcome":"partial","exit_code":0}"#).is_success());
+    }
+
+    #[test]
+    fn a_later_failure_counts_unless_the_run_had_failed() {
+        for code in [ExitCode::Ok, ExitCode::Partial] {
+            let mut report = Report::new("data", code, "");
+            report.fail(ExitCode::FileIo, "lost");
+            assert_eq!((report.exit_code, report.outcome), (ExitCode::FileIo, Outcome::Failed));
+            assert_eq!(report.reason, "lost");
+        }
+        let mut report = Report::new("data", ExitCode::ConnectTimeout, "nobody listens");
+        let before = report.clone();
+        report.fail(ExitCode::FileIo, "lost");
+        assert_eq!(report, before);
     }
 
     #[test]

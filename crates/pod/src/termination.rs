@@ -33,8 +33,6 @@ pub fn message_limit(containers: usize) -> usize {
 /// Replaces the content of the file at `path` by the report, in at most `limit` bytes. The file
 /// is made where it is missing.
 ///
-/// A caller should say that this failed, and end as it would have ended otherwise.
-///
 /// # Errors
 /// [`Error::File`] where the file cannot be opened or written.
 pub fn write(path: &Path, report: &Report, limit: usize) -> Result<(), Error> {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use session::monitor::{Monitor, Phase, Progress};
-use telemetry::{Console, Reporter, logging};
+use telemetry::{Changes, Console, Reporter, logging};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
@@ -17,7 +17,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let console = Console::stdio();
     logging::init(logging::Format::Text, "info", &console)?;
     let progress = Arc::new(Progress::default());
-    let reporter = Reporter::start(mode, Arc::clone(&progress), &console)?;
+    let reporter = Reporter::start(mode, Changes::Stdout, Arc::clone(&progress), &console)?;
     sleep(Duration::from_secs(1));
     reporter.phase(Phase::Transfer);
     for tick in 0..ticks {

@@ -17,7 +17,8 @@ use tracing_subscriber::fmt::MakeWriter;
 
 /// Where results, logs and progress go. Clones are the same console.
 ///
-/// Errors of the streams are ignored: that nobody reads a log is no reason to end a transfer.
+/// A log that nobody reads is no reason to end a transfer, so errors of standard error are ignored. Standard output
+/// carries results: the first error of it is kept for [`Console::take_output_error`], and the run is a failure.
 #[derive(Clone)]
 pub struct Console {
     streams: Arc<Mutex<Streams>>,
@@ -28,6 +29,21 @@ struct Streams {
     out: Box<dyn Write + Send>,
     err: Box<dyn Write + Send>,
     bar: Option<ProgressBar>,
+    /// The first error of `out`.
+    lost: Option<io::Error>,
+}
+
+impl Streams {
+    fn result(&mut self, text: &[u8]) {
+        let written = self.out.write_all(text).and_then(|()| self.out.flush());
+        if let Err(error) = written {
+            self.lost.get_or_insert(error);
+        }
+    }
+
+    fn message(&mut self, text: &[u8]) {
+        let _ = self.err.write_all(text).and_then(|()| self.err.flush());
+    }
 }
 
 impl Console {
@@ -42,7 +58,7 @@ impl Console {
     /// standard error would be seen.
     #[must_use]
     pub fn new(out: Box<dyn Write + Send>, err: Box<dyn Write + Send>, terminal: bool) -> Self {
-        let streams = Arc::new(Mutex::new(Streams { out, err, bar: None }));
+        let streams = Arc::new(Mutex::new(Streams { out, err, bar: None, lost: None }));
         Self { streams, terminal }
     }
 
@@ -54,12 +70,23 @@ impl Console {
 
     /// Writes a line of results to standard output.
     pub fn print(&self, line: &str) {
-        self.write(|streams| &mut streams.out, format!("{line}\n").as_bytes());
+        self.print_bytes(format!("{line}\n").as_bytes());
+    }
+
+    /// Writes a result that is not a line of text to standard output.
+    pub fn print_bytes(&self, bytes: &[u8]) {
+        self.write(|streams| streams.result(bytes));
     }
 
     /// Writes a line to standard error.
     pub fn warn(&self, line: &str) {
-        self.write(|streams| &mut streams.err, format!("{line}\n").as_bytes());
+        self.write(|streams| streams.message(format!("{line}\n").as_bytes()));
+    }
+
+    /// Why a result could not be written to standard output, the first time that this happened since the last call.
+    #[must_use = "a result that is lost is a failure"]
+    pub fn take_output_error(&self) -> Option<io::Error> {
+        self.streams.lock().lost.take()
     }
 
     /// Puts a bar on the terminal, which stays there until it is taken off.
@@ -72,16 +99,11 @@ impl Console {
         self.streams.lock().bar = None;
     }
 
-    fn write(&self, stream: fn(&mut Streams) -> &mut Box<dyn Write + Send>, text: &[u8]) {
+    fn write(&self, write: impl FnOnce(&mut Streams)) {
         let mut streams = self.streams.lock();
-        let bar = streams.bar.clone();
-        let mut write = || {
-            let stream = stream(&mut streams);
-            let _ = stream.write_all(text).and_then(|()| stream.flush());
-        };
-        match bar {
-            Some(bar) => bar.suspend(write),
-            None => write(),
+        match streams.bar.clone() {
+            Some(bar) => bar.suspend(|| write(&mut streams)),
+            None => write(&mut streams),
         }
     }
 }
@@ -98,7 +120,7 @@ pub struct LogWriter(Console);
 
 impl Write for LogWriter {
     fn write(&mut self, record: &[u8]) -> io::Result<usize> {
-        self.0.write(|streams| &mut streams.err, record);
+        self.0.write(|streams| streams.message(record));
         Ok(record.len())
     }
 
@@ -157,5 +179,26 @@ mod tests {
         console.take_bar();
         assert_eq!(out.text(), "one\nthree\n");
         assert_eq!(err.text(), "two\nfour\nfive\n");
+        assert!(console.take_output_error().is_none());
+    }
+
+    #[test]
+    fn the_first_lost_result_is_kept_and_a_lost_message_is_not() {
+        struct Full;
+        impl Write for Full {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::StorageFull.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let console = Console::new(Box::new(Full), Box::new(Full), false);
+        console.warn("one");
+        assert!(console.take_output_error().is_none());
+        console.print("two");
+        console.print_bytes(b"three");
+        assert_eq!(console.take_output_error().unwrap().kind(), io::ErrorKind::StorageFull);
+        assert!(console.take_output_error().is_none());
     }
 }

@@ -23,4 +23,4 @@ mod fanout;
 pub use console::Console;
 pub use error::Error;
 pub use fanout::Fanout;
-pub use progress::{Mode, Reporter};
+pub use progress::{Changes, Mode, Reporter};

@@ -291,15 +291,23 @@ pub enum IdentityFault {
     #[error("its time of validity is over or has not begun")]
     NotInForce,
     /// The key is of a kind that is not supported, or does not belong to the certificate.
-    #[error("is no usable key for the certificate beside it")]
+    #[error("does not match the certificate in tls.crt")]
     Key,
     /// The identity is for the other end.
-    #[error("speaks for the {have}, and this end is the {need}")]
+    #[error("certificate is for role {have}, expected {need}")]
     Role {
         /// The role in the certificate.
         have: Role,
         /// The role that is needed here.
         need: Role,
+    },
+    /// The identity is confined to another volume.
+    #[error("certificate is for volume {have} only, not for volume {need}")]
+    Volume {
+        /// The volume in the certificate.
+        have: String,
+        /// The volume that is needed here.
+        need: String,
     },
 }
 

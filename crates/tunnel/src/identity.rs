@@ -208,6 +208,40 @@ impl IdentitySource {
         Self(Arc::new(Origin::Memory(identity)))
     }
 
+    /// Checks that the identity is for `role`, expired or not.
+    ///
+    /// # Errors
+    /// [`Error::Identity`] where it is for the other one.
+    pub fn require(&self, role: Role) -> Result<(), Error> {
+        self.check(|identity| {
+            let have = identity.name.role();
+            if have == role { Ok(()) } else { Err(IdentityFault::Role { have, need: role }) }
+        })
+    }
+
+    /// Checks that the identity may be used for `volume`.
+    ///
+    /// # Errors
+    /// [`Error::Identity`] where it is confined to another volume.
+    pub fn require_volume(&self, volume: &str) -> Result<(), Error> {
+        self.check(|identity| match identity.name.volume() {
+            Some(have) if have != volume => {
+                Err(IdentityFault::Volume { have: have.to_owned(), need: volume.to_owned() })
+            }
+            _ => Ok(()),
+        })
+    }
+
+    fn check(&self, fits: impl Fn(&Identity) -> Result<(), IdentityFault>) -> Result<(), Error> {
+        let (file, fit) = match &*self.0 {
+            Origin::Memory(identity) => (CERTIFICATE_FILE.into(), fits(identity)),
+            Origin::Directory { path, state } => {
+                (path.join(CERTIFICATE_FILE), fits(&state.lock().good))
+            }
+        };
+        fit.map_err(|fault| IdentityError { file, fault }.into())
+    }
+
     /// The identity to use for a handshake now.
     ///
     /// # Errors

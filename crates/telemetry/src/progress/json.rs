@@ -13,6 +13,7 @@ enum Line<'a> {
     Progress(ProgressLine),
     Error { name: &'a str, what: &'a str },
     Skipped { name: &'a str, why: &'a str },
+    Change { what: &'a str },
 }
 
 #[derive(Serialize)]
@@ -70,6 +71,11 @@ pub(super) fn error(name: &str, what: &str) -> String {
 /// One object for an entry of the source that is left out by design.
 pub(super) fn skipped(name: &str, why: &str) -> String {
     json(&Line::Skipped { name, why })
+}
+
+/// One object for a change of the destination, made or planned.
+pub(super) fn change(what: &str) -> String {
+    json(&Line::Change { what })
 }
 
 /// The word for a phase, here and in metrics.

@@ -50,6 +50,16 @@ impl FromStr for Mode {
     }
 }
 
+/// Where the changes of a run are printed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Changes {
+    /// On standard output: they are results.
+    #[default]
+    Stdout,
+    /// On standard error: standard output belongs to a report that programs read.
+    Stderr,
+}
+
 impl Mode {
     fn settle(self, terminal: bool) -> Self {
         match self {
@@ -72,7 +82,12 @@ impl Reporter {
     ///
     /// # Errors
     /// [`Error::Thread`] where no thread can be had.
-    pub fn start(mode: Mode, progress: Arc<Progress>, console: &Console) -> Result<Self, Error> {
+    pub fn start(
+        mode: Mode,
+        changes: Changes,
+        progress: Arc<Progress>,
+        console: &Console,
+    ) -> Result<Self, Error> {
         let view = match mode.settle(console.is_terminal()) {
             Mode::Bar => View::Bar(Bar::new(console)),
             Mode::Json => View::Json,
@@ -80,6 +95,7 @@ impl Reporter {
         };
         let shared = Arc::new(Shared {
             view,
+            changes,
             progress,
             console: console.clone(),
             state: Mutex::new(State { phase: Phase::Connect, finished: false }),
@@ -132,13 +148,19 @@ impl Monitor for Reporter {
     }
 
     fn action(&self, line: &str) {
-        self.shared.console.print(line);
+        let Shared { console, view, changes, .. } = &*self.shared;
+        match (changes, view) {
+            (Changes::Stdout, _) => console.print(line),
+            (Changes::Stderr, View::Json) => console.warn(&json::change(line)),
+            (Changes::Stderr, View::Bar(_) | View::None) => console.warn(line),
+        }
     }
 }
 
 #[derive(Debug)]
 struct Shared {
     view: View,
+    changes: Changes,
     progress: Arc<Progress>,
     console: Console,
     state: Mutex<State>,
@@ -226,10 +248,14 @@ mod tests {
     use std::sync::atomic::Ordering::Relaxed;
 
     fn run(mode: Mode) -> (String, String) {
+        run_with(mode, Changes::Stdout)
+    }
+
+    fn run_with(mode: Mode, changes: Changes) -> (String, String) {
         let (out, err) = (Sink::default(), Sink::default());
         let console = Console::new(Box::new(out.clone()), Box::new(err.clone()), false);
         let progress = Arc::new(Progress::default());
-        let reporter = Reporter::start(mode, Arc::clone(&progress), &console).unwrap();
+        let reporter = Reporter::start(mode, changes, Arc::clone(&progress), &console).unwrap();
         reporter.phase(Phase::Transfer);
         reporter.error("a/b", "permission denied");
         reporter.skipped("m", "mount point");
@@ -276,6 +302,20 @@ mod tests {
     fn no_progress_still_tells_of_errors() {
         let told = "a/b: permission denied\nm: skipped: mount point\n";
         assert_eq!(run(Mode::None), ("delete c\n".into(), told.into()));
+    }
+
+    #[test]
+    fn changes_beside_a_report_go_to_stderr_in_the_form_of_progress() {
+        let (out, err) = run_with(Mode::None, Changes::Stderr);
+        assert_eq!(out, "");
+        assert!(err.lines().any(|line| line == "delete c"), "{err}");
+
+        let (out, err) = run_with(Mode::Json, Changes::Stderr);
+        assert_eq!(out, "");
+        let lines =
+            err.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        let change = lines.into_iter().find(|line| line["type"] == "change").unwrap();
+        assert_eq!(change["what"], "delete c");
     }
 
     #[test]

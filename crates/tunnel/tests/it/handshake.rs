@@ -231,10 +231,10 @@ async fn each_end_demands_the_identity_of_its_own_role() {
     let (address, accepted) = accept_one(Acceptor::new(IdentitySource::fixed(pair.source))).await;
     let connector = Connector::new(IdentitySource::fixed(pair.destination));
     let error = connector.connect(&Target::from(address), None).await.unwrap_err();
-    assert!(error.to_string().contains("speaks for the destination"), "{error}");
+    assert!(error.to_string().contains("role destination, expected source"), "{error}");
     TcpStream::connect(address).await.unwrap();
     let error = accepted.await.unwrap().unwrap_err();
-    assert!(error.to_string().contains("speaks for the source"), "{error}");
+    assert!(error.to_string().contains("role source, expected destination"), "{error}");
 }
 
 #[tokio::test]

@@ -91,7 +91,7 @@ fn a_broken_file_is_named() {
         ("tls.crt", Some(other.certificate_pem()), "not signed by an authority in ca.crt"),
         ("tls.crt", Some(old.certificate_pem()), "expired"),
         ("tls.crt", Some(nameless.certificate_pem()), "does not name a migration"),
-        ("tls.key", Some(other.key_pem()), "no usable key"),
+        ("tls.key", Some(other.key_pem()), "does not match"),
     ];
     for (file, content, words) in cases {
         let temp = tempfile::tempdir().unwrap();

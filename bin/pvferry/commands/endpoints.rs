@@ -1,0 +1,197 @@
+//! Source and destination paths of this machine: what they must be, looked at before anything is created.
+
+use std::{
+    fs::{self, Metadata},
+    io,
+    os::unix::{
+        ffi::OsStrExt as _,
+        fs::{FileTypeExt as _, MetadataExt as _},
+    },
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use pod::{ExitCode, VolumeName};
+use session::Source;
+use volume::{Dir, device, device::BlockSource};
+
+use crate::outcome::Failure;
+
+fn unfit(what: String) -> Failure {
+    Failure::new(ExitCode::Selection, what)
+}
+
+/// Opens the source of a transfer.
+pub(super) fn open_source(path: &Path) -> Result<Source, Failure> {
+    let cannot = |error: volume::Error| {
+        unfit(match error.errno.kind() {
+            io::ErrorKind::NotFound => format!("the source {} does not exist", path.display()),
+            io::ErrorKind::NotADirectory => {
+                format!("the source {} is not a directory or block device", path.display())
+            }
+            _ => format!("cannot open the source {}: {}", path.display(), error.errno),
+        })
+    };
+    if device::is_block_device(path).map_err(cannot)? {
+        let device = BlockSource::open(path).map_err(cannot)?;
+        return Ok(Source::Device(Arc::new(device)));
+    }
+    Dir::open_root(path).map(Source::Tree).map_err(cannot)
+}
+
+/// Checks that `source` can be copied to `destination`, and only then creates a destination whose last component is
+/// missing. One that lies inside the source is refused, and the reverse: to copy would never end, to delete would destroy
+/// the source.
+pub(super) fn prepare(source: &Path, destination: &Path, dry_run: bool) -> Result<(), Failure> {
+    let shown = destination.display();
+    let from = fs::metadata(source)
+        .map_err(|error| unfit(format!("cannot open the source {}: {error}", source.display())))?;
+    match fs::metadata(destination) {
+        Ok(to) if same_device(&from, &to) => {
+            Err(unfit("source and destination are the same block device".into()))
+        }
+        // What a device can be copied to is the receiver's to say.
+        Ok(_) if !from.is_dir() => Ok(()),
+        Ok(to) if to.is_dir() => apart(source, destination),
+        Ok(_) => Err(unfit(format!("the destination {shown} is not a directory"))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            if !from.is_dir() {
+                return Err(unfit(format!("the destination {shown} does not exist")));
+            }
+            can_be_created(source, destination)?;
+            if dry_run {
+                return Ok(());
+            }
+            fs::create_dir(destination)
+                .map_err(|error| unfit(format!("cannot create the destination {shown}: {error}")))
+        }
+        Err(error) => Err(unfit(format!("cannot open the destination {shown}: {error}"))),
+    }
+}
+
+/// Checks a destination that does not exist.
+fn can_be_created(source: &Path, destination: &Path) -> Result<(), Failure> {
+    let shown = destination.display();
+    if is_remote(destination) {
+        return Err(unfit(format!(
+            "{shown}: remote paths are not supported: run `pvferry serve` there and `pvferry sync --connect` here"
+        )));
+    }
+    if fs::symlink_metadata(destination).is_ok() {
+        return Err(unfit(format!("the destination {shown} is a symbolic link to nothing")));
+    }
+    let parent = match destination.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    match fs::metadata(parent) {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let parent = parent.display();
+            return Err(unfit(format!(
+                "cannot create the destination {shown}: {parent} does not exist"
+            )));
+        }
+        Err(error) => {
+            return Err(unfit(format!("cannot create the destination {shown}: {error}")));
+        }
+    }
+    if lies_in(parent, source)? { Err(inside(destination, "source", source)) } else { Ok(()) }
+}
+
+/// True for `HOST:PATH`, which rsync and scp would take for a path on another machine.
+fn is_remote(path: &Path) -> bool {
+    let bytes = path.as_os_str().as_bytes();
+    let first = bytes.split(|byte| *byte == b'/').next().unwrap_or_default();
+    first.contains(&b':')
+}
+
+/// Checks that neither of two directories lies in the other.
+fn apart(source: &Path, destination: &Path) -> Result<(), Failure> {
+    match (lies_in(destination, source)?, lies_in(source, destination)?) {
+        (true, true) => Err(unfit("source and destination are the same directory".into())),
+        (true, false) => Err(inside(destination, "source", source)),
+        (false, true) => Err(inside(source, "destination", destination)),
+        (false, false) => Ok(()),
+    }
+}
+
+fn inside(inner: &Path, of: &str, outer: &Path) -> Failure {
+    unfit(format!("{} lies inside the {of} {}", inner.display(), outer.display()))
+}
+
+/// Checks the volumes of a server: each must exist, and no two may hold the same entries.
+pub(super) fn check_volumes(volumes: &[(VolumeName, PathBuf)]) -> Result<(), Failure> {
+    for (index, (name, path)) in volumes.iter().enumerate() {
+        if volumes[..index].iter().any(|(other, _)| other == name) {
+            let what = format!("the volume {name} is given twice");
+            return Err(Failure::new(ExitCode::Usage, what));
+        }
+        let shown = path.display();
+        match fs::metadata(path) {
+            Ok(meta) if meta.is_dir() || meta.file_type().is_block_device() => {}
+            Ok(_) => {
+                let what = format!("volume {name}: {shown} is not a directory or block device");
+                return Err(unfit(what));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(unfit(format!("volume {name}: {shown} does not exist")));
+            }
+            Err(error) => {
+                return Err(unfit(format!("volume {name}: cannot open {shown}: {error}")));
+            }
+        }
+    }
+    for (index, (b, of_b)) in volumes.iter().enumerate() {
+        for (a, of_a) in &volumes[..index] {
+            if overlap(of_a, of_b)? {
+                let (of_a, of_b) = (of_a.display(), of_b.display());
+                return Err(unfit(format!("the volumes {a} and {b} overlap: {of_a} and {of_b}")));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether two volumes share entries. A mount point inside a volume is not part of it.
+fn overlap(a: &Path, b: &Path) -> Result<bool, Failure> {
+    let cannot = |path: &Path, error| unfit(format!("cannot open {}: {error}", path.display()));
+    let of_a = fs::metadata(a).map_err(|error| cannot(a, error))?;
+    let of_b = fs::metadata(b).map_err(|error| cannot(b, error))?;
+    if !of_a.is_dir() || !of_b.is_dir() {
+        return Ok(same_device(&of_a, &of_b));
+    }
+    let on_one_device = of_a.dev() == of_b.dev();
+    Ok(on_one_device && (lies_in(a, b)? || lies_in(b, a)?))
+}
+
+fn same_device(a: &Metadata, b: &Metadata) -> bool {
+    a.file_type().is_block_device() && b.file_type().is_block_device() && a.rdev() == b.rdev()
+}
+
+/// True where the directory `inner` is `outer` or below it, by walking up from the one to the root.
+fn lies_in(inner: &Path, outer: &Path) -> Result<bool, Failure> {
+    let walked = ancestry(inner).and_then(|of_inner| {
+        let outer = fs::metadata(outer)?;
+        Ok(of_inner.contains(&(outer.dev(), outer.ino())))
+    });
+    walked.map_err(|error| {
+        let (inner, outer) = (inner.display(), outer.display());
+        unfit(format!("cannot tell whether {inner} lies inside {outer}: {error}"))
+    })
+}
+
+/// Device and inode of a directory and of all those above it.
+fn ancestry(path: &Path) -> io::Result<Vec<(u64, u64)>> {
+    let mut at = path.to_owned();
+    let mut found: Vec<(u64, u64)> = Vec::new();
+    loop {
+        let meta = fs::metadata(&at)?;
+        let here = (meta.dev(), meta.ino());
+        if found.last() == Some(&here) {
+            return Ok(found);
+        }
+        found.push(here);
+        at.push("..");
+    }
+}

@@ -1,0 +1,197 @@
+//! What a run reports: on standard output only the result, and a result that is lost is a failure.
+
+use std::{fs, os::unix::fs::MetadataExt, path::Path, process::Command};
+
+use serde_json::Value;
+use testkit::{Finished, Process, TempTree};
+
+use crate::{
+    pod::Pod,
+    support::{assert_explains, below, copy, pvferry, report},
+};
+
+/// `command` with standard output on a device that is always full.
+fn without_room(command: &Command) -> Finished {
+    Process::run(below(&["sh", "-c", "exec \"$0\" \"$@\" > /dev/full"], command))
+}
+
+/// A program call on two trees: `pvferry WORDS... a b`.
+fn on(words: &[&str], paths: &[&Path]) -> Command {
+    let mut command = pvferry(words);
+    command.args(paths);
+    command
+}
+
+fn small_source() -> TempTree {
+    let tree = TempTree::new();
+    tree.file("f", "text").file("dir/g", "more text").symlink("link", "f");
+    tree
+}
+
+#[test]
+fn json_of_an_itemized_or_dry_run_is_the_only_line_on_stdout() {
+    let source = small_source();
+    for option in ["--dry-run", "--itemize"] {
+        for progress in ["json", "none"] {
+            let destination = TempTree::new();
+            let options = [option, "--progress", progress];
+            let finished = copy(source.path(), destination.path(), &options);
+            finished.expect(0);
+            assert_eq!(finished.stdout.lines().count(), 1, "{option}: {}", finished.stdout);
+            report(&finished);
+            assert!(finished.stderr.contains("create dir/g"), "{option}: {}", finished.stderr);
+            if progress == "json" {
+                for line in finished.stderr.lines().filter(|line| !line.starts_with("pvferry: ")) {
+                    serde_json::from_str::<Value>(line).unwrap_or_else(|e| panic!("{e}: {line}"));
+                }
+            }
+        }
+    }
+    // Without --json the changes are the result.
+    let destination = TempTree::new();
+    let finished = Process::run(on(&["copy", "--itemize"], &[source.path(), destination.path()]));
+    assert!(finished.expect(0).stdout.contains("create dir/g"), "{}", finished.stdout);
+}
+
+#[test]
+fn output_that_cannot_be_written_is_exit_code_11() {
+    let (source, other) = (small_source(), TempTree::new());
+    let (a, b) = (source.path(), other.path());
+    let to = TempTree::new();
+    for command in [
+        on(&["copy", "--json"], &[a, to.path()]),
+        on(&["copy"], &[a, to.path()]),
+        on(&["copy", "--itemize"], &[a, to.path()]),
+        on(&["copy", "--dry-run"], &[a, to.path()]),
+        on(&["digest"], &[a]),
+        on(&["digest", "--json"], &[a]),
+        on(&["verify"], &[a, b]),
+        on(&["completions", "bash"], &[]),
+        on(&["man"], &[]),
+        on(&["--help"], &[]),
+        on(&["copy", "--help"], &[]),
+        on(&["--version"], &[]),
+    ] {
+        let finished = without_room(&command);
+        assert_eq!(finished.code(), 11, "{command:?}: {}", finished.stderr);
+        assert_explains(&finished, &["standard output", "No space left on device"]);
+    }
+    // A failure that is worse than a lost result stays what it is.
+    let missing = on(&["copy", "--json"], &[&other.at("none"), b]);
+    assert_eq!(without_room(&missing).code(), 3);
+    // Nothing to print, nothing lost.
+    without_room(&on(&["verify"], &[a, a])).expect(0);
+}
+
+#[test]
+fn sync_that_cannot_print_its_report_says_so_in_message_and_marker() {
+    let (pod, source, destination) = (Pod::new(), small_source(), TempTree::new());
+    let _serve = pod.serve(&[("a", destination.path())], &[]);
+    let sync = pod.direct(pod.server, &pod.pki.source(), source.path(), &[]);
+    let finished = without_room(&sync);
+    finished.expect(11);
+    assert_explains(&finished, &["standard output"]);
+    for report in [pod.message("a"), pod.marker("a")] {
+        assert_eq!(report["exit_code"], 11, "{report}");
+        assert_eq!(report["outcome"], "failed", "{report}");
+        assert!(report["reason"].as_str().unwrap().contains("standard output"), "{report}");
+    }
+}
+
+#[test]
+fn sync_that_cannot_write_its_marker_or_message_is_exit_code_11() {
+    let (pod, source, destination) = (Pod::new(), small_source(), TempTree::new());
+    let sync = Process::start(pod.direct(pod.server, &pod.pki.source(), source.path(), &[]));
+    sync.wait_for_line("refused");
+    fs::remove_dir_all(pod.markers()).unwrap();
+    let _serve = pod.serve(&[("a", destination.path())], &[]);
+    let finished = sync.wait();
+    finished.expect(11);
+    assert_explains(&finished, &["a.done"]);
+    let message = pod.message("a");
+    assert_eq!(message["exit_code"], 11, "{message}");
+
+    fs::create_dir(pod.markers()).unwrap();
+    let mut sync =
+        pvferry(["sync", "--volume", "a", "--termination-log", "/dev/full", "--wait", "30"]);
+    sync.args(["--connect", &pod.server.to_string(), "--identity"]).arg(pod.pki.source());
+    sync.arg("--marker-dir").arg(pod.markers()).arg(source.path());
+    let finished = Process::run(sync);
+    finished.expect(11);
+    assert_explains(&finished, &["/dev/full"]);
+    assert_eq!(pod.marker("a")["exit_code"], 11);
+}
+
+#[test]
+fn every_end_of_sync_leaves_a_marker_and_a_message() {
+    let (pod, source) = (Pod::new(), small_source());
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    for (log, options, code) in [
+        ("", vec!["--metrics", &taken], 5),
+        ("pvferry=loud", vec![], 1),
+        ("", vec!["--exclude", ""], 1),
+        ("", vec!["--bwlimit", "1M"], 3),
+    ] {
+        let path = if code == 3 { source.at("none") } else { source.path().to_owned() };
+        let mut sync = pod.direct(pod.server, &pod.pki.source(), &path, &options);
+        sync.env("RUST_LOG", log);
+        if log.is_empty() {
+            sync.env_remove("RUST_LOG");
+        }
+        let finished = Process::run(sync);
+        assert_eq!(finished.code(), code, "{options:?} {log}: {}", finished.stderr);
+        for report in [report(&finished), pod.message("a"), pod.marker("a")] {
+            assert_eq!(report["exit_code"], code, "{options:?} {log}");
+        }
+        fs::remove_file(pod.markers().join("a.done")).unwrap();
+        fs::remove_file(pod.message_path("a")).unwrap();
+    }
+}
+
+#[test]
+fn destination_within_the_source_is_refused_before_anything_is_created() {
+    let source = TempTree::new();
+    source.file("f", "text").dir("dir").mtime("dir", 1, 1).mtime("", 1, 1);
+    let ctime = || {
+        let meta = fs::metadata(source.path()).unwrap();
+        (meta.ctime(), meta.ctime_nsec())
+    };
+    let before = ctime();
+    let link = TempTree::new();
+    link.symlink("link", source.path().to_str().unwrap());
+    for inner in [
+        source.at("inner"),
+        source.at("dir/inner"),
+        source.at("dir/../inner"),
+        source.at("inner/"),
+        link.at("link/inner"),
+    ] {
+        for option in ["--delete", "--dry-run"] {
+            let finished = copy(source.path(), &inner, &[option]);
+            finished.expect(3);
+            assert_explains(&finished, &["inside the source"]);
+            assert!(!inner.exists(), "{option} {}", inner.display());
+            assert_eq!(ctime(), before, "{option} {}", inner.display());
+        }
+    }
+    let finished = copy(source.path(), source.path(), &[]);
+    finished.expect(3);
+    assert_explains(&finished, &["same directory"]);
+}
+
+#[test]
+fn refused_run_does_not_create_its_destination() {
+    let source = small_source();
+    let parent = TempTree::new();
+    let new = parent.at("new");
+    for options in [&["--exclude", ""][..], &["--metrics", "127.0.0.1:x"]] {
+        let finished = copy(source.path(), &new, options);
+        finished.expect(1);
+        assert!(!new.exists(), "{options:?}");
+    }
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    copy(source.path(), &new, &["--metrics", &taken]).expect(5);
+    assert!(!new.exists());
+}

@@ -1,0 +1,131 @@
+//! What `serve`, `tunnel` and `sync` refuse when they start, in place of failing every session later.
+
+use std::{
+    ffi::OsStr,
+    fs,
+    io::{Read, Write},
+    net::TcpStream,
+    os::unix::ffi::OsStrExt,
+    path::Path,
+    process::Command,
+};
+
+use testkit::{Process, TempTree, assert_same, net};
+
+use crate::{
+    pod::Pod,
+    support::{assert_explains, copy, pvferry, report},
+};
+
+/// Fails unless `command` ends by itself with `code` and one line with all of `words`.
+#[track_caller]
+fn refuses(command: Command, code: i32, words: &[&str]) {
+    let finished = Process::run(command);
+    finished.expect(code);
+    assert_explains(&finished, words);
+}
+
+#[test]
+fn serve_refuses_a_volume_path_that_does_not_exist_or_is_a_file() {
+    let (pod, tree) = (Pod::new(), TempTree::new());
+    tree.file("file", "text").dir("fine").symlink("dangling", "nowhere");
+    let identity = pod.pki.destination();
+    for (path, words) in [
+        ("none", ["volume a", "does not exist"]),
+        ("none/deeper", ["volume a", "does not exist"]),
+        ("dangling", ["volume a", "does not exist"]),
+        ("file", ["volume a", "not a directory"]),
+    ] {
+        let volumes = [("b", &*tree.at("fine")), ("a", &*tree.at(path))];
+        refuses(pod.serve_command(&identity, &volumes, &[]), 3, &words);
+        let message = pod.message("serve");
+        assert_eq!(message["exit_code"], 3, "{message}");
+    }
+}
+
+#[test]
+fn serve_refuses_volumes_that_overlap() {
+    let (pod, tree) = (Pod::new(), TempTree::new());
+    tree.dir("outer/inner").symlink("again", "outer");
+    let identity = pod.pki.destination();
+    for (a, b) in
+        [("outer", "outer"), ("outer", "again"), ("outer", "outer/inner"), ("outer/inner", "again")]
+    {
+        let volumes = [("a", &*tree.at(a)), ("b", &*tree.at(b))];
+        refuses(pod.serve_command(&identity, &volumes, &[]), 3, &["volumes a and b"]);
+    }
+    let volumes = [("a", &*tree.at("outer")), ("a", &*tree.at("outer"))];
+    refuses(pod.serve_command(&identity, &volumes, &[]), 1, &["a", "twice"]);
+}
+
+#[test]
+fn identity_of_the_other_role_is_refused_at_start_up() {
+    let (pod, tree) = (Pod::new(), TempTree::new());
+    let (source, destination) = (pod.pki.source(), pod.pki.destination());
+    let volumes = [("a", tree.path())];
+    refuses(pod.serve_command(&source, &volumes, &[]), 5, &["role source", "destination"]);
+    let tunnel = pod.tunnel_command(pod.server, &destination, &[]);
+    refuses(tunnel, 5, &["role destination", "source"]);
+    let sync = pod.direct(pod.server, &destination, tree.path(), &["--wait", "600"]);
+    refuses(sync, 5, &["role destination", "source"]);
+}
+
+#[test]
+fn sync_refuses_an_identity_of_another_volume_at_start_up() {
+    let (pod, tree) = (Pod::new(), TempTree::new());
+    let other = tunnel::pki::LeafRequest::new(tunnel::Role::Source).volume("b");
+    let identity = pod.pki.issue("b", &other);
+    let sync = pod.direct(pod.server, &identity, tree.path(), &["--wait", "600"]);
+    refuses(sync, 5, &["volume b", "volume a"]);
+}
+
+#[test]
+fn exit_when_beyond_the_number_of_volumes_is_refused() {
+    let (pod, tree) = (Pod::new(), TempTree::new());
+    let volumes = [("a", tree.path())];
+    let serve = pod.serve_command(&pod.pki.destination(), &volumes, &["--exit-when", "2"]);
+    refuses(serve, 1, &["--exit-when 2"]);
+}
+
+#[test]
+fn metrics_listen_on_a_name() {
+    let (source, destination) = (TempTree::new(), TempTree::new());
+    source.file("f", "text");
+    let address = |port: u16| format!("localhost:{port}");
+    let port = || net::free_address().port();
+    copy(source.path(), destination.path(), &["--metrics", &address(port())]).expect(0);
+
+    let pod = Pod::new();
+    let (of_serve, of_tunnel, of_sync) = (port(), port(), port());
+    let _serve = pod.serve(&[("a", destination.path())], &["--metrics", &address(of_serve)]);
+    let _tunnel = pod.tunnel(&["--metrics", &address(of_tunnel)]);
+    for port in [of_serve, of_tunnel] {
+        let mut stream = TcpStream::connect(("localhost", port)).unwrap();
+        stream.write_all(b"GET /healthz HTTP/1.0\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.contains("200 OK"), "{answer}");
+    }
+    let sync = pod.sync(source.path(), "a", &["--metrics", &address(of_sync)]);
+    Process::run(sync).expect(0);
+    assert_same(source.path(), destination.path());
+}
+
+#[test]
+fn arguments_that_are_not_text_reach_their_command() {
+    let tree = TempTree::new();
+    let odd = Path::new(OsStr::from_bytes(b"odd \xff\xfe"));
+    tree.file("source/f", "text");
+    fs::write(tree.at("source").join(OsStr::from_bytes(b"x\xff.tmp")), "left out").unwrap();
+    fs::create_dir(tree.at(odd)).unwrap();
+    let mut copy = pvferry(["copy", "--json", "--exclude"]);
+    copy.arg(OsStr::from_bytes(b"*\xff.tmp")).arg(tree.at("source")).arg(tree.at(odd));
+    let finished = Process::run(copy);
+    assert_eq!(report(finished.expect(0))["entries"], 1);
+
+    let pod = Pod::new();
+    let _serve = pod.serve(&[("a", &tree.at(odd))], &[]);
+    let _tunnel = pod.tunnel(&[]);
+    Process::run(pod.sync(&tree.at("source"), "a", &[])).expect(0);
+    assert_same(&tree.at("source"), &tree.at(odd));
+}
