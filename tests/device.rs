@@ -12,14 +12,14 @@ use testkit::{Content, Process, TempTree, skip};
 use crate::support::{assert_explains, copy, pvferry, report};
 
 /// A loop device over a file of its own, detached when dropped.
-struct Loop {
-    device: PathBuf,
+pub(crate) struct Loop {
+    pub(crate) device: PathBuf,
     image: PathBuf,
     _dir: TempTree,
 }
 
 impl Loop {
-    fn new(content: &Content) -> Option<Self> {
+    pub(crate) fn new(content: &Content) -> Option<Self> {
         if !(skip::root() && skip::commands(&["losetup"])) {
             return None;
         }
@@ -37,7 +37,7 @@ impl Loop {
     }
 
     /// What has reached the file below the device.
-    fn content(&self) -> Vec<u8> {
+    pub(crate) fn content(&self) -> Vec<u8> {
         let device = File::options().read(true).write(true).open(&self.device).unwrap();
         rustix::fs::fsync(&device).unwrap();
         fs::read(&self.image).unwrap()

@@ -16,6 +16,7 @@ mod copy;
 mod crash;
 mod delete;
 mod device;
+mod dry_run;
 mod generated;
 mod inspect;
 mod interop;

@@ -124,9 +124,11 @@ impl Sandbox {
 
     /// Both ends in one process, which connects to a port of its own that nobody knows beforehand.
     pub(crate) fn copy(args: &CopyArgs) -> Self {
+        // A dry run keeps the capabilities, because it reports what the run would not keep for want of one.
         let mut sandbox = Self::new(capabilities::WRITE | capabilities::READ);
+        let access = if args.transfer.dry_run { READ_VOLUME } else { WRITE_VOLUME };
         sandbox.rules.allow(&args.source, READ_VOLUME);
-        sandbox.rules.allow(&args.destination, WRITE_VOLUME);
+        sandbox.rules.allow(&args.destination, access);
         sandbox
     }
 

@@ -31,10 +31,22 @@ impl BlockSource {
     /// # Errors
     /// `ENOTBLK` where it is something else; whatever `open(2)` answers.
     pub fn open(path: &Path) -> Result<Self> {
+        Self::open_with(path, OFlags::empty(), "open")
+    }
+
+    /// The same for a device that nobody may use meanwhile: what a dry run has of a target.
+    ///
+    /// # Errors
+    /// `EBUSY` if the device is in use; else as [`BlockSource::open`].
+    pub fn open_exclusive(path: &Path) -> Result<Self> {
+        Self::open_with(path, OFlags::EXCL, "open exclusively")
+    }
+
+    fn open_with(path: &Path, more: OFlags, operation: &'static str) -> Result<Self> {
         let shown = show(path);
         let fail = |operation, errno| Error::new(operation, shown.clone(), errno);
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let fd = fs::open(path, flags, Mode::empty()).map_err(|e| fail("open", e))?;
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | more;
+        let fd = fs::open(path, flags, Mode::empty()).map_err(|e| fail(operation, e))?;
         let stat = fs::fstat(&fd).map_err(|e| fail("stat", e))?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::BlockDevice {
             return Err(fail("open as a block device", Errno::NOTBLK));

@@ -27,6 +27,13 @@ use crate::{Error, Result};
 const OPEN_DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
+/// What opens a file to be changed, or makes one.
+const WRITING: OFlags = OFlags::WRONLY
+    .union(OFlags::RDWR)
+    .union(OFlags::CREATE)
+    .union(OFlags::TRUNC)
+    .union(OFlags::APPEND);
+
 /// A directory of a volume. Cheap to clone; all clones share one descriptor.
 #[derive(Clone)]
 pub struct Dir(Arc<Node>);
@@ -47,6 +54,8 @@ struct Node {
 
 /// What all directories of one volume share.
 struct Volume {
+    /// False for a source, for a destination in a dry run, and for what is only compared.
+    writable: bool,
     open: AtomicUsize,
     limit: usize,
     /// False once openat2 was answered with ENOSYS: kernels before 5.6, and some sandboxes.
@@ -71,18 +80,31 @@ const DESCRIPTOR_LIMIT: usize = 512;
 const NEAR: usize = 32;
 
 impl Dir {
-    /// Opens the root of a volume. Only here a path is resolved, and links in it are followed: it
-    /// comes from the command line.
+    /// Opens the root of a volume to be read: every change in it is refused with `EROFS`.
     ///
     /// # Errors
     /// `ENOTDIR` where `path` is no directory, and whatever `open(2)` answers.
     pub fn open_root(path: &Path) -> Result<Self> {
+        Self::open_root_as(path, false)
+    }
+
+    /// Opens the root of a volume that may be changed.
+    ///
+    /// # Errors
+    /// As [`Dir::open_root`].
+    pub fn open_root_writable(path: &Path) -> Result<Self> {
+        Self::open_root_as(path, true)
+    }
+
+    /// Only here a path is resolved, and links in it are followed: it comes from the command line.
+    fn open_root_as(path: &Path, writable: bool) -> Result<Self> {
         let shown = || wire::name::escape(path.as_os_str().as_encoded_bytes());
         let flags = OPEN_DIRECTORY.difference(OFlags::NOFOLLOW);
         let fd =
             fs::open(path, flags, Mode::empty()).map_err(|e| Error::new("open", shown(), e))?;
         let stat = fs::fstat(&fd).map_err(|e| Error::new("stat", shown(), e))?;
         let volume = Arc::new(Volume {
+            writable,
             open: AtomicUsize::new(1),
             limit: DESCRIPTOR_LIMIT,
             openat2: AtomicBool::new(true),
@@ -126,6 +148,9 @@ impl Dir {
     /// # Errors
     /// `ELOOP` where the entry is a symbolic link; whatever `openat2(2)` answers.
     pub fn open_at(&self, name: &Name, flags: OFlags, mode: Mode) -> Result<OwnedFd> {
+        if flags.intersects(WRITING) {
+            self.check_writable().map_err(|e| self.error("open", name, e))?;
+        }
         let fd = self.descriptor()?;
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let volume = &self.0.volume;
@@ -181,6 +206,15 @@ impl Dir {
         if self.0.parent.is_some() && self.0.descriptor.lock().take().is_some() {
             self.0.volume.open.fetch_sub(1, Ordering::Relaxed);
         }
+    }
+
+    /// The one check that every change of the volume passes: opening for writing, and the calls that change names
+    /// ([`unlocking`](crate::unlock::unlocking)) and metadata.
+    ///
+    /// # Errors
+    /// `EROFS` if the root was opened to be read only.
+    pub fn check_writable(&self) -> Result<(), Errno> {
+        if self.0.volume.writable { Ok(()) } else { Err(Errno::ROFS) }
     }
 
     /// The directory above; `None` for the root.

@@ -94,6 +94,7 @@ impl<'a> Held<'a> {
 
     /// Sets owner and group; `None` leaves one alone.
     pub(crate) fn set_owner(&self, uid: Option<u32>, gid: Option<u32>) -> Result<(), Errno> {
+        self.dir().check_writable()?;
         // All ones means "leave it" to the kernel and is nobody's number.
         if uid == Some(u32::MAX) || gid == Some(u32::MAX) {
             return Err(Errno::INVAL);
@@ -104,6 +105,7 @@ impl<'a> Held<'a> {
 
     /// Sets permission bits, setuid, setgid and sticky.
     pub(crate) fn set_mode(&self, mode: u16) -> Result<(), Errno> {
+        self.dir().check_writable()?;
         let mode = Mode::from_raw_mode(mode.into());
         match self {
             Self::Open(_, fd) => fs::fchmod(fd, mode),
@@ -123,6 +125,7 @@ impl<'a> Held<'a> {
 
     /// Sets the modification time and leaves the access time alone.
     pub(crate) fn set_mtime(&self, mtime: Timestamp) -> Result<(), Errno> {
+        self.dir().check_writable()?;
         let times = times(mtime)?;
         match self {
             Self::Open(_, fd) => fs::futimens(fd, &times),
@@ -133,11 +136,13 @@ impl<'a> Held<'a> {
     }
 
     pub(crate) fn set_xattr(&self, name: &[u8], value: &[u8]) -> Result<(), Errno> {
+        self.dir().check_writable()?;
         xattr::set(self.xattrs(), name, value)
     }
 
     /// Removes an attribute, which may be gone already.
     pub(crate) fn remove_xattr(&self, name: &[u8]) -> Result<(), Errno> {
+        self.dir().check_writable()?;
         match xattr::remove(self.xattrs(), name) {
             Err(Errno::NODATA) => Ok(()),
             other => other,
@@ -147,6 +152,7 @@ impl<'a> Held<'a> {
     /// Makes `wanted` the only ones of the [`BLOCKING`] flags that are set. Answers whether that
     /// changed anything.
     pub(crate) fn set_flags(&self, wanted: IFlags) -> Result<bool, Errno> {
+        self.dir().check_writable()?;
         match self {
             Self::Open(_, fd) => set_flags(*fd, wanted),
             Self::Entry(dir, name, held) => {

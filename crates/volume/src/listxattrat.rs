@@ -83,7 +83,7 @@ mod tests {
         std::os::unix::fs::symlink("file", tmp.path().join("link")).unwrap();
         let longest = "n".repeat(wire::name::MAX_NAME);
         std::fs::write(tmp.path().join(&longest), b"").unwrap();
-        let dir = Dir::open_root(tmp.path()).unwrap();
+        let dir = Dir::open_root_writable(tmp.path()).unwrap();
         let name = |text: &str| Name::new(text.as_bytes()).unwrap();
         let file = name("file");
         let mut buffer = [MaybeUninit::uninit(); 64];

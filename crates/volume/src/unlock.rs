@@ -30,6 +30,7 @@ pub fn unlocking<T>(
     name: Option<&Name>,
     mut change: impl FnMut() -> Result<T, Errno>,
 ) -> Result<T, Errno> {
+    dir.check_writable()?;
     let refused = match change() {
         Err(errno @ (Errno::PERM | Errno::ACCESS)) => errno,
         other => return other,
@@ -55,6 +56,7 @@ pub(crate) fn lifting<T>(
     name: &Name,
     mut change: impl FnMut() -> Result<T, Errno>,
 ) -> Result<T, Errno> {
+    dir.check_writable()?;
     match change() {
         Err(Errno::PERM) => {}
         other => return other,

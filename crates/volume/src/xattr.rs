@@ -58,6 +58,16 @@ pub enum XattrTarget<'a> {
     Fd(BorrowedFd<'a>),
 }
 
+impl XattrTarget<'_> {
+    /// A descriptor alone does not say what volume it is of: its holder has checked that.
+    fn check_writable(&self) -> Result<(), Errno> {
+        match self {
+            Self::At(dir, _) => dir.check_writable(),
+            Self::Fd(_) => Ok(()),
+        }
+    }
+}
+
 /// True where the attribute `name` belongs to the data and is therefore read, set and removed.
 #[must_use]
 pub fn is_carried(name: &[u8], selinux: bool) -> bool {
@@ -103,6 +113,7 @@ pub fn read(target: XattrTarget<'_>, selinux: bool) -> Result<Xattrs, Errno> {
 /// # Errors
 /// Whatever `setxattr(2)` answers; `ENOSYS` as the module says.
 pub fn set(target: XattrTarget<'_>, name: &[u8], value: &[u8]) -> Result<(), Errno> {
+    target.check_writable()?;
     match Object::reach(target)? {
         Object::Path(path) => fs::lsetxattr(path.as_c_str(), name, value, XattrFlags::empty()),
         Object::Fd(fd) => fs::fsetxattr(fd, name, value, XattrFlags::empty()),
@@ -115,6 +126,7 @@ pub fn set(target: XattrTarget<'_>, name: &[u8], value: &[u8]) -> Result<(), Err
 /// # Errors
 /// `ENODATA` where there is none; whatever `removexattr(2)` answers; `ENOSYS` as the module says.
 pub fn remove(target: XattrTarget<'_>, name: &[u8]) -> Result<(), Errno> {
+    target.check_writable()?;
     match Object::reach(target)? {
         Object::Path(path) => fs::lremovexattr(path.as_c_str(), name),
         Object::Fd(fd) => fs::fremovexattr(fd, name),
@@ -283,7 +295,7 @@ mod tests {
         let tmp = tempfile::tempdir().unwrap();
         std::fs::write(tmp.path().join("file"), b"").unwrap();
         fs::mknodat(fs::CWD, tmp.path().join("fifo"), FileType::Fifo, Mode::RUSR, 0).unwrap();
-        let dir = Dir::open_root(tmp.path()).unwrap();
+        let dir = Dir::open_root_writable(tmp.path()).unwrap();
         let opened = |name: &[u8]| open_plain(&dir, &Name::new(name).unwrap()).map(|_| ());
         assert_eq!(opened(b"file"), Ok(()));
         assert_eq!(opened(b"fifo"), Err(Errno::NOSYS));

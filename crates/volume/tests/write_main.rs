@@ -19,6 +19,7 @@ mod write {
     mod part;
     mod patch;
     mod permissions;
+    mod read_only;
     mod remove;
     mod small;
     mod support;

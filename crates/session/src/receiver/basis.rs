@@ -3,7 +3,9 @@
 use std::{os::fd::OwnedFd, sync::Arc};
 
 use rustix::io::Errno;
-use volume::{source::SourceFile, target_device::TargetDevice, writer::FileWriter};
+use volume::{
+    device::BlockSource, source::SourceFile, target_device::TargetDevice, writer::FileWriter,
+};
 
 /// The content that a signature is made of.
 pub(super) enum Basis {
@@ -13,6 +15,8 @@ pub(super) enum Basis {
     Part(OwnedFd),
     /// What is also written to.
     Device(Arc<TargetDevice>),
+    /// A device in a dry run.
+    ReadOnlyDevice(Arc<BlockSource>),
 }
 
 /// Where content goes.
@@ -29,6 +33,7 @@ impl Basis {
             Self::Part(fd) => read_full(fd, offset, buffer)
                 .map_err(|errno| volume::Error::new("read", "a part of an earlier run", errno)),
             Self::Device(device) => device.read_at(offset, buffer),
+            Self::ReadOnlyDevice(device) => device.read_at(offset, buffer),
         }
     }
 
@@ -36,7 +41,7 @@ impl Basis {
     pub(super) fn is_hole(&self, range: std::ops::Range<u64>) -> bool {
         match self {
             Self::File(file) => file.is_hole(range),
-            Self::Part(_) | Self::Device(_) => false,
+            Self::Part(_) | Self::Device(_) | Self::ReadOnlyDevice(_) => false,
         }
     }
 }

@@ -101,10 +101,18 @@ impl FileState {
 
     /// The block device that is written to.
     pub(super) fn device(shared: &Shared, id: EntryId, entry: Entry) -> Option<Self> {
-        let TargetKindRef::Device(device) = shared.target_kind() else { return None };
-        let basis = Basis::Device(Arc::clone(device));
-        let output = Some(Output::Device(Arc::clone(device)));
-        let len = device.size().min(entry.meta.size);
+        let (basis, output, size) = match shared.target_kind() {
+            TargetKindRef::Device(device) => {
+                let output = Some(Output::Device(Arc::clone(device)));
+                (Basis::Device(Arc::clone(device)), output, device.size())
+            }
+            TargetKindRef::ReadOnlyDevice(device) => {
+                (Basis::ReadOnlyDevice(Arc::clone(device)), None, device.size())
+            }
+            TargetKindRef::Tree(_) => return None,
+        };
+        let dry = output.is_none();
+        let len = size.min(entry.meta.size);
         Some(Self {
             id,
             dir: None,
@@ -114,7 +122,7 @@ impl FileState {
             frames: AtomicU64::new(0),
             end: Mutex::default(),
             dead: AtomicBool::new(false),
-            body: Body::Delta(Box::new(Delta::new(basis, output, len, false))),
+            body: Body::Delta(Box::new(Delta::new(basis, output, len, dry))),
             _memory: None,
         })
     }

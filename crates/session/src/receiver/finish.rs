@@ -20,7 +20,7 @@ const PARTIAL: u8 = 23;
 /// Runs the session from its first listing to the sender's goodbye.
 pub(super) fn drive(shared: &Arc<Shared>) -> Result<Received, Stopped> {
     match shared.target_kind() {
-        TargetKindRef::Device(_) => drive_device(shared)?,
+        TargetKindRef::Device(_) | TargetKindRef::ReadOnlyDevice(_) => drive_device(shared)?,
         TargetKindRef::Tree(root) => drive_tree(shared, root)?,
     }
     shared.context.monitor.phase(Phase::Flush);
@@ -112,6 +112,7 @@ fn flush(shared: &Shared) -> Result<(), Stopped> {
         }),
         TargetKindRef::Tree(None) => Ok(()),
         TargetKindRef::Device(device) => device.flush(),
+        TargetKindRef::ReadOnlyDevice(_) => Ok(()),
     };
     flushed.map_err(|error| {
         shared.control.fail(crate::Error::Volume(error));
@@ -128,7 +129,7 @@ fn tree_digest(shared: &Shared) -> Result<Option<[u8; 32]>, Stopped> {
         TargetKindRef::Tree(Some(root)) => {
             crate::verify::tree(root, shared.options(), shared.context.workers)
         }
-        TargetKindRef::Tree(None) => return Ok(None),
+        TargetKindRef::Tree(None) | TargetKindRef::ReadOnlyDevice(_) => return Ok(None),
         TargetKindRef::Device(device) => {
             let wire::RootKind::Device(size) = shared.agreed.hello.root else { return Ok(None) };
             digest::content_digest(size, |at, buffer| device.read_at(at, buffer))

@@ -88,6 +88,7 @@ pub(super) struct Shared {
 pub(super) enum TargetKindRef<'a> {
     Tree(Option<&'a Dir>),
     Device(&'a Arc<volume::target_device::TargetDevice>),
+    ReadOnlyDevice(&'a Arc<volume::device::BlockSource>),
 }
 
 /// What is known of a directory by its id.
@@ -148,7 +149,7 @@ impl Shared {
         let control = Control::default();
         let journal = Journal::find(match &target.kind {
             TargetKind::Tree(root) => root.as_ref(),
-            TargetKind::Device(_) => None,
+            TargetKind::Device(_) | TargetKind::ReadOnlyDevice(_) => None,
         })?;
         let filter = filters(options)?;
         // A peer may be less patient than this end, never more.
@@ -243,6 +244,7 @@ impl Shared {
         match &self.target.kind {
             TargetKind::Tree(root) => TargetKindRef::Tree(root.as_ref()),
             TargetKind::Device(device) => TargetKindRef::Device(device),
+            TargetKind::ReadOnlyDevice(device) => TargetKindRef::ReadOnlyDevice(device),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use volume::{
-    Dir, capability::Preflight, device, list::NameList, lock::VolumeLock,
+    Dir, capability::Preflight, device, device::BlockSource, list::NameList, lock::VolumeLock,
     target_device::TargetDevice,
 };
 use wire::{Hello, Refusal, RootKind};
@@ -21,6 +21,8 @@ pub(super) enum TargetKind {
     /// A directory tree; `None` where it does not exist, in a dry run.
     Tree(Option<Dir>),
     Device(Arc<TargetDevice>),
+    /// A device in a dry run: it is open for reading only.
+    ReadOnlyDevice(Arc<BlockSource>),
 }
 
 /// Why a volume cannot be the target of a session.
@@ -49,13 +51,19 @@ impl Target {
         match (hello.root, is_device) {
             (RootKind::Tree, false) => {}
             (RootKind::Device(size), true) => {
-                let device = TargetDevice::open(path).map_err(unavailable)?;
-                if device.size() < size {
+                let (kind, have) = if hello.options.dry_run {
+                    let device = BlockSource::open_exclusive(path).map_err(unavailable)?;
                     let have = device.size();
+                    (TargetKind::ReadOnlyDevice(Arc::new(device)), have)
+                } else {
+                    let device = TargetDevice::open(path).map_err(unavailable)?;
+                    let have = device.size();
+                    (TargetKind::Device(Arc::new(device)), have)
+                };
+                if have < size {
                     let why = format!("the destination holds {have} bytes, the source has {size}");
                     return Err((Refusal::Unfit, why));
                 }
-                let kind = TargetKind::Device(Arc::new(device));
                 return Ok(Self { kind, fresh: false, losses: Vec::new(), _lock: None });
             }
             (RootKind::Tree, true) => {
@@ -71,7 +79,9 @@ impl Target {
                 ));
             }
         }
-        let root = Dir::open_root(path).map_err(|e| match e.errno {
+        // A dry run cannot write: what it has of the destination refuses every change.
+        let open = if hello.options.dry_run { Dir::open_root } else { Dir::open_root_writable };
+        let root = open(path).map_err(|e| match e.errno {
             rustix::io::Errno::NOTDIR => {
                 (Refusal::Unfit, "the destination is not a directory".into())
             }

@@ -138,7 +138,7 @@ impl Attempt {
     pub(crate) fn run(&self, world: &World) -> Ended {
         let ended = self.run_to_its_end(world);
         // Threads that were not waited for may still write; they hold the volume until they are through.
-        let root = volume::Dir::open_root(world.to.path()).unwrap();
+        let root = volume::Dir::open_root_writable(world.to.path()).unwrap();
         let begun = Instant::now();
         while VolumeLock::acquire(&root).unwrap().is_none() {
             assert!(begun.elapsed() < Duration::from_secs(30), "the volume is never let go");

@@ -113,5 +113,5 @@ pub(crate) fn differences(a: &Path, b: &Path) -> (Vec<Difference>, Counts) {
 }
 
 pub(crate) fn root(path: &Path) -> Dir {
-    Dir::open_root(path).unwrap()
+    Dir::open_root_writable(path).unwrap()
 }

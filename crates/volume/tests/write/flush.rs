@@ -61,7 +61,7 @@ fn a_file_that_was_patched_in_place_is_flushed_before_it_gets_its_time() {
 #[test]
 fn one_transfer_at_a_time() {
     let scratch = Scratch::disk();
-    let again = Dir::open_root(&scratch.path).unwrap();
+    let again = Dir::open_root_writable(&scratch.path).unwrap();
     let first = VolumeLock::acquire(&scratch.dir).unwrap().unwrap();
     assert!(VolumeLock::acquire(&again).unwrap().is_none());
     assert!(VolumeLock::acquire(&scratch.dir).unwrap().is_none());

@@ -46,7 +46,7 @@ impl Scratch {
         let temp = TempDir::new_in(parent).unwrap();
         let path = temp.path().to_owned();
         Self {
-            dir: Dir::open_root(&path).unwrap(),
+            dir: Dir::open_root_writable(&path).unwrap(),
             path,
             mounted: false,
             layers: None,
@@ -68,7 +68,7 @@ impl Scratch {
             return None;
         }
         Some(Self {
-            dir: Dir::open_root(&path).unwrap(),
+            dir: Dir::open_root_writable(&path).unwrap(),
             path,
             mounted: true,
             layers: None,
@@ -99,7 +99,7 @@ impl Scratch {
             return None;
         }
         Some(Self {
-            dir: Dir::open_root(&path).unwrap(),
+            dir: Dir::open_root_writable(&path).unwrap(),
             path,
             mounted: true,
             layers: None,

@@ -1,0 +1,142 @@
+//! A dry run cannot write, whatever the destination is and whatever the options are.
+
+use std::{fs, os::unix::fs::MetadataExt};
+
+use testkit::{Content, Process, Snapshot, TempTree, skip};
+
+use crate::{
+    device::Loop,
+    support::{assert_untouched, below, copy, copy_command, report},
+};
+
+/// Options that take different paths to the content of the destination.
+const OPTIONS: [&[&str]; 9] = [
+    &[],
+    &["--checksum"],
+    &["--delete"],
+    &["--atomic", "--delete", "--checksum"],
+    &["--verify"],
+    &["--no-owner"],
+    &["--streams", "3"],
+    &["--compress", "zstd", "--itemize"],
+    &["--delete", "--max-delete", "2"],
+];
+
+const SIZE: usize = 8 << 20;
+
+#[test]
+fn dry_run_of_a_device_writes_nothing() {
+    let source = Content::random(1, SIZE).overwrite(1 << 20, &[0; 1 << 20]);
+    let old = Content::random(2, SIZE);
+    let larger = Content::random(3, SIZE).overwrite(SIZE, &[7; 4096]);
+    let (Some(from), Some(equal), Some(large)) =
+        (Loop::new(&source), Loop::new(&old), Loop::new(&larger))
+    else {
+        return;
+    };
+    for options in OPTIONS {
+        for (target, content) in [(&equal, &old), (&large, &larger)] {
+            let ended = copy(&from.device, &target.device, &[options, &["-n"]].concat());
+            assert!(target.content() == content.bytes(), "{options:?} wrote to the device");
+            let report = report(ended.expect(0));
+            assert_eq!(report["files_written"], 1, "{options:?} {report}");
+        }
+    }
+    copy(&from.device, &equal.device, &[]).expect(0);
+    let report = report(copy(&from.device, &equal.device, &["-n"]).expect(0));
+    assert_eq!(report["files_written"], 0, "{report}");
+}
+
+#[test]
+fn dry_run_of_a_device_refuses_what_the_run_refuses() {
+    let (Some(from), Some(small)) =
+        (Loop::new(&Content::random(1, SIZE)), Loop::new(&Content::random(2, SIZE - 4096)))
+    else {
+        return;
+    };
+    copy(&from.device, &small.device, &["-n"]).expect(3);
+    let busy = fs::File::open(&from.device).unwrap();
+    let held = rustix::fs::OFlags::EXCL | rustix::fs::OFlags::RDONLY;
+    let mode = rustix::fs::Mode::empty();
+    let _held = rustix::fs::open(&small.device, held, mode).unwrap();
+    for options in [&["-n"][..], &[]] {
+        let ended = copy(&small.device, &small.device, options);
+        assert_ne!(ended.code(), 0, "{options:?}: a device in use");
+    }
+    drop(busy);
+}
+
+#[test]
+fn dry_run_opens_nothing_of_the_destination_for_writing() {
+    if !(skip::root() && skip::commands(&["strace"])) {
+        return;
+    }
+    let (source, destination) = (TempTree::new(), TempTree::new());
+    for (tree, seed) in [(&source, 1), (&destination, 2)] {
+        tree.file("large", Content::random(seed, 4 << 20)).file("small", "1").dir("d");
+        tree.symlink("link", seed.to_string());
+    }
+    source.file("kind/inside", "1").file("new/deep", "2");
+    destination.file("kind", "a file").file("extra/1", "3");
+    let log = TempTree::new();
+    for options in OPTIONS {
+        let to = log.at("strace");
+        let changes = "trace=openat2,openat,unlinkat,renameat,renameat2,linkat,mkdirat,symlinkat,mknodat,\
+            fchmod,fchmodat,chmod,fchownat,utimensat,fsetxattr,lsetxattr,fremovexattr,lremovexattr,\
+            pwrite64,pwritev2,ftruncate,fallocate,copy_file_range,syncfs,fsync";
+        let strace = ["strace", "-D", "-f", "-qq", "-o", to.to_str().unwrap(), "-e", changes];
+        let command = copy_command(source.path(), destination.path(), &[options, &["-n"]].concat());
+        let before = Snapshot::of(destination.path());
+        assert_eq!(
+            Process::run(below(&strace, &command)).code(),
+            if options.contains(&"2") { 25 } else { 0 }
+        );
+        assert_untouched(&before, destination.path());
+        let calls = fs::read_to_string(&to).unwrap();
+        let writes: Vec<_> = calls
+            .lines()
+            .filter(|line| !line.contains("/proc/") && !line.contains("/dev/null"))
+            .filter(|line| {
+                let opens = line.contains("openat");
+                !opens
+                    || ["O_WRONLY", "O_RDWR", "O_CREAT", "O_TRUNC"]
+                        .iter()
+                        .any(|flag| line.contains(flag))
+            })
+            .filter(|line| line.contains('(') && !line.contains("syscall_0x"))
+            .collect();
+        assert_eq!(writes, [""; 0], "{options:?}");
+    }
+}
+
+#[test]
+fn dry_run_of_a_tree_touches_no_entry() {
+    for seed in 0..4 {
+        let (source, destination) = (TempTree::new(), TempTree::new());
+        for tree in [&source, &destination] {
+            tree.populate(seed, 60);
+        }
+        destination.mutate(seed + 9, 50);
+        let before = Snapshot::of(destination.path());
+        let of_source = Snapshot::of(source.path());
+        for options in OPTIONS {
+            let ended = copy(source.path(), destination.path(), &[options, &["-n"]].concat());
+            assert!([0, 23, 25].contains(&ended.code()), "{options:?}: {}", ended.stderr);
+            assert_untouched(&before, destination.path());
+            assert_untouched(&of_source, source.path());
+        }
+    }
+}
+
+#[test]
+fn dry_run_onto_nothing_makes_nothing() {
+    let (source, parent) = (TempTree::new(), TempTree::new());
+    source.populate(3, 40);
+    let ctime = || fs::metadata(parent.path()).map(|m| (m.ctime(), m.ctime_nsec())).unwrap();
+    let before = ctime();
+    for options in OPTIONS {
+        copy(source.path(), &parent.at("new"), &[options, &["-n"]].concat()).expect(0);
+        assert!(!parent.at("new").exists(), "{options:?}");
+        assert_eq!(ctime(), before, "{options:?}");
+    }
+}
