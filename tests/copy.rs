@@ -283,3 +283,17 @@ fn source_attributes_are_never_taken_from_a_cache() {
         assert!(call.contains("AT_STATX_FORCE_SYNC"), "{call}");
     }
 }
+
+#[test]
+fn a_filter_pattern_that_is_not_utf_8_excludes() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let bytes = std::ffi::OsStr::from_bytes;
+    let (source, destination) = (TempTree::new(), TempTree::new());
+    source.file("a", "a").file(bytes(b"b\xff"), "b").file(bytes(b"c\xfe"), "c");
+    let mut command = copy_command(source.path(), destination.path(), &[]);
+    command.arg("--exclude").arg(bytes(b"*\xff"));
+    Process::run(command).expect(0);
+    let arrived: Vec<_> = Snapshot::of(destination.path()).paths().map(PathBuf::from).collect();
+    assert!(arrived.contains(&bytes(b"c\xfe").into()), "{arrived:?}");
+    assert!(!arrived.contains(&bytes(b"b\xff").into()), "{arrived:?}");
+}

@@ -432,6 +432,15 @@ mod tests {
     }
 
     #[test]
+    fn filter_patterns_are_bytes() {
+        let pattern = OsString::from_vec(b"*\xff".to_vec());
+        let words = ["pvferry", "copy", "--exclude"].map(OsString::from).into_iter();
+        let words = words.chain([pattern, "s".into(), "d".into()]);
+        let matches = Cli::command().try_get_matches_from(words).unwrap();
+        assert_eq!(filters(matches.subcommand().unwrap().1)[0].pattern, b"*\xff");
+    }
+
+    #[test]
     fn rates_have_units() {
         assert_eq!(parse_rate("10"), Ok(10 * 1024));
         assert_eq!(parse_rate("1.5M"), Ok(3 << 19));

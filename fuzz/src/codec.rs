@@ -85,13 +85,13 @@ fn check_entry(listed: &Listed) {
     assert!(!listed.mount || meta.kind == FileKind::Directory);
     assert!(listed.link.is_none() || meta.kind != FileKind::Directory);
     if let Some(content) = &listed.content {
-        assert_eq!((meta.kind, meta.size), (FileKind::File, content.len() as u64));
+        assert_eq!((meta.kind, meta.size), (FileKind::File, content.bytes.len() as u64));
     }
 }
 
 fn check_metadata(meta: &Metadata) {
     assert!(meta.mode <= 0o7777 && meta.uid != u32::MAX && meta.gid != u32::MAX);
-    assert!(meta.mtime.nanos < 1_000_000_000 && i64::try_from(meta.size).is_ok());
+    assert!(meta.mtime.nanos < 1_000_000_000 && meta.size <= limits::MAX_FILE);
     assert!(meta.size == 0 || meta.kind == FileKind::File);
     let device = matches!(meta.kind, FileKind::CharDevice | FileKind::BlockDevice);
     assert!(meta.rdev == (0, 0) || device);

@@ -1,6 +1,7 @@
 //! Patterns: the verdict is that of the plain definition, whatever pattern and path are.
 
-use volume::filter::{Action, FilterRules, MAX_PATTERN, Verdict};
+use volume::filter::{Action, FilterRules, Verdict};
+use wire::limits::MAX_PATTERN;
 use wire::Name;
 
 /// Lines: whether it is a directory and what the first rule does, the path, then a pattern each.

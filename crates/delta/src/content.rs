@@ -72,16 +72,17 @@ impl RangeFold {
         self.0.update(&segment.0);
     }
 
-    /// Adds the segments of `len` zeros, the last of which may be short.
-    pub fn push_zeros(&mut self, key: &HashKey, layout: Layout, len: u64) {
-        let segment = u64::from(layout.segment_len());
-        for _ in 0..len / segment {
-            self.push(key.zero_segment(layout));
+    /// Adds `count` whole segments of zeros.
+    pub fn push_zeros(&mut self, key: &HashKey, layout: Layout, count: u64) {
+        let zeros = key.zero_segment(layout);
+        for _ in 0..count {
+            self.push(zeros);
         }
-        let tail = (len % segment) as usize;
-        if tail > 0 {
-            self.push(key.hash(&vec![0; tail]));
-        }
+    }
+
+    /// Adds a hole as one piece, whatever its length: the hash of the length takes the place of that of a segment.
+    pub fn push_hole(&mut self, key: &HashKey, len: u64) {
+        self.push(key.hole(len));
     }
 
     /// The range hash.
@@ -126,6 +127,29 @@ impl SegmentFold {
         self.in_range += 1;
         if self.in_range == SEGMENTS_PER_RANGE {
             self.close_range();
+        }
+    }
+
+    /// Adds `count` whole segments of zeros. Whole ranges of them cost one hash each.
+    pub fn push_zeros(&mut self, mut count: u64) {
+        let mut whole_range = None;
+        while count > 0 {
+            let some = count.min(SEGMENTS_PER_RANGE - self.in_range);
+            if some == SEGMENTS_PER_RANGE {
+                let hash = *whole_range.get_or_insert_with(|| {
+                    let mut range = RangeFold::new(&self.key);
+                    range.push_zeros(&self.key, self.content.layout, SEGMENTS_PER_RANGE);
+                    range.finish()
+                });
+                self.content.push_range(hash);
+            } else {
+                self.range.push_zeros(&self.key, self.content.layout, some);
+                self.in_range += some;
+                if self.in_range == SEGMENTS_PER_RANGE {
+                    self.close_range();
+                }
+            }
+            count -= some;
         }
     }
 

@@ -59,6 +59,12 @@ impl HashKey {
         *self.0.zero_segments[slot].get_or_init(compute)
     }
 
+    /// The hash of a hole of `len` bytes among the pieces of a file that is built anew. Eight bytes under the key of
+    /// lists of hashes, each of which has sixteen: it is the hash of nothing else.
+    pub(crate) fn hole(&self, len: u64) -> StrongHash {
+        StrongHash::truncate(&blake3::keyed_hash(&self.0.range, &len.to_le_bytes()))
+    }
+
     pub(crate) fn content_hasher(&self) -> blake3::Hasher {
         blake3::Hasher::new_keyed(&self.0.content)
     }

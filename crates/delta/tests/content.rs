@@ -88,6 +88,40 @@ fn a_fold_in_sequence_is_a_fold_by_ranges() {
 }
 
 #[test]
+fn zeros_in_one_go_are_zeros_one_by_one() {
+    const RANGE: u64 = SEGMENTS_PER_RANGE;
+    for before in [0, 1, RANGE - 1] {
+        for count in [0, 1, RANGE - 1, RANGE, 3 * RANGE + 5] {
+            let (mut one_by_one, mut at_once) =
+                (SegmentFold::new(&key(), layout()), SegmentFold::new(&key(), layout()));
+            for fold in [&mut one_by_one, &mut at_once] {
+                (0..before).for_each(|i| fold.push(key().hash(&i.to_le_bytes())));
+            }
+            (0..count).for_each(|_| one_by_one.push(key().zero_segment(layout())));
+            at_once.push_zeros(count);
+            for fold in [&mut one_by_one, &mut at_once] {
+                fold.push(key().hash(b"behind"));
+            }
+            assert_eq!(one_by_one.finish(7), at_once.finish(7), "{before} {count}");
+        }
+    }
+}
+
+#[test]
+fn holes_of_different_lengths_are_different_pieces() {
+    let of = |lens: &[u64]| {
+        let mut fold = RangeFold::new(&key());
+        lens.iter().for_each(|&len| fold.push_hole(&key(), len));
+        fold.finish()
+    };
+    assert_ne!(of(&[1]), of(&[2]));
+    assert_ne!(of(&[1, 1]), of(&[2]));
+    let mut zeros = RangeFold::new(&key());
+    zeros.push(key().hash(&[0]));
+    assert_ne!(of(&[1]), zeros.finish());
+}
+
+#[test]
 fn order_length_layout_and_key_matter() {
     let content: Vec<u8> = (0..3 * SEGMENT).map(|i| (i / SEGMENT) as u8).collect();
     let mut swapped = content.clone();

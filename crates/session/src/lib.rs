@@ -29,6 +29,7 @@ mod control;
 mod error;
 mod fault;
 pub mod handshake;
+mod layout;
 mod manifest;
 mod memory_budget;
 pub mod monitor;

@@ -1,13 +1,17 @@
 //! The manifest: what one end holds, folded into a digest that does not depend on order.
 //!
 //! Each entry gives one record: where it lies, what its metadata are and, where content moved in this
-//! session, the digest of the content. The sender makes its records from what it read, the receiver
+//! session, what proves the content. The record of a hard link says which inode it names, and no more: all else is in the
+//! record of the first name. The sender makes its records from what it read, the receiver
 //! from what it reads back after writing. A record is hashed under the session key and the hashes
 //! are added up, each of four 64-bit lanes by itself, so that workers fold in any order.
 
-use delta::HashKey;
+use delta::{Checksum, HashKey};
 use parking_lot::Mutex;
-use wire::{ContentDigest, EntryId, FileKind, ManifestDigest, Metadata, Name};
+use wire::{ContentCheck, EntryId, FileKind, ManifestDigest, Metadata, Name};
+
+/// Stands in the record of a hard link where that of an inode has its kind.
+const HARD_LINK: u8 = 0;
 
 /// The digest of the entries folded so far.
 pub(crate) struct Manifest {
@@ -31,7 +35,7 @@ pub(crate) struct Record<'a> {
     pub(crate) meta: &'a Metadata,
     pub(crate) target: &'a [u8],
     pub(crate) link: Option<EntryId>,
-    pub(crate) content: Option<&'a ContentDigest>,
+    pub(crate) content: Option<ContentCheck>,
 }
 
 impl Manifest {
@@ -42,7 +46,6 @@ impl Manifest {
 
     /// Folds one record in.
     pub(crate) fn add(&self, record: &Record<'_>) {
-        let mut hasher = blake3::Hasher::new_keyed(&self.key);
         let m = record.meta;
         let mut fixed = Vec::with_capacity(160 + record.target.len());
         for n in [record.parent.0, record.id.0, record.link.map_or(u64::MAX, |l| l.0)] {
@@ -64,7 +67,18 @@ impl Manifest {
         };
         put(record.name.map_or(&[], |name| name.as_bytes()));
         put(record.target);
-        put(record.content.map_or(&[], |digest| &digest[..]));
+        match record.content {
+            None => fixed.push(0),
+            Some(ContentCheck::Checksum(checksum)) => {
+                fixed.push(1);
+                fixed.extend_from_slice(&checksum.to_le_bytes());
+            }
+            Some(ContentCheck::Digest(digest)) => {
+                fixed.push(2);
+                fixed.extend_from_slice(&digest);
+            }
+        }
+        let mut hasher = blake3::Hasher::new_keyed(&self.key);
         hasher.update(&fixed);
         for xattr in &m.xattrs {
             hasher.update(&(xattr.name.len() as u64).to_le_bytes());
@@ -72,7 +86,22 @@ impl Manifest {
             hasher.update(&(xattr.value.len() as u64).to_le_bytes());
             hasher.update(&xattr.value);
         }
-        let hash = hasher.finalize();
+        self.fold(&hasher.finalize());
+    }
+
+    /// Folds in that `name` of the directory `parent` is a hard link to the inode of the entry `first`.
+    pub(crate) fn add_link(&self, parent: EntryId, id: EntryId, name: &Name, first: EntryId) {
+        let mut record = Vec::with_capacity(40 + name.len());
+        for n in [parent.0, id.0, first.0] {
+            record.extend_from_slice(&n.to_le_bytes());
+        }
+        record.push(HARD_LINK);
+        record.extend_from_slice(&(name.len() as u64).to_le_bytes());
+        record.extend_from_slice(name);
+        self.fold(&blake3::keyed_hash(&self.key, &record));
+    }
+
+    fn fold(&self, hash: &blake3::Hash) {
         let mut sum = self.sum.lock();
         for (lane, bytes) in sum.lanes.iter_mut().zip(hash.as_bytes().chunks_exact(8)) {
             let mut word = [0; 8];
@@ -92,6 +121,11 @@ impl Manifest {
         }
         (*hasher.finalize().as_bytes(), sum.entries)
     }
+}
+
+/// What the content of an entry that travels whole is checked by. The id makes the same content of two entries differ.
+pub(crate) fn checksum(id: EntryId, content: Checksum) -> u64 {
+    content.crc() ^ id.0
 }
 
 /// The session's key for content hashes.

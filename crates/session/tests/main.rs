@@ -6,6 +6,7 @@
 #![allow(clippy::panic, reason = "as above")]
 
 mod it {
+    mod between;
     mod content;
     mod delete;
     mod failure;

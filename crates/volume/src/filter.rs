@@ -15,19 +15,13 @@
 //! Everything is bytes: names need not be text. Below a directory that is excluded nothing is
 //! visited, so no rule can bring back what lies there; that is up to the walk.
 
-use wire::Name;
+use wire::{Name, limits};
 
 use crate::{
     Error, Result,
     glob::{Glob, Start},
 };
 use rustix::io::Errno;
-
-/// The longest pattern, in bytes.
-pub const MAX_PATTERN: usize = 1024;
-
-/// The greatest number of rules.
-pub const MAX_RULES: usize = 4096;
 
 /// What a rule does with the entries that it matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -91,17 +85,20 @@ impl FilterRules {
     /// Compiles rules, in their order.
     ///
     /// # Errors
-    /// `EINVAL` for an empty pattern or one with NUL, `E2BIG` for one of more than [`MAX_PATTERN`]
-    /// bytes and for more than [`MAX_RULES`] rules; the error names the pattern.
+    /// `EINVAL` for an empty pattern or one with NUL, `E2BIG` for what is over the limits of the protocol: a pattern that is
+    /// too long, or the first rule that is too much. The error names the pattern.
     pub fn parse<P: AsRef<[u8]>>(rules: impl IntoIterator<Item = (Action, P)>) -> Result<Self> {
         let mut parsed = Vec::new();
+        let mut total = 0;
         for (action, pattern) in rules {
             let pattern = pattern.as_ref();
             let fail = |errno| Err(Error::new("parse filter", wire::name::escape(pattern), errno));
             if pattern.is_empty() || pattern.contains(&0) {
                 return fail(Errno::INVAL);
             }
-            if pattern.len() > MAX_PATTERN || parsed.len() == MAX_RULES {
+            total += pattern.len() + limits::RULE;
+            let many = parsed.len() == limits::MAX_FILTERS || total > limits::MAX_RULES;
+            if pattern.len() > limits::MAX_PATTERN || many {
                 return fail(Errno::TOOBIG);
             }
             parsed.push(Rule::new(action, pattern));
@@ -302,7 +299,53 @@ mod tests {
         };
         assert_eq!(errno(b""), Err(Errno::INVAL));
         assert_eq!(errno(b"a\0b"), Err(Errno::INVAL));
-        assert_eq!(errno(&[b'*'; MAX_PATTERN + 1]), Err(Errno::TOOBIG));
-        assert_eq!(errno(&[b'*'; MAX_PATTERN]), Ok(()));
+        assert_eq!(errno(&[b'*'; limits::MAX_PATTERN + 1]), Err(Errno::TOOBIG));
+        assert_eq!(errno(&[b'*'; limits::MAX_PATTERN]), Ok(()));
+    }
+
+    /// Whether these rules are taken by this end, and whether they travel to the other.
+    fn taken_and_sent(rules: &[Vec<u8>]) -> (bool, bool) {
+        let parsed = FilterRules::parse(rules.iter().map(|rule| (Action::Exclude, rule)));
+        let rule = |pattern: &Vec<u8>| wire::FilterRule {
+            action: wire::FilterAction::Exclude,
+            pattern: pattern.clone(),
+        };
+        let filters = rules.iter().map(rule).collect();
+        let hello = wire::Hello {
+            versions: (u32::MAX, u32::MAX),
+            nonce: [0; 32],
+            volume: "v".repeat(253),
+            root: wire::RootKind::Device(u64::MAX),
+            probe: false,
+            window: 1 << 30,
+            streams: u32::MAX,
+            io_timeout: u32::MAX,
+            options: wire::Options { max_delete: Some(u64::MAX), filters, ..Default::default() },
+        };
+        let frame = wire::Opening::Hello(Box::new(hello)).encode();
+        let body = frame.head.slice(wire::frame::HEADER_LEN..);
+        let fits = body.len() <= limits::MAX_HELLO;
+        let frame = wire::Frame { kind: 1, compressed: false, body };
+        (parsed.is_ok(), fits && wire::Opening::decode(frame).is_ok())
+    }
+
+    #[test]
+    fn both_ends_take_the_same_rules() {
+        let of = |len: usize, count: usize| vec![vec![b'x'; len]; count];
+        for (rules, ok) in [
+            (of(1, limits::MAX_FILTERS), true),
+            (of(1, limits::MAX_FILTERS + 1), false),
+            (of(limits::MAX_PATTERN, 1), true),
+            (of(limits::MAX_PATTERN + 1, 1), false),
+            (
+                of(limits::MAX_PATTERN, limits::MAX_RULES / (limits::MAX_PATTERN + limits::RULE)),
+                true,
+            ),
+            (of(100, limits::MAX_RULES / (100 + limits::RULE)), true),
+        ] {
+            assert_eq!(taken_and_sent(&rules), (ok, ok), "{} of {}", rules.len(), rules[0].len());
+        }
+        let too_much = of(limits::MAX_PATTERN, limits::MAX_HELLO / limits::MAX_PATTERN + 1);
+        assert_eq!(taken_and_sent(&too_much), (false, false));
     }
 }

@@ -135,6 +135,22 @@ impl SourceFile {
         }
     }
 
+    /// Where a hole that begins at `from` ends, in a file of `size` bytes. `None` where there is data, and where the file
+    /// system does not tell.
+    #[must_use]
+    pub fn hole_end(&self, from: u64, size: u64) -> Option<u64> {
+        match fs::seek(&self.fd, SeekFrom::Data(from)) {
+            Ok(data) => (data > from).then(|| data.min(size)),
+            Err(errno) => (errno == Errno::NXIO).then_some(size),
+        }
+    }
+
+    /// The entry, relative to the root of the volume and escaped for display.
+    #[must_use]
+    pub fn display(&self) -> String {
+        self.dir.display_entry(&self.name)
+    }
+
     /// Tells the kernel that the file will be read from its start to its end.
     pub fn advise_sequential(&self) {
         // Only a hint: a file system that does not take it loses nothing.

@@ -13,7 +13,7 @@ use crate::{
 /// The first bytes of every stream's first body.
 pub const MAGIC: [u8; 8] = *b"pvferry\n";
 /// The version of the protocol that this code speaks.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 const FLAGS: usize = 8;
 
@@ -261,7 +261,10 @@ impl Hello {
         let mut filters = Vec::with_capacity(count);
         for _ in 0..count {
             let action = if d.flag()? { FilterAction::Include } else { FilterAction::Exclude };
-            filters.push(FilterRule { action, pattern: d.bytes(4096, "filter")?.to_vec() });
+            filters.push(FilterRule {
+                action,
+                pattern: d.bytes(limits::MAX_PATTERN, "filter")?.to_vec(),
+            });
         }
         d.finish()?;
         let options = Options::from_flags(flags, max_delete, filters);

@@ -17,6 +17,7 @@ mod handshake;
 pub mod limits;
 mod listing;
 mod message;
+mod metadata;
 pub mod name;
 mod to_receiver;
 mod to_sender;
@@ -29,7 +30,9 @@ pub use handshake::{
     VERSION, Welcome,
 };
 pub use listing::{Listed, Listing, ListingBuilder};
-pub use message::{ContentDigest, EntryId, Hash, ManifestDigest, Want, WeakStrong};
+pub use message::{
+    Content, ContentCheck, ContentDigest, EntryId, Hash, ManifestDigest, Want, WeakStrong,
+};
 pub use name::{Name, NameError};
 pub use to_receiver::{Ended, Goodbye, SmallFile, SmallFilesBuilder, ToReceiver};
 pub use to_sender::{Commit, Plan, Problem, ToSender};

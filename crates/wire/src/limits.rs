@@ -3,11 +3,11 @@
 /// Longest frame body, in bytes.
 pub const MAX_FRAME: usize = 2 << 20;
 /// Longest frame body before the session is agreed on, in bytes.
-pub const MAX_HELLO: usize = 64 << 10;
+pub const MAX_HELLO: usize = 256 << 10;
 /// Longest piece of file content in one frame, in bytes.
 pub const MAX_DATA: usize = 1 << 20;
-/// Longest piece of a file built anew that is hashed at once though it does not travel: a hole, or a copy
-/// that is not made of whole segments. In bytes.
+/// Longest copy that is not made of whole segments of the basis, which is hashed at once though it does not travel. In
+/// bytes.
 pub const MAX_PIECE: u64 = 256 << 10;
 /// Largest file that is moved, in bytes.
 pub const MAX_FILE: u64 = 1 << 46;
@@ -22,7 +22,13 @@ pub const MAX_XATTRS: usize = 1 << 20;
 /// Longest text that is shown to a person, in bytes.
 pub const MAX_TEXT: usize = 8 << 10;
 /// Filter rules of one session.
-pub const MAX_FILTERS: usize = 1000;
+pub const MAX_FILTERS: usize = 4096;
+/// Longest pattern of a filter rule, in bytes.
+pub const MAX_PATTERN: usize = 4096;
+/// What a filter rule takes beside its pattern, in bytes.
+pub const RULE: usize = 4;
+/// All filter rules of one session, in bytes: what leaves room for the other fields of an opening message.
+pub const MAX_RULES: usize = MAX_HELLO - (4 << 10);
 /// Streams of one session.
 pub const MAX_STREAMS: usize = 16;
 /// Smallest and largest flow-control window, in bytes.

@@ -6,22 +6,14 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::{
-    Attributes, DecodeError, Decoder, Encoder, Entry, EntryId, FileKind, Metadata, Name, OutFrame,
-    Timestamp, Xattr, Xattrs, frame, limits, message::kind,
+    DecodeError, Decoder, Encoder, Entry, EntryId, FileKind, Name, OutFrame, frame, limits,
+    message::{Content, kind},
+    metadata::{HAS_CONTENT, HAS_LINK, MOUNT, decode_metadata, decode_target, encode_metadata},
 };
 
 const LAST: u8 = 1;
 const COMPLETE: u8 = 2;
 const UNASKED: u8 = 4;
-
-const HAS_LINK: u8 = 1;
-const MOUNT: u8 = 2;
-const HAS_CONTENT: u8 = 4;
-const IMMUTABLE: u8 = 8;
-const APPEND_ONLY: u8 = 16;
-const HAS_XATTRS: u8 = 32;
-/// Flags that say something of a listing's entry, not of its metadata.
-pub(crate) const LISTING_FLAGS: u8 = HAS_LINK | MOUNT | HAS_CONTENT;
 
 /// A frame of a directory listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,7 +43,7 @@ pub struct Listed {
     /// The directory is the root of another mount: it is made, and left alone.
     pub mount: bool,
     /// The whole content of a regular file, where it travels with the listing.
-    pub content: Option<Bytes>,
+    pub content: Option<Content>,
 }
 
 /// Builds a listing frame entry by entry.
@@ -80,7 +72,8 @@ impl ListingBuilder {
         self.count += 1;
     }
 
-    /// Adds a regular file with its content: `fill` is given a buffer of `entry.meta.size` bytes.
+    /// Adds a regular file with its content: `fill` is given a buffer of `entry.meta.size` bytes, and returns the
+    /// checksum of what it put there.
     ///
     /// # Errors
     /// What `fill` answers; the frame is then as it was before.
@@ -88,7 +81,7 @@ impl ListingBuilder {
         &mut self,
         entry: &Entry,
         link: Option<EntryId>,
-        fill: impl FnOnce(&mut [u8]) -> Result<(), E>,
+        fill: impl FnOnce(&mut [u8]) -> Result<u64, E>,
     ) -> Result<(), E> {
         let before = self.buffer.len();
         encode_entry(&mut Encoder(&mut self.buffer), entry, link, HAS_CONTENT);
@@ -96,10 +89,16 @@ impl ListingBuilder {
         self.buffer.resize(start + entry.meta.size as usize, 0);
         let filled = fill(&mut self.buffer[start..]);
         match filled {
-            Ok(()) => self.count += 1,
-            Err(_) => self.buffer.truncate(before),
+            Ok(checksum) => {
+                self.buffer.put_u64_le(checksum);
+                self.count += 1;
+                Ok(())
+            }
+            Err(error) => {
+                self.buffer.truncate(before);
+                Err(error)
+            }
         }
-        filled
     }
 
     /// Entries so far.
@@ -171,13 +170,7 @@ fn decode_entry(d: &mut Decoder) -> Result<Listed, DecodeError> {
     let name = Name::new(&name).map_err(|_| DecodeError::Invalid("name"))?;
     let (meta, flags) = decode_metadata(d)?;
     let link = if flags & HAS_LINK != 0 { Some(EntryId(d.varint()?)) } else { None };
-    let target = match meta.kind {
-        FileKind::Symlink => d.bytes(limits::MAX_TARGET, "link target")?,
-        _ => Bytes::new(),
-    };
-    if meta.kind == FileKind::Symlink && (target.is_empty() || target.contains(&0)) {
-        return Err(DecodeError::Invalid("link target"));
-    }
+    let target = decode_target(d, meta.kind)?;
     let mount = flags & MOUNT != 0;
     let has_content = flags & HAS_CONTENT != 0;
     let is_dir = meta.kind == FileKind::Directory;
@@ -187,113 +180,6 @@ fn decode_entry(d: &mut Decoder) -> Result<Listed, DecodeError> {
     {
         return Err(DecodeError::Invalid("entry flags"));
     }
-    let content = if has_content {
-        let len = usize::try_from(meta.size).map_err(|_| DecodeError::Limit("content"))?;
-        Some(d.raw(len)?)
-    } else {
-        None
-    };
-    Ok(Listed { entry: Entry { name, meta, target: target[..].into() }, link, mount, content })
-}
-
-/// Writes metadata; `flags` are the caller's own bits of the flag byte.
-pub(crate) fn encode_metadata(e: &mut Encoder<'_>, meta: &Metadata, flags: u8) {
-    e.u8(meta.kind as u8);
-    let mut flags = flags;
-    for (set, bit) in [
-        (meta.attributes.immutable, IMMUTABLE),
-        (meta.attributes.append_only, APPEND_ONLY),
-        (!meta.xattrs.is_empty(), HAS_XATTRS),
-    ] {
-        flags |= if set { bit } else { 0 };
-    }
-    e.u8(flags);
-    e.varint(u64::from(meta.mode));
-    e.varint(u64::from(meta.uid));
-    e.varint(u64::from(meta.gid));
-    e.signed(meta.mtime.secs);
-    e.varint(u64::from(meta.mtime.nanos));
-    match meta.kind {
-        FileKind::File => e.varint(meta.size),
-        FileKind::CharDevice | FileKind::BlockDevice => {
-            e.varint(u64::from(meta.rdev.0));
-            e.varint(u64::from(meta.rdev.1));
-        }
-        _ => {}
-    }
-    if !meta.xattrs.is_empty() {
-        e.varint(meta.xattrs.len() as u64);
-        for xattr in &meta.xattrs {
-            e.bytes(&xattr.name);
-            e.bytes(&xattr.value);
-        }
-    }
-}
-
-/// Reads metadata and the flag byte.
-pub(crate) fn decode_metadata(d: &mut Decoder) -> Result<(Metadata, u8), DecodeError> {
-    let kind = match d.u8()? {
-        1 => FileKind::File,
-        2 => FileKind::Directory,
-        3 => FileKind::Symlink,
-        4 => FileKind::Fifo,
-        5 => FileKind::Socket,
-        6 => FileKind::CharDevice,
-        7 => FileKind::BlockDevice,
-        _ => return Err(DecodeError::Invalid("file kind")),
-    };
-    let flags = d.u8()?;
-    if flags & !(LISTING_FLAGS | IMMUTABLE | APPEND_ONLY | HAS_XATTRS) != 0 {
-        return Err(DecodeError::Invalid("entry flags"));
-    }
-    let mode = d.varint()?;
-    if mode > 0o7777 {
-        return Err(DecodeError::Invalid("mode"));
-    }
-    let uid = d.u32("uid")?;
-    let gid = d.u32("gid")?;
-    // The largest id means "leave as it is" to chown, so it can own nothing.
-    if uid == u32::MAX || gid == u32::MAX {
-        return Err(DecodeError::Invalid("owner"));
-    }
-    let mtime = Timestamp { secs: d.signed()?, nanos: d.u32("mtime")? };
-    if mtime.nanos >= 1_000_000_000 {
-        return Err(DecodeError::Invalid("mtime"));
-    }
-    let mut size = 0;
-    let mut rdev = (0, 0);
-    match kind {
-        FileKind::File => size = d.varint()?,
-        FileKind::CharDevice | FileKind::BlockDevice => rdev = (d.u32("rdev")?, d.u32("rdev")?),
-        _ => {}
-    }
-    if size > i64::MAX as u64 {
-        return Err(DecodeError::Limit("file size"));
-    }
-    let xattrs = if flags & HAS_XATTRS != 0 { decode_xattrs(d)? } else { Xattrs::new() };
-    let attributes =
-        Attributes { immutable: flags & IMMUTABLE != 0, append_only: flags & APPEND_ONLY != 0 };
-    let meta =
-        Metadata { kind, mode: mode as u16, uid, gid, size, mtime, rdev, attributes, xattrs };
-    Ok((meta, flags))
-}
-
-fn decode_xattrs(d: &mut Decoder) -> Result<Xattrs, DecodeError> {
-    let count = d.count(2, "xattr count")?;
-    let mut xattrs = Xattrs::with_capacity(count.min(64));
-    let mut total = 0;
-    for _ in 0..count {
-        let name = d.bytes(limits::MAX_XATTR_NAME, "xattr name")?;
-        let value = d.bytes(limits::MAX_XATTR_VALUE, "xattr value")?;
-        total += name.len() + value.len();
-        if total > limits::MAX_XATTRS {
-            return Err(DecodeError::Limit("xattrs"));
-        }
-        let sorted = xattrs.last().is_none_or(|last: &Xattr| *last.name < *name);
-        if name.is_empty() || name.contains(&0) || !sorted {
-            return Err(DecodeError::Invalid("xattr name"));
-        }
-        xattrs.push(Xattr { name: name[..].into(), value: value[..].into() });
-    }
-    Ok(xattrs)
+    let content = if has_content { Some(Content::decode(d, meta.size)?) } else { None };
+    Ok(Listed { entry: Entry { name, meta, target }, link, mount, content })
 }

@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::{
     DecodeError, Decoder, Encoder, Metadata, OutFrame, frame, limits,
-    listing::{LISTING_FLAGS, decode_metadata},
+    metadata::{LISTING_FLAGS, decode_metadata},
 };
 
 /// Message numbers. They are never used again for anything else.
@@ -58,6 +58,32 @@ impl EntryId {
 pub type Hash = [u8; 16];
 /// The digest of a file's content under the session key.
 pub type ContentDigest = [u8; 32];
+/// What proves the content of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ContentCheck {
+    /// Content that travelled whole: its CRC-64/NVME, combined by exclusive or with the id of the entry, so that
+    /// content of one entry can never pass for that of another.
+    Checksum(u64),
+    /// Content that was made from a basis, or compared with it: its digest under the session key.
+    Digest(ContentDigest),
+}
+
+/// The whole content of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Content {
+    /// Its bytes.
+    pub bytes: Bytes,
+    /// As in [`ContentCheck::Checksum`].
+    pub checksum: u64,
+}
+
+impl Content {
+    pub(crate) fn decode(d: &mut Decoder, size: u64) -> Result<Self, DecodeError> {
+        let len = usize::try_from(size).map_err(|_| DecodeError::Limit("content"))?;
+        Ok(Self { bytes: d.raw(len)?, checksum: u64::from_le_bytes(d.array()?) })
+    }
+}
+
 /// The digest of everything that one end holds at the end of a session.
 pub type ManifestDigest = [u8; 32];
 

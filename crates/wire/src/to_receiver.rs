@@ -4,13 +4,13 @@
 //! messages that ends with [`ToReceiver::EndOfFile`]. Which sequences are allowed is the session's
 //! business: here each message is checked by itself.
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut as _, Bytes, BytesMut};
 
 use crate::{
-    ContentDigest, DecodeError, Decoder, Encoder, EntryId, Frame, Listing, ListingBuilder,
+    Content, ContentCheck, DecodeError, Decoder, Encoder, EntryId, Frame, Listing, ListingBuilder,
     Metadata, OutFrame, frame, limits,
-    listing::encode_metadata,
     message::{abort, credit, failure_code, kind, metadata, put, range, text},
+    metadata::encode_metadata,
 };
 
 /// A whole small file.
@@ -21,14 +21,14 @@ pub struct SmallFile {
     /// Metadata as of the reading.
     pub meta: Metadata,
     /// Content, `meta.size` bytes.
-    pub content: Bytes,
+    pub content: Content,
 }
 
 /// How the sending of a file ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ended {
-    /// Whole: metadata as of the end of the reading, and the digest of the content.
-    Whole(Box<Metadata>, ContentDigest),
+    /// Whole: metadata as of the end of the reading, and what proves the content.
+    Whole(Box<Metadata>, ContentCheck),
     /// The file changed while it was read: ask again.
     Changed,
     /// It cannot be read: the sender names it.
@@ -48,7 +48,7 @@ pub enum ToReceiver {
     Data(EntryId, u64, Bytes),
     /// A piece of a file that is patched.
     Patch(EntryId, u64, Bytes),
-    /// A range of a file that is patched becomes a hole: offset, length.
+    /// A range of a file that is patched becomes a hole, however long: offset, length.
     Hole(EntryId, u64, u64),
     /// From here on the file is built anew; this many bytes of what it has become stand.
     Rebuild(EntryId, u64),
@@ -92,7 +92,7 @@ impl SmallFilesBuilder {
         Self { buffer: frame::open(kind::SMALL_FILES, capacity), count: 0 }
     }
 
-    /// Adds a file: `fill` is given a buffer of `meta.size` bytes.
+    /// Adds a file: `fill` is given a buffer of `meta.size` bytes, and returns the checksum of what it put there.
     ///
     /// # Errors
     /// What `fill` answers; the frame is then as it was before.
@@ -100,7 +100,7 @@ impl SmallFilesBuilder {
         &mut self,
         entry: EntryId,
         meta: &Metadata,
-        fill: impl FnOnce(&mut [u8]) -> Result<(), E>,
+        fill: impl FnOnce(&mut [u8]) -> Result<u64, E>,
     ) -> Result<(), E> {
         let before = self.buffer.len();
         let mut e = Encoder(&mut self.buffer);
@@ -110,10 +110,16 @@ impl SmallFilesBuilder {
         self.buffer.resize(start + meta.size as usize, 0);
         let filled = fill(&mut self.buffer[start..]);
         match filled {
-            Ok(()) => self.count += 1,
-            Err(_) => self.buffer.truncate(before),
+            Ok(checksum) => {
+                self.buffer.put_u64_le(checksum);
+                self.count += 1;
+                Ok(())
+            }
+            Err(error) => {
+                self.buffer.truncate(before);
+                Err(error)
+            }
         }
-        filled
     }
 
     /// Files so far.
@@ -172,10 +178,13 @@ impl ToReceiver {
                 put(&mut b, &[entry.0, *frames]);
                 let mut e = Encoder(&mut b);
                 match ended {
-                    Ended::Whole(meta, digest) => {
-                        e.u8(0);
+                    Ended::Whole(meta, check) => {
+                        e.u8(if matches!(check, ContentCheck::Checksum(_)) { 0 } else { 3 });
                         encode_metadata(&mut e, meta, 0);
-                        e.raw(digest);
+                        match check {
+                            ContentCheck::Checksum(checksum) => e.raw(&checksum.to_le_bytes()),
+                            ContentCheck::Digest(digest) => e.raw(digest),
+                        }
                     }
                     Ended::Changed => e.u8(1),
                     Ended::Failed => e.u8(2),
@@ -220,9 +229,8 @@ impl ToReceiver {
                     }
                     let entry = EntryId(d.varint()?);
                     let meta = metadata(&mut d)?;
-                    let len =
-                        usize::try_from(meta.size).map_err(|_| DecodeError::Limit("content"))?;
-                    files.push(SmallFile { entry, content: d.raw(len)?, meta });
+                    let content = Content::decode(&mut d, meta.size)?;
+                    files.push(SmallFile { entry, meta, content });
                 }
                 Self::SmallFiles(files)
             }
@@ -258,7 +266,14 @@ impl ToReceiver {
             kind::END_OF_FILE => {
                 let (entry, frames) = (EntryId(d.varint()?), d.varint()?);
                 let ended = match d.u8()? {
-                    0 => Ended::Whole(Box::new(metadata(&mut d)?), d.array()?),
+                    how @ (0 | 3) => {
+                        let meta = Box::new(metadata(&mut d)?);
+                        let check = match how {
+                            0 => ContentCheck::Checksum(u64::from_le_bytes(d.array()?)),
+                            _ => ContentCheck::Digest(d.array()?),
+                        };
+                        Ended::Whole(meta, check)
+                    }
                     1 => Ended::Changed,
                     2 => Ended::Failed,
                     _ => return Err(DecodeError::Invalid("end of file")),
@@ -298,10 +313,10 @@ fn encode_listing(listing: &Listing) -> OutFrame {
             None => builder.push(&listed.entry, listed.link, listed.mount),
             Some(content) => {
                 let copied = builder.push_content(&listed.entry, listed.link, |buffer| {
-                    if buffer.len() == content.len() {
-                        buffer.copy_from_slice(content);
+                    if buffer.len() == content.bytes.len() {
+                        buffer.copy_from_slice(&content.bytes);
                     }
-                    Ok::<(), std::convert::Infallible>(())
+                    Ok::<_, std::convert::Infallible>(content.checksum)
                 });
                 let Ok(()) = copied;
             }
@@ -314,10 +329,10 @@ fn encode_small_files(files: &[SmallFile]) -> OutFrame {
     let mut builder = SmallFilesBuilder::new(1024);
     for file in files {
         let copied = builder.push(file.entry, &file.meta, |buffer| {
-            if buffer.len() == file.content.len() {
-                buffer.copy_from_slice(&file.content);
+            if buffer.len() == file.content.bytes.len() {
+                buffer.copy_from_slice(&file.content.bytes);
             }
-            Ok::<(), std::convert::Infallible>(())
+            Ok::<_, std::convert::Infallible>(file.content.checksum)
         });
         let Ok(()) = copied;
     }

@@ -10,7 +10,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use delta::{HashKey, Layout};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use wire::{
-    Attributes, Ended, EntryId, FileKind, Frame, Goodbye, Hello, Metadata, Opening, Options, Reply,
+    Attributes, ContentCheck, Ended, EntryId, FileKind, Frame, Goodbye, Hello, Metadata, Opening, Options, Reply,
     RootKind, Timestamp, ToReceiver, ToSender, VERSION, frame::COMPRESSED, limits::MAX_HELLO,
 };
 
@@ -171,6 +171,9 @@ impl Actor {
             let content = Bytes::from(vec![byte(u); usize::from(byte(u)) * 300]);
             self.honest.insert(blake3::hash(&content));
             let meta = Metadata { size: content.len() as u64, ..metadata(u, FileKind::File) };
+            let spoilt = u64::from(rarely(u, 16));
+            let checksum = checksum(entry, &content) ^ spoilt;
+            let content = wire::Content { bytes: content, checksum };
             files.push(wire::SmallFile { entry, meta, content });
         }
         line.say(&ToReceiver::SmallFiles(files).encode()).await;
@@ -253,7 +256,11 @@ impl Actor {
             1 => Ended::Failed,
             2 => {
                 let meta = Metadata { size: number(u) >> 1, ..metadata(u, FileKind::File) };
-                Ended::Whole(Box::new(meta), [byte(u); 32])
+                let check = match byte(u) % 2 {
+                    0 => ContentCheck::Checksum(number(u)),
+                    _ => ContentCheck::Digest([byte(u); 32]),
+                };
+                Ended::Whole(Box::new(meta), check)
             }
             how => {
                 let listed = self.sizes.get(&id.0).copied().unwrap_or(0);
@@ -262,9 +269,13 @@ impl Actor {
                 }
                 let size = content.len() as u64;
                 let layout = Layout::for_len(size);
-                let digest = delta::digest_of(&self.key, layout, &content).0;
                 self.honest.insert(blake3::hash(&content));
-                Ended::Whole(Box::new(Metadata { size, ..metadata(u, FileKind::File) }), digest)
+                // The receiver asks for one of both.
+                let check = match byte(u) % 2 {
+                    0 => ContentCheck::Checksum(checksum(id, &content)),
+                    _ => ContentCheck::Digest(delta::digest_of(&self.key, layout, &content).0),
+                };
+                Ended::Whole(Box::new(Metadata { size, ..metadata(u, FileKind::File) }), check)
             }
         };
         line.say(&ToReceiver::EndOfFile(id, frames, ended).encode()).await;
@@ -297,6 +308,11 @@ impl Actor {
             }
         }
     }
+}
+
+/// The checksum of `content` as that of the entry `id`.
+pub(super) fn checksum(id: EntryId, content: &[u8]) -> u64 {
+    delta::Checksum::of(content).crc() ^ id.0
 }
 
 fn metadata(u: &mut Unstructured<'_>, kind: FileKind) -> Metadata {

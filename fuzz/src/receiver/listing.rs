@@ -4,7 +4,7 @@ use arbitrary::Unstructured;
 use bytes::{BufMut, BytesMut};
 use wire::{EntryId, Name};
 
-use super::actor::{Actor, LARGE};
+use super::actor::{Actor, LARGE, checksum};
 use crate::{
     heard::Line,
     script::{byte, pick, some_bytes},
@@ -86,6 +86,7 @@ impl Actor {
         if has_content {
             let content = vec![byte(u); size as usize];
             e.raw(&content);
+            e.raw(&checksum(EntryId(id), &content).to_le_bytes());
             self.honest.insert(blake3::hash(&content));
         }
         self.files.insert(id, Vec::new());

@@ -90,7 +90,7 @@ fn head(kind: u8, flags: u8) -> Vec<Field> {
 }
 
 fn regular(flags: u8, size: u64) -> Vec<Field> {
-    [head(1, flags), vec![number(size, i64::MAX as u64)]].concat()
+    [head(1, flags), vec![number(size, MAX_FILE)]].concat()
 }
 
 /// Two attributes, sorted.
@@ -125,8 +125,8 @@ pub(super) const VOLUME: usize = 4;
 pub(super) fn hello(volume: &str) -> Message {
     let mut fields = vec![
         Fixed(b"pvferry\n".to_vec()),
-        number(1, U32),
-        number(1, U32),
+        number(2, U32),
+        number(2, U32),
         Fixed(vec![7; 32]),
         Bytes { right: volume.into(), wrong: vec![vec![0xff], vec![b'x'; 254]] },
         Byte { right: 0, wrong: &[2, 255] },
@@ -146,7 +146,7 @@ pub(super) fn welcome() -> Message {
     let magic = Fixed(b"pvferry\n".to_vec());
     let window = Number { right: 4 << 20, min: 4 << 20, max: 1 << 30 };
     let streams = Number { right: 1, min: 1, max: 16 };
-    let version = Number { right: 1, min: 1, max: 1 };
+    let version = Number { right: 2, min: 2, max: 2 };
     let losses = [Number { right: 1, min: 1, max: 1 }, text("owners are lost")];
     let fields =
         vec![magic, version, Fixed(vec![8; 32]), Fixed(vec![9; 16]), flag(0), window, streams];
@@ -173,12 +173,13 @@ pub(super) fn to_receiver() -> Vec<Message> {
     let device = [head(6, 0), vec![number(1, U32), number(3, U32)]].concat();
     let block = Number { right: 4096, min: 512, max: 1 << 20 };
     let digest = || Fixed(vec![6; 32]);
+    let checksum = || Fixed(vec![7; 8]);
     let entry = |fields: Vec<Field>| [vec![name("entry")], fields].concat();
     vec![
         listing("LISTING of a file", entry(regular(0, 5))),
         listing(
             "LISTING of a file with content",
-            entry([regular(4, 10), vec![content()]].concat()),
+            entry([regular(4, 10), vec![content(), checksum()]].concat()),
         ),
         listing(
             "LISTING of a file with attributes",
@@ -192,7 +193,11 @@ pub(super) fn to_receiver() -> Vec<Message> {
         listing("LISTING of a FIFO", entry(head(4, 0))),
         listing("LISTING of a device", entry(device)),
         message("END_OF_LISTING", 17, head(2, 0)),
-        open("SMALL_FILES", 18, [vec![id(3)], regular(0, 10), vec![content()]].concat()),
+        open(
+            "SMALL_FILES",
+            18,
+            [vec![id(3)], regular(0, 10), vec![content(), checksum()]].concat(),
+        ),
         open("DATA", 19, vec![id(2), number(0, MAX_FILE - 10), content()]),
         open("PATCH", 20, vec![id(1), number(0, MAX_FILE - 10), content()]),
         message("HOLE", 21, vec![id(1), number(0, MAX_FILE), number(0, MAX_FILE)]),
@@ -206,14 +211,24 @@ pub(super) fn to_receiver() -> Vec<Message> {
             "END_OF_FILE, whole",
             24,
             [
-                vec![id(2), id(1), Byte { right: 0, wrong: &[3, 255] }],
+                vec![id(2), id(1), Byte { right: 0, wrong: &[4, 255] }],
+                regular(0, 10),
+                vec![checksum()],
+            ]
+            .concat(),
+        ),
+        message(
+            "END_OF_FILE, whole from a basis",
+            24,
+            [
+                vec![id(1), id(1), Byte { right: 3, wrong: &[4, 255] }],
                 regular(0, 10),
                 vec![digest()],
             ]
             .concat(),
         ),
-        message("END_OF_FILE, changed", 24, vec![id(2), id(0), Byte { right: 1, wrong: &[3] }]),
-        message("END_OF_FILE, failed", 24, vec![id(1), id(0), Byte { right: 2, wrong: &[3] }]),
+        message("END_OF_FILE, changed", 24, vec![id(2), id(0), Byte { right: 1, wrong: &[4] }]),
+        message("END_OF_FILE, failed", 24, vec![id(1), id(0), Byte { right: 2, wrong: &[4] }]),
         message("LEAF_REQUEST", 25, vec![id(1), number(0, U32)]),
         message("BLOCK_REQUEST", 26, vec![id(1), number(0, MAX_FILE), number(0, MAX_FILE), block]),
         message("GOODBYE", 27, vec![Byte { right: 0, wrong: &[] }]),

@@ -4,8 +4,8 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use wire::{Frame, ToReceiver, frame::HEADER_LEN};
 
-use super::state::{RANGE_LOG2, Shared, Work};
-use crate::{Error, Result, compress, control::frame_cost};
+use super::state::{Shared, Work};
+use crate::{Error, Result, compress, control::frame_cost, layout::RANGE_LOG2};
 
 impl Shared {
     /// Takes in one frame of the sender. Never blocks: it runs in the task of the stream.

@@ -15,9 +15,10 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
+use delta::Checksum;
 use parking_lot::Mutex;
 use volume::{small, stat, writer::FileWriter};
-use wire::{ContentDigest, Ended, Entry, EntryId, FileKind, Metadata, SmallFile, ToReceiver, Want};
+use wire::{ContentCheck, Ended, Entry, EntryId, FileKind, Metadata, SmallFile, ToReceiver, Want};
 
 use super::{
     basis::{Basis, Output},
@@ -31,9 +32,14 @@ use super::{
 use crate::{
     MAX_FILE,
     control::Stopped,
+    manifest,
     memory_budget::{self, MemoryReservation},
-    sender::{SMALL, whole_layout},
+    sender::SMALL,
 };
+
+/// What is reported of content that is not what its checksum or digest says.
+pub(super) const NOT_WHAT_WAS_SENT: &str =
+    "the content that arrived is not what was sent: it was not put in place";
 
 /// What bears the name of a file that is to be written.
 #[derive(Clone)]
@@ -256,7 +262,7 @@ impl FileState {
         drop(end);
         match ended {
             Ended::Whole(..) | Ended::Changed if self.is_dead() => self.give_up(shared),
-            Ended::Whole(meta, digest) => self.complete(shared, *meta, digest),
+            Ended::Whole(meta, check) => self.complete(shared, *meta, check),
             Ended::Changed => self.again(shared),
             Ended::Failed => {
                 shared.sender_failed.store(true, Ordering::Relaxed);
@@ -327,19 +333,24 @@ impl FileState {
         &self,
         shared: &Shared,
         meta: Metadata,
-        digest: ContentDigest,
+        check: ContentCheck,
     ) -> Result<(), Stopped> {
-        if meta.kind != FileKind::File || meta.size > MAX_FILE {
+        if meta.kind != FileKind::File {
             return shared.broken("file that ends as something else");
         }
         let mut entry = Entry { meta, ..self.entry.clone() };
         if shared.options().no_owner {
             (entry.meta.uid, entry.meta.gid) = (self.entry.meta.uid, self.entry.meta.gid);
         }
-        let finished = match &self.body {
-            Body::Whole(whole) => whole.finish(shared, self, &entry.meta, &digest),
-            Body::Delta(delta) => delta.finish(shared, self, &entry.meta, &digest),
-            Body::Lost => return self.give_up(shared),
+        let finished = match (&self.body, &check) {
+            (Body::Whole(whole), ContentCheck::Checksum(checksum)) => {
+                whole.finish(shared, self, &entry.meta, *checksum)
+            }
+            (Body::Delta(delta), ContentCheck::Digest(digest)) => {
+                delta.finish(shared, self, &entry.meta, digest)
+            }
+            (Body::Lost, _) => return self.give_up(shared),
+            _ => return shared.broken("file that is checked by what it is not made of"),
         };
         match finished {
             Ok(Finished::Written(applied)) => {
@@ -348,7 +359,7 @@ impl FileState {
                 shared.action(verb, &self.display())?;
                 shared.report(&self.display(), &applied)?;
                 self.count_matched(shared, entry.meta.size);
-                self.settle(shared, &entry, applied.actual, &digest)
+                self.settle(shared, &entry, applied.actual, check)
             }
             Ok(Finished::Unchanged(applied)) => {
                 if applied.changed {
@@ -356,11 +367,10 @@ impl FileState {
                 }
                 shared.report(&self.display(), &applied)?;
                 self.count_matched(shared, entry.meta.size);
-                self.settle(shared, &entry, applied.actual, &digest)
+                self.settle(shared, &entry, applied.actual, check)
             }
             Ok(Finished::Differs) => {
-                let what = "the content here is not what was sent: it was not put in place";
-                shared.problem(&self.display(), what, 23)?;
+                shared.problem(&self.display(), NOT_WHAT_WAS_SENT, 23)?;
                 self.give_up(shared)
             }
             Err(error) => {
@@ -382,7 +392,7 @@ impl FileState {
         shared: &Shared,
         entry: &Entry,
         actual: Metadata,
-        digest: &ContentDigest,
+        check: ContentCheck,
     ) -> Result<(), Stopped> {
         let Some(dir) = &self.dir else {
             // A device has no name: its content alone is the manifest.
@@ -393,7 +403,7 @@ impl FileState {
                 meta: &entry.meta,
                 target: &[],
                 link: None,
-                content: Some(digest),
+                content: Some(check),
             });
             shared.forget_file(self.id);
             return Ok(());
@@ -405,7 +415,7 @@ impl FileState {
             id: self.id,
             link: self.link,
             actual: &actual,
-            content: Some(digest),
+            content: Some(check),
         };
         merge::settle(shared, dir, &settled);
         shared.forget_file(self.id);
@@ -418,12 +428,17 @@ impl FileState {
         if !matches!(self.body, Body::Whole(_)) || small.meta.kind != FileKind::File {
             return shared.broken("content of a kind that was not asked for");
         }
-        let digest = delta::digest_of(&shared.key, whole_layout(), &small.content).0;
+        let content = &small.content;
+        let checksum = manifest::checksum(self.id, Checksum::of(&content.bytes));
+        if checksum != content.checksum {
+            shared.problem(&self.display(), NOT_WHAT_WAS_SENT, 23)?;
+            return self.give_up(shared);
+        }
         shared
             .context
             .progress
             .bytes_literal
-            .fetch_add(small.content.len() as u64, Ordering::Relaxed);
+            .fetch_add(content.bytes.len() as u64, Ordering::Relaxed);
         let mut entry = Entry { meta: small.meta, ..self.entry.clone() };
         if shared.options().no_owner {
             (entry.meta.uid, entry.meta.gid) = (self.entry.meta.uid, self.entry.meta.gid);
@@ -436,7 +451,7 @@ impl FileState {
                 on_disk,
                 &entry.name,
                 &entry.meta,
-                &small.content,
+                &content.bytes,
                 dir.hints()?,
                 shared.apply_options,
             )
@@ -447,7 +462,7 @@ impl FileState {
                 let verb = if self.existing.is_some() { "update" } else { "create" };
                 shared.action(verb, &self.display())?;
                 shared.report(&self.display(), &applied)?;
-                self.settle(shared, &entry, applied.actual, &digest)
+                self.settle(shared, &entry, applied.actual, ContentCheck::Checksum(checksum))
             }
             Err(error) => {
                 shared.failed(&error)?;

@@ -1,25 +1,41 @@
 //! What is known of the content of a file that is patched: the hashes of its segments, as long as what
-//! they were made of stands.
+//! they were made of stands, and where it has nothing but zeros.
 
 use std::{collections::BTreeMap, ops::Range};
 
 use delta::{HashKey, Layout, StrongHash};
 
-/// Segments whose hashes are kept; no basis has more, and what a file grows by beyond is read again.
-const MAX_SEGMENTS: u64 = 1 << 20;
+/// Segments behind the basis whose hashes are kept; what a file grows by beyond is read again.
+const MAX_SEGMENTS: usize = 1 << 20;
 
-/// Hashes of the segments from the first on, and the ranges for which they do not hold any more.
+/// The content of a file by segments. What is said of one by a later field holds before what an earlier one says.
 pub(super) struct Known {
     layout: Layout,
+    /// Hashes of the basis, from the first segment on, and of what took the place of its segments.
     hashes: Vec<StrongHash>,
     /// Where the last of these segments ends; it may be shorter than the others.
     len: u64,
+    /// Hashes of segments behind the basis, each with the offset where it ends.
+    grown: BTreeMap<u64, (StrongHash, u64)>,
+    /// Whole segments of zeros.
+    zeros: Ranges,
+    /// Segments of which only a part was written.
     stale: Ranges,
+    /// Every segment that something was written to.
+    touched: Ranges,
 }
 
 impl Known {
     pub(super) fn new(layout: Layout) -> Self {
-        Self { layout, hashes: Vec::new(), len: 0, stale: Ranges::default() }
+        Self {
+            layout,
+            hashes: Vec::new(),
+            len: 0,
+            grown: BTreeMap::new(),
+            zeros: Ranges::default(),
+            stale: Ranges::default(),
+            touched: Ranges::default(),
+        }
     }
 
     /// The next segment of the basis, which ends at `end`.
@@ -28,71 +44,97 @@ impl Known {
         self.len = end;
     }
 
+    fn segment_len(&self) -> u64 {
+        self.layout.segment_len().into()
+    }
+
     /// `data` is written at `at`. Segments that it fills are hashed here, while it is in the cache;
     /// others are read again in the end. `basis` is the number of segments that the basis has.
     pub(super) fn wrote(&mut self, key: &HashKey, basis: u64, at: u64, data: &[u8]) {
-        let segment_len = u64::from(self.layout.segment_len());
+        let segment_len = self.segment_len();
+        let range = self.whole_segments(at..at + data.len() as u64);
+        self.touched.insert(range.clone());
+        self.zeros.remove(range);
         let mut at = at;
         for piece in data.chunks(segment_len as usize) {
             let end = at + piece.len() as u64;
             let hash = at.is_multiple_of(segment_len).then(|| key.hash(piece));
             if !hash.is_some_and(|hash| self.replace(at / segment_len, hash, end, basis)) {
-                self.make_stale(at..end);
+                self.stale.insert(self.whole_segments(at..end));
             }
             at = end;
         }
     }
 
-    /// A hole is made of `range`.
-    pub(super) fn zeroed(&mut self, key: &HashKey, basis: u64, range: Range<u64>) {
-        let segment_len = u64::from(self.layout.segment_len());
-        let whole =
-            range.start.is_multiple_of(segment_len) && range.end - range.start == segment_len;
-        let index = range.start / segment_len;
-        if !whole || !self.replace(index, key.zero_segment(self.layout), range.end, basis) {
-            self.make_stale(range);
+    /// A hole is made of `range`, however long.
+    pub(super) fn zeroed(&mut self, range: Range<u64>) {
+        if range.is_empty() {
+            return;
+        }
+        let segment_len = self.segment_len();
+        self.touched.insert(self.whole_segments(range.clone()));
+        let first = range.start.next_multiple_of(segment_len);
+        let last = range.end / segment_len * segment_len;
+        if first < last {
+            self.zeros.insert(first..last);
+        }
+        // What is left at either end is a part of a segment.
+        for part in [range.start..range.end.min(first), range.start.max(last)..range.end] {
+            if !part.is_empty() {
+                self.stale.insert(self.whole_segments(part));
+            }
         }
     }
 
-    /// Whole segments, so that there are never more ranges than segments.
-    fn make_stale(&mut self, range: Range<u64>) {
-        let segment = u64::from(self.layout.segment_len());
-        let start = range.start / segment * segment;
-        self.stale.insert(start..range.end.next_multiple_of(segment));
+    /// The segments that hold something of `range`, as a range of bytes.
+    fn whole_segments(&self, range: Range<u64>) -> Range<u64> {
+        let segment = self.segment_len();
+        range.start / segment * segment..range.end.next_multiple_of(segment)
     }
 
     /// False where the hash is not that of a whole segment, or comes before that of the one before.
     fn replace(&mut self, index: u64, hash: StrongHash, end: u64, basis: u64) -> bool {
         let count = self.hashes.len() as u64;
-        let full = end == (index + 1) * u64::from(self.layout.segment_len());
+        let full = end == (index + 1) * self.segment_len();
         if index < count && (full || (index + 1 == count && end >= self.len)) {
             self.hashes[index as usize] = hash;
             self.len = self.len.max(end);
-        } else if index == count && index >= basis && count < MAX_SEGMENTS {
-            if !self.len.is_multiple_of(u64::from(self.layout.segment_len())) {
-                // What was the short end of the file is in the middle now, and longer.
-                self.stale.insert(self.len - 1..self.len);
-            }
-            self.push(hash, end);
-        } else {
+            return true;
+        }
+        if index < basis.max(count) || self.grown.len() >= MAX_SEGMENTS {
             return false;
         }
+        self.grown.insert(index, (hash, end));
         true
     }
 
     /// Whether all that a file of `size` bytes has behind the `basis` segments of its basis was sent, at least
     /// a part of each segment.
     pub(super) fn reaches(&self, basis: u64, size: u64) -> bool {
-        let sent = |index| self.stale.touches(&self.layout.segment_range(index, size));
-        (basis.max(self.hashes.len() as u64)..self.layout.segments(size)).all(sent)
+        let start = basis.saturating_mul(self.segment_len());
+        start >= size || self.touched.covers(&(start..size))
+    }
+
+    /// How many segments from `index` on are whole ones of zeros, in a file of `size` bytes.
+    pub(super) fn zero_segments(&self, index: u64, size: u64) -> u64 {
+        let segment_len = self.segment_len();
+        let start = index * segment_len;
+        let end = self.zeros.end_of(start).min(self.stale.start_behind(start)).min(size);
+        end.saturating_sub(start) / segment_len
     }
 
     /// The hash of segment `index`, which is `range` of the file, where it holds.
     pub(super) fn get(&self, index: u64, range: &Range<u64>) -> Option<StrongHash> {
-        let whole = range.end - range.start == u64::from(self.layout.segment_len());
+        if self.stale.touches(range) || self.zeros.touches(range) {
+            return None;
+        }
+        if let Some((hash, end)) = self.grown.get(&index) {
+            return (*end == range.end).then_some(*hash);
+        }
+        let whole = range.end - range.start == self.segment_len();
         let covers = range.end == self.len || (whole && range.end < self.len);
         let hash = self.hashes.get(usize::try_from(index).ok()?)?;
-        (covers && !self.stale.touches(range)).then_some(*hash)
+        covers.then_some(*hash)
     }
 }
 
@@ -112,8 +154,40 @@ impl Ranges {
         self.0.insert(range.start, range.end);
     }
 
+    fn remove(&mut self, range: Range<u64>) {
+        while let Some((&start, &end)) = self.0.range(..range.end).next_back() {
+            if end <= range.start {
+                break;
+            }
+            self.0.remove(&start);
+            if start < range.start {
+                self.0.insert(start, range.start);
+            }
+            if end > range.end {
+                self.0.insert(range.end, end);
+            }
+        }
+    }
+
     fn touches(&self, range: &Range<u64>) -> bool {
         self.0.range(..range.end).next_back().is_some_and(|(_, &end)| end > range.start)
+    }
+
+    fn covers(&self, range: &Range<u64>) -> bool {
+        self.end_of(range.start) >= range.end
+    }
+
+    /// Where the range that holds `at` ends; `at` where none does.
+    fn end_of(&self, at: u64) -> u64 {
+        self.0.range(..=at).next_back().map_or(at, |(_, &end)| end.max(at))
+    }
+
+    /// Where the first range begins that ends behind `at`; the largest offset where there is none.
+    fn start_behind(&self, at: u64) -> u64 {
+        if self.end_of(at) > at {
+            return at;
+        }
+        self.0.range(at..).next().map_or(u64::MAX, |(&start, _)| start)
     }
 }
 
@@ -137,6 +211,35 @@ mod tests {
         ranges.insert(7..8);
         assert_eq!(ranges.0.iter().next(), Some((&5, &50)));
         assert!(ranges.touches(&(49..u64::MAX)) && !ranges.touches(&(50..u64::MAX)));
+    }
+
+    #[test]
+    fn what_is_taken_out_of_ranges_leaves_both_ends() {
+        let mut ranges = Ranges::default();
+        ranges.insert(0..10);
+        ranges.insert(20..40);
+        ranges.remove(5..25);
+        assert_eq!(ranges.0.iter().collect::<Vec<_>>(), [(&0, &5), (&25, &40)]);
+        ranges.remove(30..35);
+        assert_eq!(ranges.0.iter().collect::<Vec<_>>(), [(&0, &5), (&25, &30), (&35, &40)]);
+        assert!(ranges.covers(&(26..30)) && !ranges.covers(&(26..31)));
+        assert_eq!((ranges.end_of(35), ranges.end_of(33)), (40, 33));
+        assert_eq!((ranges.start_behind(6), ranges.start_behind(28)), (25, 28));
+        assert_eq!(ranges.start_behind(40), u64::MAX);
+    }
+
+    #[test]
+    fn a_hole_of_any_length_is_known_at_once() {
+        let mut known = Known::new(Layout::for_len(0));
+        known.zeroed(100..1 << 46);
+        assert!(known.reaches(0, 1 << 46) && !known.reaches(0, (1 << 46) + 1));
+        assert_eq!(
+            (known.zero_segments(0, 1 << 46), known.zero_segments(1, 1 << 46)),
+            (0, (1 << 30) - 1)
+        );
+        known.wrote(&HashKey::new([1; 32]), 0, 5 * SEGMENT + 9, &[1]);
+        assert_eq!((known.zero_segments(1, 1 << 46), known.zero_segments(5, 1 << 46)), (4, 0));
+        assert_eq!(known.zero_segments(6, 8 * SEGMENT + 1), 2);
     }
 
     const SEGMENT: u64 = 64 << 10;
@@ -172,7 +275,7 @@ mod tests {
                 content.resize(content.len().max(end), 0);
                 content[at as usize..end].fill(byte);
                 if byte == 0 {
-                    known.zeroed(&key, basis, at..end as u64);
+                    known.zeroed(at..end as u64);
                 } else {
                     known.wrote(&key, basis, at, &content[at as usize..end]);
                 }
@@ -183,6 +286,9 @@ mod tests {
                 if let Some(hash) = known.get(index, &range) {
                     prop_assert_eq!(hash, hash_of(&key, &content, &range), "segment {}", index);
                 }
+                let zeros = known.zero_segments(index, new_len) * SEGMENT;
+                let zeros = &content[range.start as usize..(range.start + zeros) as usize];
+                prop_assert!(zeros.iter().all(|&byte| byte == 0), "segment {}", index);
             }
         }
     }

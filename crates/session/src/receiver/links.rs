@@ -11,7 +11,7 @@ use wire::EntryId;
 
 use super::{
     dirs,
-    merge::{self, Follower, Leader, LinkGroup, Settled},
+    merge::{Follower, Leader, LinkGroup},
     state::Shared,
 };
 use crate::control::Stopped;
@@ -65,6 +65,11 @@ fn link(
         follower.dir.touch();
         if !shared.dry_run() {
             create::link(from, &leader.name, to, name)?;
+            // The record below says that both are one inode: that is looked up and not taken for granted.
+            let (_, own) = stat::read_entry(to, name, &plain)?;
+            if (own.dev, own.ino) != (first.dev, first.ino) {
+                return Err(to.error("link to the first name", name, Errno::STALE));
+            }
         }
         Ok(true)
     })();
@@ -74,17 +79,7 @@ fn link(
                 shared.count_written();
                 shared.action(if follower.exists { "update" } else { "create" }, &shown)?;
             }
-            let entry = wire::Entry { meta: leader.meta.clone(), ..follower.entry.clone() };
-            let link = Some(leader_id);
-            let settled = Settled {
-                entry: &entry,
-                listed: 0,
-                id: follower.id,
-                link,
-                actual: &leader.meta,
-                content: None,
-            };
-            merge::settle(shared, &follower.dir, &settled);
+            shared.record_link(follower.dir.id, follower.id, name, leader_id);
             Ok(())
         }
         Err(error) => shared.failed(&error),

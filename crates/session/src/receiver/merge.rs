@@ -11,7 +11,7 @@ use std::{
 };
 
 use volume::{list::NameList, temp};
-use wire::{Entry, EntryId, FileKind, Listing, Metadata, Name, Plan, ToSender};
+use wire::{ContentCheck, Entry, EntryId, FileKind, Listing, Metadata, Name, Plan, ToSender};
 
 use super::{
     deletions,
@@ -53,7 +53,6 @@ pub(super) struct LinkGroup {
 pub(super) struct Leader {
     pub(super) dir: Arc<DirState>,
     pub(super) name: Name,
-    pub(super) meta: Metadata,
     _memory: MemoryReservation,
 }
 
@@ -234,7 +233,7 @@ pub(super) struct Settled<'a> {
     pub(super) id: EntryId,
     pub(super) link: Option<EntryId>,
     pub(super) actual: &'a Metadata,
-    pub(super) content: Option<&'a [u8; 32]>,
+    pub(super) content: Option<ContentCheck>,
 }
 
 /// Folds a finished entry into the manifest, and offers it to the further names of its inode.
@@ -255,8 +254,7 @@ pub(super) fn settle(shared: &Shared, dir: &Arc<DirState>, settled: &Settled<'_>
         let leader = Leader {
             dir: Arc::clone(dir),
             name: settled.entry.name.clone(),
-            meta: settled.actual.clone(),
-            _memory: shared.reserve(memory_budget::of_metadata(settled.actual)),
+            _memory: shared.reserve(memory_budget::ENTRY),
         };
         shared.links.lock().entry(settled.id).or_default().leader = Some(leader);
     }

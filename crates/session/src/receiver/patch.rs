@@ -13,7 +13,7 @@ use volume::{
     metadata::{self, Applied, MetadataDiff},
     writer::FileWriter,
 };
-use wire::{ContentDigest, Metadata, ToReceiver, Want, limits::MAX_PIECE};
+use wire::{ContentDigest, Metadata, ToReceiver, Want};
 
 use super::{
     basis::{Basis, Output},
@@ -26,6 +26,8 @@ use crate::fault::Fault;
 
 /// Smallest file that is patched in place instead of being copied, in bytes.
 const IN_PLACE_MIN: u64 = 1 << 20;
+/// Bytes of a device that are made zeros in one step.
+const DEVICE_STEP: u64 = 64 << 20;
 
 pub(super) struct Delta {
     pub(super) basis: Basis,
@@ -94,19 +96,13 @@ impl Delta {
             ToReceiver::Hole(_, at, len) => {
                 inner.sent = inner.sent.saturating_add(len);
                 match &mut inner.rebuilt {
-                    Some(_) if len > MAX_PIECE => {
-                        return Ok(shared.broken("hole of more than may be hashed at once")?);
-                    }
                     Some(rebuilt) => {
                         rebuilt.follow(shared, at, len)?;
-                        rebuilt.pieces.push_zeros(&shared.key, self.layout, len);
+                        rebuilt.pieces.push_hole(&shared.key, len);
                     }
-                    None if len > self.layout.segment_len().into() => {
-                        return Ok(shared.broken("hole of more than may be hashed at once")?);
-                    }
-                    None => inner.known.zeroed(&shared.key, self.segments(), at..at + len),
+                    None => inner.known.zeroed(at..at + len),
                 }
-                Box::new(move |output| output.zero(at, len))
+                return self.zero(shared, file, inner, at..at + len);
             }
             ToReceiver::Copy(_, at, from, len) => {
                 return self.copy(shared, inner, at, from, len);
@@ -119,6 +115,31 @@ impl Delta {
             return Ok(());
         }
         Ok(write(&self.prepare(shared, file, inner)?)?)
+    }
+
+    /// Makes a hole of `range`, however long.
+    fn zero(
+        &self,
+        shared: &Shared,
+        file: &FileState,
+        inner: &mut Inner,
+        range: std::ops::Range<u64>,
+    ) -> Result<(), Fault> {
+        inner.changed = true;
+        if self.dry {
+            return Ok(());
+        }
+        let output = self.prepare(shared, file, inner)?;
+        // A device may have to be written to, so whoever ends the session is heard in between.
+        let step = if matches!(output, Output::Device(_)) { DEVICE_STEP } else { u64::MAX };
+        let mut at = range.start;
+        while at < range.end {
+            shared.control.check()?;
+            let len = step.min(range.end - at);
+            output.zero(at, len)?;
+            at += len;
+        }
+        Ok(())
     }
 
     /// Decides where the differences go.
@@ -241,7 +262,16 @@ impl Delta {
             None => self.layout.segments(size),
         };
         let mut buffer = Vec::new();
-        for index in 0..segments {
+        let mut next = 0;
+        while next < segments {
+            let index = next;
+            let zeros = inner.known.zero_segments(index, size);
+            if zeros > 0 {
+                fold.push_zeros(zeros);
+                next += zeros;
+                continue;
+            }
+            next += 1;
             let range = self.layout.segment_range(index, size);
             if let Some(hash) = inner.known.get(index, &range) {
                 fold.push(hash);

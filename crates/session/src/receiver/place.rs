@@ -10,7 +10,7 @@ use volume::{
     stat::{self, Inode},
     temp, unlock,
 };
-use wire::{Entry, EntryId, FileKind, Listed, Metadata, Name, Plan, ToSender, Want};
+use wire::{ContentCheck, Entry, EntryId, FileKind, Listed, Metadata, Name, Plan, ToSender, Want};
 
 use super::{
     deletions,
@@ -19,7 +19,7 @@ use super::{
     merge::{Follower, Merge, Settled, settle},
     state::{Known, Shared},
 };
-use crate::{MAX_FILE, control::Stopped, fault::Fault, memory_budget};
+use crate::{control::Stopped, fault::Fault, memory_budget};
 
 /// Puts the entries of one frame in their places.
 pub(super) struct Placing<'a> {
@@ -61,9 +61,6 @@ impl Placing<'_> {
         let shared = self.shared;
         let progress = &shared.context.progress;
         progress.entries_total.fetch_add(1, Relaxed);
-        if listed.entry.meta.size > MAX_FILE {
-            return shared.broken("file of an absurd size");
-        }
         if self.dir.parent.is_none() && shared.journal.is_named(&listed.entry.name) {
             let what = "this name is taken while a volume is written to";
             shared.problem(&self.dir.display_entry(&listed.entry.name), what, 23)?;
@@ -306,7 +303,7 @@ impl Placing<'_> {
         id: EntryId,
         link: Option<EntryId>,
         actual: Metadata,
-        content: Option<&[u8; 32]>,
+        content: Option<ContentCheck>,
     ) {
         let listed = entry.meta.size;
         let settled = Settled { entry, listed, id, link, actual: &actual, content };

@@ -2,18 +2,16 @@
 
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
+use delta::Checksum;
 use volume::{small, stat::Inode, temp, writer::DIRTY};
-use wire::{Entry, EntryId, FileKind, Listed, Metadata, Want};
+use wire::{ContentCheck, Entry, EntryId, FileKind, Listed, Metadata, Want};
 
 use super::{
-    file::{Existing, FileState},
+    file::{Existing, FileState, NOT_WHAT_WAS_SENT},
     merge::Merge,
     place::{Placing, Standing, comes},
 };
-use crate::{
-    fault::Fault,
-    sender::{SMALL, whole_layout},
-};
+use crate::{fault::Fault, manifest, sender::SMALL};
 
 /// Smallest file that is looked for among what would be removed, in bytes.
 const RENAME_MIN: u64 = 64 << 10;
@@ -52,20 +50,19 @@ impl Placing<'_> {
             self.settle(&entry, id, listed.link, actual, None);
             return Ok(());
         }
-        let empty = Vec::new();
         let content = match &listed.content {
-            Some(content) => Some(&content[..]),
+            Some(content) => Some((&content.bytes[..], Some(content.checksum))),
             // There is nothing to ask for.
-            None if entry.meta.size == 0 && !self.unasked => Some(&empty[..]),
+            None if entry.meta.size == 0 && !self.unasked => Some((&[][..], None)),
             None => None,
         };
-        if let Some(content) = content {
-            let digest = listed
-                .content
-                .as_ref()
-                .map(|content| delta::digest_of(&shared.key, whole_layout(), content).0);
+        if let Some((content, expected)) = content {
+            let checksum = || manifest::checksum(id, Checksum::of(content));
+            if expected.is_some_and(|expected| checksum() != expected) {
+                return Ok(shared.problem(&shown, NOT_WHAT_WAS_SENT, 23)?);
+            }
             let actual = self.write_small(&entry, content, standing.is_some(), &shown)?;
-            self.settle(&entry, id, listed.link, actual, digest.as_ref());
+            self.settle(&entry, id, listed.link, actual, expected.map(ContentCheck::Checksum));
             return Ok(());
         }
         let existing = regular.map(|(have, inode)| Existing {

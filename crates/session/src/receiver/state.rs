@@ -16,7 +16,7 @@ use volume::{
     metadata::{Applied, ApplyOptions},
     stat::ReadOptions,
 };
-use wire::{Commit, EntryId, Metadata, OutFrame, ToReceiver, ToSender, Want};
+use wire::{Commit, EntryId, Metadata, Name, OutFrame, ToReceiver, ToSender, Want};
 
 use super::{
     deletions::Deletions,
@@ -36,10 +36,6 @@ use crate::{
     sender::filters,
     summary::Problems,
 };
-
-/// Content is spread over the workers in stretches of so many bytes (as a power of two), the range
-/// of a content digest, so that a range is hashed by one worker and in order.
-pub(super) const RANGE_LOG2: u32 = 26;
 
 pub(super) struct Shared {
     pub(super) agreed: Agreed,
@@ -462,6 +458,12 @@ impl Shared {
         if record.id != EntryId::ROOT {
             self.context.progress.entries.fetch_add(1, Relaxed);
         }
+    }
+
+    /// Folds in that an entry is a hard link to the inode of `first`, as it is here.
+    pub(super) fn record_link(&self, dir: EntryId, id: EntryId, name: &Name, first: EntryId) {
+        self.manifest.add_link(dir, id, name, first);
+        self.context.progress.entries.fetch_add(1, Relaxed);
     }
 
     /// Names everything about an entry that could not be set.

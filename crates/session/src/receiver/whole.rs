@@ -1,17 +1,17 @@
-//! A file that comes whole: written beside, or unseen in a new directory, hashed as it comes.
+//! A file that comes whole: written beside, or unseen in a new directory, with a checksum as it comes.
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use delta::{ContentFold, RangeFold, StrongHash};
+use delta::Checksum;
 use parking_lot::Mutex;
 use volume::writer::FileWriter;
-use wire::{ContentDigest, Metadata};
+use wire::Metadata;
 
 use super::{
     file::{FileState, Finished},
-    state::{RANGE_LOG2, Shared},
+    state::Shared,
 };
-use crate::{fault::Fault, sender::whole_layout};
+use crate::{fault::Fault, layout::RANGE_LOG2, manifest};
 
 /// Zeros of this many bytes become a hole: the block of most file systems.
 const HOLE_BLOCK: usize = 4 << 10;
@@ -19,19 +19,12 @@ const HOLE_BLOCK: usize = 4 << 10;
 #[derive(Default)]
 pub(super) struct Whole {
     pub(super) writer: Mutex<Option<Arc<FileWriter>>>,
-    ranges: Mutex<BTreeMap<u64, Range>>,
-}
-
-/// The digest of a stretch of content.
-enum Range {
-    /// It is still coming; the next piece belongs there.
-    Open { next: u64, fold: Box<RangeFold> },
-    /// All of it came. A hash instead of a hasher, of which a large file would have many.
-    Whole(StrongHash),
+    /// The checksum of each range that something came of, from its start to where the next piece belongs.
+    ranges: Mutex<BTreeMap<u64, Checksum>>,
 }
 
 impl Whole {
-    /// Writes a piece. One that does not follow the piece before ends the session.
+    /// Writes a piece. One that comes before the end of the piece before it ends the session.
     pub(super) fn write(
         &self,
         shared: &Shared,
@@ -40,32 +33,20 @@ impl Whole {
         data: &[u8],
     ) -> Result<(), Fault> {
         let index = offset >> RANGE_LOG2;
-        let segment = u64::from(whole_layout().segment_len());
-        let (mut next, mut fold) = match self.ranges.lock().remove(&index) {
-            None => (index << RANGE_LOG2, Box::new(RangeFold::new(&shared.key))),
-            Some(Range::Open { next, fold }) => (next, fold),
-            Some(Range::Whole(_)) => return Ok(shared.broken("content out of order")?),
-        };
+        let mut checksum = self.ranges.lock().remove(&index).unwrap_or_default();
+        let next = (index << RANGE_LOG2) + checksum.len();
         let fits = (offset + data.len() as u64 - 1) >> RANGE_LOG2 == index;
-        if offset < next || !offset.is_multiple_of(segment) || !fits {
+        if offset < next || !fits {
             return Ok(shared.broken("content out of order")?);
         }
-        fold.push_zeros(&shared.key, whole_layout(), offset - next);
-        for piece in data.chunks(segment as usize) {
-            fold.push(shared.key.hash(piece));
-        }
-        next = (offset + data.len() as u64).next_multiple_of(segment);
+        checksum.append(Checksum::of_zeros(offset - next));
+        checksum.update(data);
         let writer = self.writer(shared, file)?;
         for run in data_runs(data) {
             writer.write_at(offset + run.start as u64, &data[run])?;
         }
         drop(writer);
-        let range = if next == (index + 1) << RANGE_LOG2 {
-            Range::Whole(fold.finish())
-        } else {
-            Range::Open { next, fold }
-        };
-        self.ranges.lock().insert(index, range);
+        self.ranges.lock().insert(index, checksum);
         Ok(())
     }
 
@@ -89,10 +70,11 @@ impl Whole {
         shared: &Shared,
         file: &FileState,
         meta: &Metadata,
-        digest: &ContentDigest,
+        expected: u64,
     ) -> volume::Result<Finished> {
         let writer = self.writer(shared, file)?;
-        if self.digest(shared, meta.size).as_ref() != Some(digest) {
+        let checksum = self.checksum(meta.size);
+        if checksum.map(|checksum| manifest::checksum(file.id, checksum)) != Some(expected) {
             return Ok(Finished::Differs);
         }
         writer.set_len(meta.size)?;
@@ -103,29 +85,15 @@ impl Whole {
         writer.finish(meta, shared.apply_options).map(Finished::Written)
     }
 
-    /// The digest of what came, with zeros between; `None` where more came than `size`.
-    fn digest(&self, shared: &Shared, size: u64) -> Option<ContentDigest> {
-        let layout = whole_layout();
-        let range_len = 1u64 << RANGE_LOG2;
-        let mut ranges = std::mem::take(&mut *self.ranges.lock());
-        let mut fold = ContentFold::new(&shared.key, layout);
-        let zeros = zero_range(shared, range_len);
-        for index in 0..size.div_ceil(range_len) {
-            shared.control.check().ok()?;
-            let start = index * range_len;
-            let end = (start + range_len).min(size);
-            let hash = match ranges.remove(&index) {
-                None if end - start == range_len => zeros,
-                None => zero_range(shared, end - start),
-                Some(Range::Whole(hash)) => hash,
-                Some(Range::Open { next, mut fold }) => {
-                    fold.push_zeros(&shared.key, layout, end.saturating_sub(next));
-                    fold.finish()
-                }
-            };
-            fold.push_range(hash);
+    /// The checksum of what came, with zeros between; `None` where more came than `size`.
+    fn checksum(&self, size: u64) -> Option<Checksum> {
+        let mut whole = Checksum::default();
+        for (index, range) in std::mem::take(&mut *self.ranges.lock()) {
+            whole.append(Checksum::of_zeros((index << RANGE_LOG2).checked_sub(whole.len())?));
+            whole.append(range);
         }
-        ranges.is_empty().then(|| fold.finish(size).0)
+        whole.append(Checksum::of_zeros(size.checked_sub(whole.len())?));
+        Some(whole)
     }
 }
 
@@ -144,10 +112,4 @@ fn data_runs(data: &[u8]) -> Vec<std::ops::Range<usize>> {
         }
     }
     runs
-}
-
-fn zero_range(shared: &Shared, len: u64) -> delta::StrongHash {
-    let mut fold = RangeFold::new(&shared.key);
-    fold.push_zeros(&shared.key, whole_layout(), len);
-    fold.finish()
 }

@@ -16,7 +16,7 @@ use std::{collections::HashMap, sync::Arc, sync::atomic::Ordering::Relaxed};
 use bytes::Bytes;
 use delta::{Aligned, Layout, RangeFold, SegmentFold, Step, StrongHash};
 use volume::source::Stamp;
-use wire::{Entry, Hash, ToReceiver};
+use wire::{ContentCheck, Entry, Hash, ToReceiver};
 
 use super::{
     entry::{Content, FileRef},
@@ -84,6 +84,7 @@ fn compare(shared: &Arc<Shared>, job: &DeltaJob) -> Result<(), Stopped> {
         layout,
         fold: SegmentFold::new(&shared.key, layout),
         pieces: None,
+        hole: 0..0,
         novel: 0,
         basis: Vec::new(),
         basis_first: 0,
@@ -111,6 +112,8 @@ pub(super) struct Comparison<'a> {
     pub(super) fold: SegmentFold,
     /// The hashes of what follows those segments, where the file is built anew.
     pub(super) pieces: Option<RangeFold>,
+    /// A hole that is still to be sent: it may go on.
+    hole: std::ops::Range<u64>,
     /// Segments in a row of which no leaf was in the basis.
     novel: u32,
     /// Hashes of the basis from segment `basis_first` on, as far as they came.
@@ -135,11 +138,21 @@ impl Comparison<'_> {
     pub(super) fn run(mut self) -> Result<(), Stopped> {
         let size = self.entry.meta.size;
         let segments = self.layout.segments(size);
+        let segment_len = u64::from(self.layout.segment_len());
         let mut aligned = Aligned::new(self.layout, size, self.job.basis_len);
         let mut index = 0;
         while index < segments && !self.failed {
             self.shared.control.check()?;
             let range = self.layout.segment_range(index, size);
+            if aligned.is_appended(index) {
+                let holes = self.hole_segments(range.start);
+                if holes > 0 {
+                    self.send_hole(range.start..range.start + holes * segment_len)?;
+                    self.fold.push_zeros(holes);
+                    index += holes;
+                    continue;
+                }
+            }
             let own = self.read(range.clone())?;
             let hash = self.hash(&own, range.end - range.start);
             let Some(hash) = hash else { break };
@@ -170,6 +183,12 @@ impl Comparison<'_> {
         self.take_leaves_until(0)?;
         self.drain_signature()?;
         self.finish()
+    }
+
+    /// How many whole segments from `start` on are holes.
+    fn hole_segments(&self, start: u64) -> u64 {
+        let end = self.content.hole_end(start, self.entry.meta.size).unwrap_or(start);
+        end.saturating_sub(start) / u64::from(self.layout.segment_len())
     }
 
     /// Whether the leaves of a segment are worth a question: where content is new throughout, they
@@ -315,6 +334,7 @@ impl Comparison<'_> {
     }
 
     pub(super) fn send_data(&mut self, offset: u64, bytes: Bytes) -> Result<(), Stopped> {
+        self.flush_hole()?;
         let progress = &self.shared.context.progress;
         progress.bytes_literal.fetch_add(bytes.len() as u64, Relaxed);
         self.settled(bytes.len() as u64);
@@ -323,8 +343,9 @@ impl Comparison<'_> {
             let end = (at + files::PIECE).min(bytes.len());
             self.frames += 1;
             let piece = bytes.slice(at..end);
-            if let Some(pieces) = &mut self.pieces {
-                pieces.push(self.shared.key.hash(&piece));
+            if self.pieces.is_some() {
+                let hash = self.shared.key.hash(&piece);
+                self.push_piece(hash)?;
             }
             let message = ToReceiver::Patch(self.file.id, offset + at as u64, piece);
             self.shared.send_charged(self.file.id.0, message.encode())?;
@@ -333,17 +354,40 @@ impl Comparison<'_> {
         Ok(())
     }
 
+    /// Sends a hole, in one message with what joins it.
     pub(super) fn send_hole(&mut self, range: std::ops::Range<u64>) -> Result<(), Stopped> {
         let len = range.end - range.start;
         let progress = &self.shared.context.progress;
         progress.bytes_hole.fetch_add(len, Relaxed);
         self.settled(len);
+        if self.hole.end != range.start || self.hole.is_empty() {
+            self.flush_hole()?;
+            self.hole.start = range.start;
+        }
+        self.hole.end = range.end;
+        Ok(())
+    }
+
+    /// Sends the hole that was kept to grow. To be called before anything else is sent of the file that has a place in it.
+    pub(super) fn flush_hole(&mut self) -> Result<(), Stopped> {
+        let range = std::mem::take(&mut self.hole);
+        if range.is_empty() {
+            return Ok(());
+        }
+        let len = range.end - range.start;
         if let Some(pieces) = &mut self.pieces {
-            pieces.push_zeros(&self.shared.key, self.layout, len);
+            pieces.push_hole(&self.shared.key, len);
         }
         self.frames += 1;
         let message = ToReceiver::Hole(self.file.id, range.start, len);
         self.shared.send_charged(self.file.id.0, message.encode())
+    }
+
+    /// The next piece of a file that is built anew.
+    pub(super) fn push_piece(&mut self, hash: StrongHash) -> Result<(), Stopped> {
+        self.flush_hole()?;
+        self.pieces.iter_mut().for_each(|pieces| pieces.push(hash));
+        Ok(())
     }
 
     pub(super) fn count_matched(&mut self, bytes: u64) {
@@ -365,11 +409,12 @@ impl Comparison<'_> {
         Ok(())
     }
 
-    pub(super) fn finish(self) -> Result<(), Stopped> {
+    pub(super) fn finish(mut self) -> Result<(), Stopped> {
+        self.flush_hole()?;
         end(self.shared, self.job)?;
-        let digest = self.fold.finish(self.entry.meta.size).0;
+        let check = ContentCheck::Digest(self.fold.finish(self.entry.meta.size).0);
         let read = Reading { content: &self.content, stamp: self.stamp, entry: &self.entry };
-        files::end_of_file(self.shared, self.file, read, !self.failed, self.frames, digest)
+        files::end_of_file(self.shared, self.file, read, !self.failed, self.frames, check)
     }
 }
 

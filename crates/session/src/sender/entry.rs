@@ -7,12 +7,13 @@ use std::sync::{
 };
 
 use bytes::Bytes;
+use rustix::io::Errno;
 use volume::{
     Dir,
     device::BlockSource,
     source::{SourceFile, Stamp},
 };
-use wire::{Entry, EntryId, Metadata};
+use wire::{ContentCheck, Entry, EntryId, Metadata};
 
 use super::{small::ReadError, state::Shared};
 use crate::{control::Credit, memory_budget::MemoryReservation};
@@ -31,6 +32,8 @@ pub(super) struct Item {
     pub(super) entry: Entry,
     pub(super) link: Option<EntryId>,
     pub(super) mount: bool,
+    /// Number of the inode.
+    pub(super) ino: u64,
 }
 
 impl Drop for Chunk {
@@ -51,6 +54,7 @@ impl Chunk {
             at: Location::Named(self.dir.clone(), item.entry.clone()),
             parent: self.directory,
             link: item.link,
+            ino: item.link.map(|_| item.ino),
             tries: 0,
             held: Held::Walk(Arc::clone(self)),
             done: Arc::new(Done::new(item.entry.meta.size)),
@@ -63,7 +67,7 @@ impl Item {
     pub(super) fn wire_len(entry: &Entry) -> u64 {
         let xattrs: usize =
             entry.meta.xattrs.iter().map(|x| x.name.len() + x.value.len() + 8).sum();
-        (entry.name.len() + entry.target.len() + xattrs + 64) as u64
+        (entry.name.len() + entry.target.len() + xattrs + 80) as u64
     }
 }
 
@@ -110,6 +114,8 @@ pub(super) struct FileRef {
     pub(super) at: Location,
     pub(super) parent: EntryId,
     pub(super) link: Option<EntryId>,
+    /// The inode that it must be, where that has further names: they are linked to what is read here.
+    pub(super) ino: Option<u64>,
     /// How often it changed while it was read.
     pub(super) tries: u32,
     pub(super) held: Held,
@@ -140,7 +146,14 @@ impl FileRef {
     pub(super) fn open(&self) -> volume::Result<Content> {
         match &self.at {
             Location::Named(dir, entry) => {
-                SourceFile::open(dir, &entry.name).map(|file| Content::of(Medium::File(file)))
+                let file = SourceFile::open(dir, &entry.name)?;
+                if let Some(ino) = self.ino
+                    && file.stamp()?.ino != ino
+                {
+                    let what = "open the inode that was listed";
+                    return Err(volume::Error::new(what, self.display(), Errno::STALE));
+                }
+                Ok(Content::of(Medium::File(file)))
             }
             Location::Device(device, _) => Ok(Content::of(Medium::Device(Arc::clone(device)))),
         }
@@ -165,7 +178,7 @@ pub(super) struct FileRecord<'a> {
     pub(super) id: EntryId,
     pub(super) link: Option<EntryId>,
     pub(super) entry: &'a Entry,
-    pub(super) content: Option<&'a [u8; 32]>,
+    pub(super) content: Option<ContentCheck>,
 }
 
 impl Content {
@@ -200,6 +213,10 @@ impl Content {
         match &self.medium {
             Medium::File(file) => {
                 let mut meta = file.metadata(&shared.read_options)?;
+                meta.check().map_err(|_| {
+                    let what = "read metadata that can be sent";
+                    volume::Error::new(what, file.display(), Errno::NOTSUP)
+                })?;
                 if shared.agreed.hello.options.no_owner {
                     (meta.uid, meta.gid) = (0, 0);
                 }
@@ -222,6 +239,14 @@ impl Content {
         match &self.medium {
             Medium::File(file) => file.is_hole(range),
             Medium::Device(_) => false,
+        }
+    }
+
+    /// Where a hole that begins at `from` ends, in a file of `size` bytes. `None` where there is data, or nothing is known.
+    pub(super) fn hole_end(&self, from: u64, size: u64) -> Option<u64> {
+        match &self.medium {
+            Medium::File(file) => file.hole_end(from, size),
+            Medium::Device(_) => None,
         }
     }
 

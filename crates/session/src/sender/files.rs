@@ -5,27 +5,24 @@ use std::sync::{
     atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-use delta::{ContentFold, Layout, RangeFold, StrongHash};
+use delta::Checksum;
 use parking_lot::Mutex;
 use volume::source::Stamp;
-use wire::{ContentDigest, Ended, Entry, Metadata, ToReceiver};
+use wire::{ContentCheck, Ended, Entry, Metadata, ToReceiver};
 
 use super::{
     entry::{Chunk, Content, FileRecord, FileRef, Location},
     small,
     state::Shared,
 };
-use crate::{MAX_FILE, control::Stopped};
+use crate::{MAX_FILE, control::Stopped, layout::RANGE_LOG2, manifest};
 
 /// Content in one frame of a large file, in bytes.
 pub(super) const PIECE: usize = wire::limits::MAX_PIECE as usize;
+/// Bytes that one worker sends at a time, in order.
+const RANGE: u64 = 1 << RANGE_LOG2;
 /// How often a file that changes while it is read is tried.
 pub(super) const TRIES: u32 = 4;
-
-/// Files that are sent whole are hashed in segments of one length, whatever their size.
-pub(crate) fn whole_layout() -> Layout {
-    Layout::for_len(0)
-}
 
 /// Work for a data worker.
 pub(super) enum Job {
@@ -61,8 +58,6 @@ pub(super) struct LargeFile {
     content: Content,
     stamp: Option<Stamp>,
     entry: Entry,
-    layout: Layout,
-    range_len: u64,
     ranges: u64,
     next: AtomicU64,
     /// Ranges that are sent.
@@ -70,7 +65,7 @@ pub(super) struct LargeFile {
     /// Bytes that are sent or known to be zeros.
     bytes: AtomicU64,
     frames: AtomicU64,
-    hashes: Mutex<Vec<Option<StrongHash>>>,
+    checksums: Mutex<Vec<Option<Checksum>>>,
 }
 
 fn whole(shared: &Arc<Shared>, file: &Arc<FileRef>) -> Result<(), Stopped> {
@@ -85,22 +80,18 @@ fn whole(shared: &Arc<Shared>, file: &Arc<FileRef>) -> Result<(), Stopped> {
         Ok(opened) => opened,
         Err(error) => return failed(shared, file, &error),
     };
-    let layout = whole_layout();
-    let range_len = u64::from(layout.segment_len()) * delta::SEGMENTS_PER_RANGE;
-    let ranges = entry.meta.size.div_ceil(range_len);
+    let ranges = entry.meta.size.div_ceil(RANGE);
     let large = Arc::new(LargeFile {
         file: Arc::clone(file),
         content,
         stamp,
         entry,
-        layout,
-        range_len,
         ranges,
         next: AtomicU64::new(0),
         done: AtomicU64::new(0),
         bytes: AtomicU64::new(0),
         frames: AtomicU64::new(0),
-        hashes: Mutex::new(vec![None; ranges as usize]),
+        checksums: Mutex::new(vec![None; ranges as usize]),
     });
     if ranges == 0 {
         return large.finish(shared);
@@ -127,9 +118,9 @@ fn send_ranges(shared: &Arc<Shared>, large: &Arc<LargeFile>) -> Result<(), Stopp
 
 impl LargeFile {
     fn send_range(&self, shared: &Shared, range: u64) -> Result<(), Stopped> {
-        let start = range * self.range_len;
-        let end = (start + self.range_len).min(self.entry.meta.size);
-        let mut fold = RangeFold::new(&shared.key);
+        let start = range * RANGE;
+        let end = (start + RANGE).min(self.entry.meta.size);
+        let mut checksum = Checksum::default();
         let mut at = start;
         let progress = &shared.context.progress;
         while at < end {
@@ -140,16 +131,14 @@ impl LargeFile {
             let Ok(piece) = self.content.read_piece(at..stop) else { break };
             match piece {
                 Some(piece) => {
-                    for segment in piece.chunks(self.layout.segment_len() as usize) {
-                        fold.push(shared.key.hash(segment));
-                    }
+                    checksum.update(&piece);
                     progress.bytes_literal.fetch_add(piece.len() as u64, Relaxed);
                     self.frames.fetch_add(1, Relaxed);
                     let message = ToReceiver::Data(self.file.id, at, piece);
                     shared.send_charged(range, message.encode())?;
                 }
                 None => {
-                    fold.push_zeros(&shared.key, self.layout, stop - at);
+                    checksum.append(Checksum::of_zeros(stop - at));
                     progress.bytes_hole.fetch_add(stop - at, Relaxed);
                 }
             }
@@ -158,20 +147,20 @@ impl LargeFile {
             at = stop;
         }
         if at == end {
-            self.hashes.lock()[range as usize] = Some(fold.finish());
+            self.checksums.lock()[range as usize] = Some(checksum);
         }
         Ok(())
     }
 
     fn finish(&self, shared: &Shared) -> Result<(), Stopped> {
         let frames = self.frames.load(Relaxed);
-        let mut fold = ContentFold::new(&shared.key, self.layout);
-        let hashes = self.hashes.lock();
-        let complete = hashes.iter().all(Option::is_some);
-        hashes.iter().flatten().for_each(|&hash| fold.push_range(hash));
-        let digest = fold.finish(self.entry.meta.size).0;
+        let checksums = self.checksums.lock();
+        let complete = checksums.iter().all(Option::is_some);
+        let mut whole = Checksum::default();
+        checksums.iter().flatten().for_each(|&range| whole.append(range));
+        let check = ContentCheck::Checksum(manifest::checksum(self.file.id, whole));
         let read = Reading { content: &self.content, stamp: self.stamp, entry: &self.entry };
-        end_of_file(shared, &self.file, read, complete, frames, digest)
+        end_of_file(shared, &self.file, read, complete, frames, check)
     }
 }
 
@@ -189,7 +178,7 @@ pub(super) fn end_of_file(
     read: Reading<'_>,
     complete: bool,
     frames: u64,
-    digest: ContentDigest,
+    check: ContentCheck,
 ) -> Result<(), Stopped> {
     let changed = read.content.changed_since(read.stamp);
     let ended = match changed {
@@ -199,10 +188,10 @@ pub(super) fn end_of_file(
                 id: file.id,
                 link: file.link,
                 entry: read.entry,
-                content: Some(&digest),
+                content: Some(check),
             });
             file.done.finish(&shared.context.progress.bytes_done);
-            Ended::Whole(Box::new(read.entry.meta.clone()), digest)
+            Ended::Whole(Box::new(read.entry.meta.clone()), check)
         }
         Ok(true) if file.tries + 1 < TRIES => {
             let mut again = file.clone();

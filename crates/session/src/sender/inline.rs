@@ -51,7 +51,7 @@ fn inline(shared: &Arc<Shared>, job: &InlineJob) -> Result<(), Stopped> {
             continue;
         }
         let sent = item.entry.meta.size <= SMALL
-            && push_small(shared, &chunk.file(index), |entry, digest, fill| {
+            && push_small(shared, &chunk.file(index), |entry, checksum, fill| {
                 // A file that grew since the listing goes the way of the large ones.
                 if entry.meta.size > item.entry.meta.size
                     || Item::wire_len(entry) > Item::wire_len(&item.entry)
@@ -64,7 +64,7 @@ fn inline(shared: &Arc<Shared>, job: &InlineJob) -> Result<(), Stopped> {
                     id,
                     link: item.link,
                     entry,
-                    content: Some(&digest()),
+                    content: Some(checksum()),
                 });
                 Ok(())
             })

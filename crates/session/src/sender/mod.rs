@@ -37,7 +37,6 @@ use crate::{
     handshake::Agreed,
     pump::{self, PumpConfig},
 };
-pub(crate) use files::whole_layout;
 pub(crate) use small::SMALL;
 use state::Shared;
 pub(crate) use walk::{device_entry, filters};

@@ -38,6 +38,8 @@ const MAX_PLACES: u32 = 128;
 /// most.
 const MIN_LOST: u64 = 1 << 20;
 const MAX_LOST: u64 = 64 << 20;
+/// A hole that is not searched for content of the basis.
+const LONG_HOLE: u64 = 1 << 20;
 
 /// Where content of the file stands in the basis.
 pub(super) struct Found {
@@ -124,6 +126,7 @@ impl<'a> Comparison<'a> {
         found: Option<Found>,
         index: Option<SearchIndex>,
     ) -> Result<(), Stopped> {
+        self.flush_hole()?;
         self.frames += 1;
         let id = self.file.id;
         self.shared.send_charged(id.0, ToReceiver::Rebuild(id, keep).encode())?;
@@ -145,6 +148,7 @@ impl<'a> Comparison<'a> {
             rebuild.search_rest(&index)?;
         }
         rebuild.flush_copy()?;
+        self.flush_hole()?;
         self.drain_signature()?;
         let pieces = self.pieces.take().map(RangeFold::finish);
         pieces.into_iter().for_each(|hash| self.fold.push(hash));
@@ -213,9 +217,7 @@ impl Rebuild<'_, '_> {
         if hash.0 != basis {
             return Ok(false);
         }
-        if let Some(pieces) = &mut comparison.pieces {
-            pieces.push(hash);
-        }
+        comparison.push_piece(hash)?;
         self.grow_copy(from, len)?;
         Ok(true)
     }
@@ -244,9 +246,7 @@ impl Rebuild<'_, '_> {
             let step = (range.end - from).min(len).min(PIECE as u64);
             let own = self.comparison.read(self.at..self.at + step)?;
             let Some(hash) = self.comparison.hash(&own, step) else { break };
-            if let Some(pieces) = &mut self.comparison.pieces {
-                pieces.push(hash);
-            }
+            self.comparison.push_piece(hash)?;
             if layout.is_of_segments(from, step, basis_len) {
                 self.grow_copy(from, step)?;
             } else {
@@ -291,7 +291,8 @@ impl Rebuild<'_, '_> {
         let end = self.at.saturating_add(len).min(comparison.entry.meta.size);
         while self.at < end && !comparison.failed {
             comparison.shared.control.check()?;
-            let stop = (self.at + PIECE as u64).min(end);
+            let hole = comparison.content.hole_end(self.at, end).unwrap_or(0);
+            let stop = (self.at + PIECE as u64).max(hole).min(end);
             match comparison.read(self.at..stop)? {
                 Own::Data(bytes) => comparison.send_patch(self.at, bytes)?,
                 Own::Hole => comparison.send_hole(self.at..stop)?,
@@ -311,6 +312,16 @@ impl Rebuild<'_, '_> {
         let mut at = self.at;
         while at < size && !self.comparison.failed {
             shared.control.check()?;
+            let hole = self.comparison.content.hole_end(at, size).unwrap_or(at);
+            if hole - at >= LONG_HOLE {
+                // Not searched, or it would take as long as if it were data.
+                let rest = std::mem::replace(&mut matcher, Matcher::new(index, &shared.key));
+                rest.finish(&mut |op| found.push(Piece::of(op)));
+                self.send_found(&mut found)?;
+                self.literal(hole - at)?;
+                at = hole;
+                continue;
+            }
             let stop = (at + PIECE as u64).min(size);
             match self.comparison.read(at..stop)? {
                 Own::Data(bytes) => matcher.push(&bytes, &mut |op| found.push(Piece::of(op))),

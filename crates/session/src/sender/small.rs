@@ -2,14 +2,15 @@
 
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
-use wire::{ContentDigest, Entry, SmallFilesBuilder};
+use delta::Checksum;
+use wire::{ContentCheck, Entry, SmallFilesBuilder};
 
 use super::{
     entry::{Chunk, FileRecord, FileRef},
-    files::{Job, whole_layout},
+    files::Job,
     state::Shared,
 };
-use crate::control::Stopped;
+use crate::{control::Stopped, manifest};
 
 /// Largest file that travels whole in a frame with others, in bytes.
 pub(crate) const SMALL: u64 = 64 << 10;
@@ -47,14 +48,14 @@ pub(super) fn planned(
 
 /// Adds a small file to a batch; false where it is not small any more, or cannot be read.
 fn batch_small(shared: &Shared, file: &FileRef, batch: &mut SmallFilesBuilder) -> bool {
-    push_small(shared, file, |entry, digest, fill| {
+    push_small(shared, file, |entry, checksum, fill| {
         batch.push(file.id, &entry.meta, fill)?;
         shared.settle_as(&FileRecord {
             parent: file.parent,
             id: file.id,
             link: file.link,
             entry,
-            content: Some(&digest()),
+            content: Some(checksum()),
         });
         Ok(())
     })
@@ -68,14 +69,14 @@ pub(super) enum ReadError {
 }
 
 /// Reads a small file so that its content and metadata belong together, and hands it to `push`
-/// with its entry as of the reading, its digest (known after the filling) and the filling itself.
+/// with its entry as of the reading, its checksum (known after the filling) and the filling itself.
 pub(super) fn push_small(
     shared: &Shared,
     file: &FileRef,
     push: impl FnOnce(
         &Entry,
-        &dyn Fn() -> ContentDigest,
-        &mut dyn FnMut(&mut [u8]) -> Result<(), ReadError>,
+        &dyn Fn() -> ContentCheck,
+        &mut dyn FnMut(&mut [u8]) -> Result<u64, ReadError>,
     ) -> Result<(), ReadError>,
 ) -> Result<(), ReadError> {
     let content = file.open().map_err(|_| ReadError::Volume)?;
@@ -91,17 +92,16 @@ pub(super) fn push_small(
         return Err(ReadError::Changed);
     }
     let size = entry.meta.size;
-    let digest = std::cell::Cell::new([0; 32]);
-    let layout = whole_layout();
+    let checksum = std::cell::Cell::new(0);
     let mut fill = |buffer: &mut [u8]| {
         let count = content.read_at(0, buffer).map_err(|_| ReadError::Volume)?;
         if count < buffer.len() || content.changed_since(stamp).map_err(|_| ReadError::Volume)? {
             return Err(ReadError::Changed);
         }
-        digest.set(delta::digest_of(&shared.key, layout, buffer).0);
-        Ok(())
+        checksum.set(manifest::checksum(file.id, Checksum::of(buffer)));
+        Ok(checksum.get())
     };
-    push(&entry, &|| digest.get(), &mut fill)?;
+    push(&entry, &|| ContentCheck::Checksum(checksum.get()), &mut fill)?;
     let progress = &shared.context.progress;
     progress.bytes_literal.fetch_add(size, Relaxed);
     file.done.finish(&progress.bytes_done);

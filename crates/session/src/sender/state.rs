@@ -291,9 +291,14 @@ impl Shared {
     /// Counts an entry as equal at both ends, in the manifest and for watchers.
     pub(super) fn settle(&self, parent: EntryId, id: EntryId, item: &Item) {
         let (link, entry) = (item.link, &item.entry);
+        if let Some(first) = link.filter(|&first| first != id) {
+            // The inode is that of the first name, whose record says all else.
+            self.manifest.add_link(parent, id, &entry.name, first);
+            self.context.progress.entries.fetch_add(1, Relaxed);
+            return;
+        }
         self.settle_as(&FileRecord { parent, id, link, entry, content: None });
-        // Further names share the content of the first.
-        if entry.meta.kind == FileKind::File && link.is_none_or(|link| link == id) {
+        if entry.meta.kind == FileKind::File {
             self.context.progress.bytes_done.fetch_add(entry.meta.size, Relaxed);
             self.context.progress.bytes_matched.fetch_add(entry.meta.size, Relaxed);
         }

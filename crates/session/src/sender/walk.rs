@@ -6,6 +6,7 @@ use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 
+use rustix::io::Errno;
 use volume::{
     Dir,
     device::BlockSource,
@@ -112,6 +113,7 @@ pub(super) fn expect_device(shared: &Shared, device: &Arc<BlockSource>) {
         at: Location::Device(Arc::clone(device), device_entry(device.size())),
         parent: EntryId::ROOT,
         link: None,
+        ino: None,
         tries: 0,
         held: Held::Device,
         done: Arc::new(Done::new(device.size())),
@@ -166,7 +168,7 @@ struct Walker<'a> {
     shared: &'a Arc<Shared>,
     filter: FilterRules,
     /// First name of every inode that has several, until all its names were seen.
-    links: HashMap<(u64, u64), (EntryId, u32)>,
+    links: HashMap<(u64, u64, FileKind), (EntryId, u32)>,
     /// Of `links`, `stack` and the names of the directory that is listed.
     memory: MemoryReservation,
     next_id: u64,
@@ -245,7 +247,14 @@ impl Walker<'_> {
             match self.stat(dir, &prefix, &name, names.kind_hint(index)) {
                 Ok(Some((entry, inode))) => {
                     any = true;
-                    self.add(&mut batch, new, entry, &inode);
+                    match entry.check() {
+                        Ok(()) => self.add(&mut batch, new, entry, &inode),
+                        Err(why) => {
+                            let name = dir.display_entry(&name);
+                            self.shared.problem(&name, &format!("cannot be sent: {why}"), 23);
+                            failure.get_or_insert(volume::Error::new("send", name, Errno::NOTSUP));
+                        }
+                    }
                 }
                 Ok(None) => {}
                 Err(error) => {
@@ -315,14 +324,16 @@ impl Walker<'_> {
         }
         let mut link = None;
         if !is_dir && inode.nlink > 1 {
-            let seen = self.links.entry((inode.dev, inode.ino)).or_insert_with(|| {
+            // The number of an inode that is gone may be given to another.
+            let inode_id = (inode.dev, inode.ino, entry.meta.kind);
+            let seen = self.links.entry(inode_id).or_insert_with(|| {
                 self.memory.grow(&self.shared.control, LINK);
                 (id, 0)
             });
             seen.1 += 1;
             link = Some(seen.0);
             if seen.1 >= inode.nlink {
-                self.links.remove(&(inode.dev, inode.ino));
+                self.links.remove(&inode_id);
                 self.memory.shrink(LINK);
             }
         }
@@ -337,7 +348,8 @@ impl Walker<'_> {
         if new && leads && entry.meta.kind == FileKind::File && entry.meta.size <= SMALL {
             batch.content += entry.meta.size;
         }
-        batch.items.push(Item { entry, link, mount: is_dir && inode.mount_root });
+        let mount = is_dir && inode.mount_root;
+        batch.items.push(Item { entry, link, mount, ino: inode.ino });
     }
 
     /// Sends a frame; `last` says whether the directory ends with it, and was read to its end.

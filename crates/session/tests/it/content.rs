@@ -390,3 +390,50 @@ fn a_large_directory_takes_several_frames() {
     let outcome = pair.converge_twice(delete());
     assert_eq!(outcome.summary().files_written, 21);
 }
+
+/// A pair whose destination has a file of 100 kB, which has grown to `len` by a hole at the source.
+fn grown_by_a_hole(len: u64) -> Pair {
+    let content = noise(1, 100_000);
+    let pair = changed(&content, &content);
+    fs::OpenOptions::new()
+        .write(true)
+        .open(pair.from.path().join("big"))
+        .unwrap()
+        .set_len(len)
+        .unwrap();
+    pair
+}
+
+#[test]
+fn a_file_that_grows_by_a_hole_costs_one_message() {
+    let pair = grown_by_a_hole(1 << 30);
+    let outcome = pair.converge_twice(Options::default());
+    assert!(outcome.sender.wire_sent < 6000, "{} bytes", outcome.sender.wire_sent);
+    assert!(fs::metadata(pair.to.path().join("big")).unwrap().blocks() * 512 < 200_000);
+}
+
+#[test]
+fn a_file_that_grows_by_a_hole_to_the_largest_size_takes_no_time() {
+    // Reading as many zeros would take hours.
+    let pair = grown_by_a_hole(1 << 46);
+    let outcome = pair.sync(Options::default());
+    outcome.assert_clean();
+    assert_eq!(fs::metadata(pair.to.path().join("big")).unwrap().len(), 1 << 46);
+    assert!(outcome.sender.wire_sent < 6000, "{} bytes", outcome.sender.wire_sent);
+}
+
+#[test]
+fn content_that_has_moved_before_a_large_hole_costs_one_message_for_the_hole() {
+    let old = noise(1, 2 * MIB);
+    let pair = changed(&old, &[&noise(2, 5000)[..], &old].concat());
+    let file = fs::OpenOptions::new().write(true).open(pair.from.path().join("big")).unwrap();
+    file.set_len(8 << 30).unwrap();
+    file.write_all_at(b"the end", (8 << 30) - 7).unwrap();
+    let outcome = pair.sync(Options::default());
+    outcome.assert_clean();
+    assert!(outcome.sender.wire_sent < 300_000, "{} bytes", outcome.sender.wire_sent);
+    let arrived = fs::File::open(pair.to.path().join("big")).unwrap();
+    let mut end = [0; 7];
+    arrived.read_exact_at(&mut end, (8 << 30) - 7).unwrap();
+    assert_eq!((&end, arrived.metadata().unwrap().len()), (b"the end", 8 << 30));
+}

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use session::{Error, Received, Result, handshake};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use wire::{
-    Attributes, Ended, Entry, EntryId, FileKind, Goodbye, Listed, Listing, Metadata, Name, Options,
-    SmallFile, Timestamp, ToReceiver,
+    Attributes, Content, ContentCheck, Ended, Entry, EntryId, FileKind, Goodbye, Listed, Listing,
+    Metadata, Name, Options, SmallFile, Timestamp, ToReceiver,
 };
 
 use super::support::*;
@@ -54,7 +54,15 @@ pub(crate) fn end() -> ToReceiver {
 }
 
 fn whole(id: u64, frames: u64, size: u64) -> ToReceiver {
-    let ended = Ended::Whole(Box::new(meta(FileKind::File, size)), [0; 32]);
+    let check = ContentCheck::Checksum(0);
+    let ended = Ended::Whole(Box::new(meta(FileKind::File, size)), check);
+    ToReceiver::EndOfFile(EntryId(id), frames, ended)
+}
+
+/// The end of a file that is made from a basis.
+fn patched(id: u64, frames: u64, size: u64) -> ToReceiver {
+    let check = ContentCheck::Digest([0; 32]);
+    let ended = Ended::Whole(Box::new(meta(FileKind::File, size)), check);
     ToReceiver::EndOfFile(EntryId(id), frames, ended)
 }
 
@@ -197,7 +205,7 @@ fn content_that_nobody_asked_for() {
     let small = SmallFile {
         entry: EntryId(3),
         meta: meta(FileKind::File, 1),
-        content: Bytes::from_static(b"x"),
+        content: Content { bytes: Bytes::from_static(b"x"), checksum: 0 },
     };
     breaks(vec![ToReceiver::SmallFiles(vec![small]), listing(0, 1, vec![]), end()]);
     breaks(vec![ToReceiver::Goodbye(Goodbye { exit_code: 0 })]);
@@ -244,12 +252,12 @@ fn content_of_the_wrong_kind_or_place() {
         ToReceiver::LeafRequest(EntryId(2), 0),
         ToReceiver::BlockRequest(EntryId(1), 1 << 40, 1 << 20, 4096),
         ToReceiver::BlockRequest(EntryId(2), 0, 4096, 4096),
-        data(2, 1, 10),
         data(2, (64 << 20) - 65536, 1 << 20),
     ] {
         breaks(vec![asked(), message, end()]);
     }
     breaks(vec![asked(), data(2, 65536, 10), data(2, 0, 10), end()]);
+    breaks(vec![asked(), data(2, 0, 10), data(2, 9, 10), end()]);
     let rebuild = || ToReceiver::Rebuild(EntryId(1), 1 << 20);
     breaks(vec![asked(), rebuild(), rebuild(), end()]);
     breaks(vec![asked(), rebuild(), ToReceiver::Copy(EntryId(1), 0, 1 << 40, 10), end()]);
@@ -257,10 +265,12 @@ fn content_of_the_wrong_kind_or_place() {
     let copy = |at, from, len| ToReceiver::Copy(EntryId(1), at, from, len);
     breaks(vec![asked(), rebuild(), copy(2 << 20, 1 << 20, 65536), end()]);
     breaks(vec![asked(), rebuild(), copy(1 << 20, (1 << 20) + 1, (256 << 10) + 1), end()]);
-    breaks(vec![asked(), rebuild(), ToReceiver::Hole(EntryId(1), 1 << 20, 1 << 45), end()]);
     breaks(vec![asked(), ToReceiver::Rebuild(EntryId(1), 1000), end()]);
     breaks(vec![asked(), copy(0, 0, 65536), end()]);
     breaks(vec![asked(), data(2, 0, 10), data(2, 65536, 10), whole(2, 1, 200_000), end()]);
+    // What comes whole has a checksum, and what is made from a basis a digest.
+    breaks(vec![asked(), whole(1, 0, 3 << 20), end()]);
+    breaks(vec![asked(), data(2, 0, 10), patched(2, 1, 10), end()]);
 }
 
 /// The file is named as wrong, and what stood there stays or is marked.
@@ -289,7 +299,7 @@ fn a_patch_that_is_not_what_its_digest_says_leaves_the_file_marked() {
     let script = vec![
         listing(0, 1, vec![file("large", 2 << 20)]),
         patch(1, 4096, 4096),
-        whole(1, 1, 2 << 20),
+        patched(1, 1, 2 << 20),
         end(),
     ];
     let (pair, received) = against(Options::default(), script);
@@ -308,7 +318,7 @@ fn a_length_that_nobody_sent_is_not_believed() {
         let frames = sent.len() as u64;
         let mut script = vec![listing(0, 1, vec![file("large", 1 << 46)])];
         script.extend(sent);
-        script.extend([whole(1, frames, 1 << 46), end()]);
+        script.extend([patched(1, frames, 1 << 46), end()]);
         let begun = std::time::Instant::now();
         let (_, received) = against(Options::default(), script);
         assert_eq!(received.unwrap().summary.exit_code, 23);
@@ -316,11 +326,87 @@ fn a_length_that_nobody_sent_is_not_believed() {
     }
     let (pair, _) = against(
         Options::default(),
-        vec![listing(0, 1, vec![file("large", 1 << 46)]), whole(1, 0, 1 << 46), end()],
+        vec![listing(0, 1, vec![file("large", 1 << 46)]), patched(1, 0, 1 << 46), end()],
     );
     assert_eq!(fs::metadata(pair.to.path().join("large")).unwrap().len(), 2 << 20);
-    let hole = ToReceiver::Hole(EntryId(1), 0, 1 << 46);
-    breaks(vec![listing(0, 1, vec![file("large", 1 << 46)]), hole, end()]);
+}
+
+#[test]
+fn holes_of_the_largest_size_take_no_time() {
+    let hole = |at, end| ToReceiver::Hole(EntryId(1), at, end - at);
+    let rebuild = ToReceiver::Rebuild(EntryId(1), 1 << 20);
+    let scripts = [
+        vec![hole(0, 1 << 46)],
+        vec![
+            hole(5, 1 << 45),
+            patch(1, 1 << 40, 1),
+            hole(1 << 40, (1 << 46) - 1),
+            patch(1, (1 << 46) - 1, 1),
+        ],
+        vec![rebuild, hole(1 << 20, 1 << 46)],
+    ];
+    for sent in scripts {
+        let frames = sent.len() as u64;
+        let mut script = vec![listing(0, 1, vec![file("large", 1 << 46)])];
+        script.extend(sent);
+        script.extend([patched(1, frames, 1 << 46), end()]);
+        let begun = std::time::Instant::now();
+        let (_, received) = against(Options::default(), script);
+        assert_eq!(received.unwrap().summary.exit_code, 23);
+        assert!(begun.elapsed() < Duration::from_secs(10));
+    }
+}
+
+/// A small file of 5 bytes whose checksum is that of `checked` as the content of the entry `id`.
+fn small(checked: &[u8], id: u64) -> (Metadata, Content) {
+    let bytes = Bytes::from_static(b"whole");
+    let checksum = delta::Checksum::of(checked).crc() ^ id;
+    (meta(FileKind::File, 5), Content { bytes, checksum })
+}
+
+#[test]
+fn small_content_that_is_not_what_its_checksum_says_is_not_put_in_place() {
+    // (as the content of the entry, right)
+    for (checked, id, right) in [(b"whole", 1, true), (b"whale", 1, false), (b"whole", 2, false)] {
+        let (meta, content) = small(checked, id);
+        let asked = vec![
+            listing(0, 1, vec![file("new", 5)]),
+            ToReceiver::SmallFiles(vec![SmallFile {
+                entry: EntryId(1),
+                meta,
+                content: content.clone(),
+            }]),
+        ];
+        let mut entry = file("new", 5);
+        entry.content = Some(content);
+        let ToReceiver::Listing(inline) = listing(0, 1, vec![entry]) else { return };
+        let inline = vec![ToReceiver::Listing(Listing { unasked: true, ..inline })];
+        for mut script in [asked, inline] {
+            script.push(end());
+            let (pair, received) = against(Options::default(), script);
+            let summary = received.unwrap().summary;
+            assert_eq!(summary.exit_code, if right { 0 } else { 23 });
+            assert_eq!(
+                summary.problems.iter().filter(|problem| problem.name == "new").count(),
+                usize::from(!right)
+            );
+            assert_eq!(pair.to.path().join("new").exists(), right);
+        }
+    }
+}
+
+#[test]
+fn a_link_to_content_that_was_not_put_in_place_is_reported() {
+    let (_, content) = small(b"whale", 1);
+    let mut first = file("new", 5);
+    (first.content, first.link) = (Some(content), Some(EntryId(1)));
+    let further = Listed { link: Some(EntryId(1)), ..file("new2", 5) };
+    let ToReceiver::Listing(inline) = listing(0, 1, vec![first, further]) else { return };
+    let script = vec![ToReceiver::Listing(Listing { unasked: true, ..inline }), end()];
+    let (pair, received) = against(Options::default(), script);
+    let summary = received.unwrap().summary;
+    assert_eq!((summary.exit_code, summary.problem_count), (23, 2));
+    assert!(!pair.to.path().join("new2").exists());
 }
 
 fn incomplete(directory: u64, first: u64, entries: Vec<Listed>) -> ToReceiver {

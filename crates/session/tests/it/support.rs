@@ -341,6 +341,72 @@ impl AsyncWrite for Faulty {
     }
 }
 
+/// Syncs a pair and runs `change` when the receiver has answered the first listing: the sender has listed by then, and
+/// read no content.
+pub(crate) fn sync_after_listing(
+    pair: &Pair,
+    options: Options,
+    change: impl FnOnce() + Send + 'static,
+) -> Outcome {
+    let (near, far) = (context(20), context(20));
+    let (sender, receiver) = (Arc::clone(&near.progress), Arc::clone(&far.progress));
+    let (sent, received) = block_on(async {
+        let (a, b) = tokio::io::duplex(256 << 10);
+        let a = AfterListing { inner: a, written: 0, hello: None, change: Some(Box::new(change)) };
+        tokio::join!(send(a, pair.from.path(), options, near), receive(b, pair.to.path(), far))
+    });
+    let (sender, receiver) = (sender.snapshot(), receiver.snapshot());
+    Outcome { sent, received, sender, receiver, actions: Vec::new() }
+}
+
+/// The sender's stream: something is run before it reads the first answer to what it wrote behind its hello.
+struct AfterListing {
+    inner: DuplexStream,
+    written: usize,
+    hello: Option<usize>,
+    change: Option<Box<dyn FnOnce() + Send>>,
+}
+
+impl AsyncRead for AfterListing {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Poller<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.inner).poll_read(cx, buffer);
+        if buffer.filled().len() > before {
+            let written = self.written;
+            if *self.hello.get_or_insert(written) < written {
+                self.change.take().into_iter().for_each(|change| change());
+            }
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for AfterListing {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Poller<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.inner).poll_write(cx, bytes);
+        if let Poll::Ready(Ok(count)) = &polled {
+            self.written += count;
+        }
+        polled
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Poller<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Poller<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
 /// Bytes that no block of another seed has.
 pub(crate) fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];

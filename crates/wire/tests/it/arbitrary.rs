@@ -11,10 +11,10 @@ use proptest::{
     sample::select,
 };
 use wire::{
-    Attributes, Commit, Ended, Entry, EntryId, FileKind, FilterAction, FilterRule, Goodbye, Hello,
-    Join, Listed, Listing, Metadata, Name, Opening, Options, Plan, Problem, Refusal, Reply,
-    RootKind, SmallFile, Timestamp, ToReceiver, ToSender, Want, WeakStrong, Welcome, Xattr, Xattrs,
-    limits,
+    Attributes, Commit, Content, ContentCheck, Ended, Entry, EntryId, FileKind, FilterAction,
+    FilterRule, Goodbye, Hello, Join, Listed, Listing, Metadata, Name, Opening, Options, Plan,
+    Problem, Refusal, Reply, RootKind, SmallFile, Timestamp, ToReceiver, ToSender, Want,
+    WeakStrong, Welcome, Xattr, Xattrs, limits,
 };
 
 use crate::support::Message;
@@ -172,13 +172,13 @@ fn listing() -> impl Strategy<Value = Listing> {
 
 fn listed() -> impl Strategy<Value = Listed> {
     let target = vec(1u8.., 1..100);
-    let content = option::of(vec(any::<u8>(), 0..300));
+    let content = option::of(content());
     (name(), metadata(), target, option::of(id()), any::<bool>(), content).prop_map(
         |(name, mut meta, target, link, mount, content)| {
             let is_dir = meta.kind == FileKind::Directory;
-            let content = content.filter(|_| meta.kind == FileKind::File).map(Bytes::from);
+            let content = content.filter(|_| meta.kind == FileKind::File);
             if let Some(content) = &content {
-                meta.size = content.len() as u64;
+                meta.size = content.bytes.len() as u64;
             }
             let target = if meta.kind == FileKind::Symlink { target } else { Vec::new() };
             let link = link.filter(|_| !is_dir);
@@ -189,20 +189,30 @@ fn listed() -> impl Strategy<Value = Listed> {
 }
 
 fn small_file() -> impl Strategy<Value = SmallFile> {
-    (id(), metadata_of(FileKind::File), vec(any::<u8>(), 0..300)).prop_map(
-        |(entry, mut meta, content)| {
-            meta.size = content.len() as u64;
-            SmallFile { entry, meta, content: content.into() }
-        },
-    )
+    (id(), metadata_of(FileKind::File), content()).prop_map(|(entry, mut meta, content)| {
+        meta.size = content.bytes.len() as u64;
+        SmallFile { entry, meta, content }
+    })
+}
+
+fn content() -> impl Strategy<Value = Content> {
+    (vec(any::<u8>(), 0..300), any::<u64>())
+        .prop_map(|(bytes, checksum)| Content { bytes: bytes.into(), checksum })
 }
 
 fn ended() -> impl Strategy<Value = Ended> {
     prop_oneof![
-        (metadata_of(FileKind::File), uniform32(any::<u8>()))
-            .prop_map(|(meta, digest)| Ended::Whole(Box::new(meta), digest)),
+        (metadata_of(FileKind::File), check())
+            .prop_map(|(meta, check)| Ended::Whole(Box::new(meta), check)),
         Just(Ended::Changed),
         Just(Ended::Failed),
+    ]
+}
+
+fn check() -> impl Strategy<Value = ContentCheck> {
+    prop_oneof![
+        any::<u64>().prop_map(ContentCheck::Checksum),
+        uniform32(any::<u8>()).prop_map(ContentCheck::Digest),
     ]
 }
 

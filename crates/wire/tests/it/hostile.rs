@@ -15,7 +15,6 @@ use crate::{
 };
 
 const END: u64 = limits::MAX_FILE;
-const MAX_SIZE: u64 = i64::MAX as u64;
 /// Owner, group and time of an entry, as ordinary as can be.
 const ORDINARY: [u64; 4] = [0, 0, 0, 0];
 
@@ -94,8 +93,8 @@ fn metadata_are_what_linux_can_store() {
     assert_eq!(meta(2, 0, [0, 0, id + 1, 0, 0], &[]), Some(Limit("gid")));
     assert_eq!(meta(2, 0, [0, 0, 0, 0, 1_000_000_000], &[]), Some(Invalid("mtime")));
     assert_eq!(meta(2, 0, [0, 0, 0, u64::MAX, 0], &[]), None, "before 1970");
-    assert_eq!(meta(1, 0, none, &[MAX_SIZE]), None);
-    assert_eq!(meta(1, 0, none, &[MAX_SIZE + 1]), Some(Limit("file size")));
+    assert_eq!(meta(1, 0, none, &[END]), None);
+    assert_eq!(meta(1, 0, none, &[END + 1]), Some(Limit("file size")));
     assert_eq!(meta(6, 0, none, &[id, id]), None);
     assert_eq!(meta(6, 0, none, &[id + 1, 0]), Some(Limit("rdev")));
     assert_eq!(meta(7, 0, none, &[0]), Some(Truncated));
@@ -144,10 +143,13 @@ fn entries_have_what_belongs_to_their_kind() {
     assert_eq!(bare(1, 2, b"\0"), Some(Invalid("entry flags")), "a file is none");
     assert_eq!(bare(2, 1, b"\x01"), Some(Invalid("entry flags")), "a directory has one name");
     assert_eq!(bare(2, 4, b""), Some(Invalid("entry flags")), "and no content");
-    assert_eq!(bare(1, 4, b"\x03abc"), None);
+    assert_eq!(bare(1, 4, b"\x03abc01234567"), None);
+    assert_eq!(bare(1, 4, b"\x03abc0123456"), Some(Truncated), "and no whole checksum");
     assert_eq!(bare(1, 4, b"\x03ab"), Some(Truncated), "content longer than the frame");
     let huge = b"\xff\xff\xff\xff\xff\xff\xff\xff\x7f";
-    assert_eq!(bare(1, 4, huge), Some(Truncated), "content of 8 EiB");
+    assert_eq!(bare(1, 4, huge), Some(Limit("file size")), "content of 8 EiB");
+    let large = b"\x80\x80\x80\x80\x80\x80\x10";
+    assert_eq!(bare(1, 4, large), Some(Truncated), "content of 64 TiB");
     let link = |target: &[u8]| {
         entry(&|e| {
             e.bytes(b"x");
@@ -186,6 +188,7 @@ fn listings_are_bounded() {
                 e.varint(9);
                 head(e, 1, 0);
                 e.bytes(content);
+                e.raw(&[0; 8]);
             }
         })
     };
@@ -226,8 +229,10 @@ fn offsets_stay_within_a_file() {
     assert_eq!(numbers(23, &[1, END, 0, 1]), over, "the new file");
     assert_eq!(numbers(23, &[1, 0, END, 1]), over, "the basis");
     assert_eq!(numbers(23, &[1, u64::MAX, 0, 2]), over);
-    assert_eq!(numbers(24, &[1, 1, 3]), Some(Invalid("end of file")));
-    assert_eq!(numbers(24, &[1, 1, 0]), Some(Truncated), "metadata are missing");
+    assert_eq!(numbers(24, &[1, 1, 4]), Some(Invalid("end of file")));
+    for whole in [0, 3] {
+        assert_eq!(numbers(24, &[1, 1, whole]), Some(Truncated), "metadata are missing");
+    }
     assert_eq!(numbers(25, &[1, 1 << 32]), Some(Limit("segment")));
     assert_eq!(numbers(26, &[1, END - 9, 9, 512]), None);
     assert_eq!(numbers(26, &[1, END - 9, 10, 512]), over);

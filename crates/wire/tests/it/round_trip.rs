@@ -2,7 +2,10 @@
 
 use bytes::BytesMut;
 use proptest::prelude::*;
-use wire::{DecodeError, EntryId, Frame, Listed, ListingBuilder, Opening, ToReceiver, limits};
+use wire::{
+    DecodeError, Entry, EntryId, FileKind, Frame, Listed, Listing, ListingBuilder, Name, Opening,
+    ToReceiver, Xattr, limits,
+};
 
 use crate::{
     arbitrary,
@@ -70,7 +73,7 @@ fn an_entry_whose_content_cannot_be_read_leaves_no_trace() {
     assert_eq!((builder.wire_len(), builder.count()), (before, 0));
     let filled = builder.push_content(entry, *link, |buffer| {
         buffer.copy_from_slice(b"abc");
-        Ok::<_, ()>(())
+        Ok::<_, ()>(0x2122_2324_2526_2728)
     });
     assert_eq!((filled, builder.count()), (Ok(()), 1));
     let expected = Message::ToReceiver(ToReceiver::Listing(listing.clone())).encode();
@@ -95,4 +98,48 @@ fn texts_are_cut_at_a_character_and_lose_their_control_characters() {
 fn the_magic_comes_first() {
     let join = Message::Opening(Opening::Join(wire::Join { session: [0; 16] }));
     assert_eq!(join.frame().body[..8], wire::MAGIC);
+}
+
+/// An entry as a file system may hand it out, whatever Linux itself allows.
+fn any_entry() -> impl Strategy<Value = Entry> {
+    let near = |limit: usize| prop_oneof![Just(0), 0..8usize, limit - 1..limit + 2];
+    let byte = prop_oneof![20 => 1..=u8::MAX, 1 => Just(0)];
+    let target = (near(limits::MAX_TARGET), byte).prop_map(|(len, byte)| vec![byte; len]);
+    let xattr = (near(limits::MAX_XATTR_NAME), near(limits::MAX_XATTR_VALUE), any::<u8>());
+    let numbers = (0..=0o20000u16, any::<[u8; 2]>(), 999_999_990..1_000_000_010u32);
+    let size = prop_oneof![any::<u64>(), limits::MAX_FILE - 1..limits::MAX_FILE + 2, 0..10u64];
+    (arbitrary::metadata(), target, proptest::collection::vec(xattr, 0..20), numbers, size)
+        .prop_map(|(mut meta, target, xattrs, (mode, ids, nanos), size)| {
+            (meta.mode, meta.mtime.nanos, meta.size) = (mode, nanos, size);
+            if meta.kind != FileKind::File {
+                meta.size = 0;
+            }
+            (meta.uid, meta.gid) = (u32::MAX - u32::from(ids[0] % 4), u32::from(ids[1]));
+            let make = |(name, value, byte)| Xattr {
+                name: vec![byte; name].into(),
+                value: vec![byte; value].into(),
+            };
+            meta.xattrs = xattrs.into_iter().map(make).collect();
+            if ids[1] % 2 == 0 {
+                meta.xattrs.sort();
+            }
+            let target = if meta.kind == FileKind::Symlink { target } else { Vec::new() };
+            Entry { name: Name::new(b"a").unwrap(), meta, target: target.into() }
+        })
+}
+
+proptest! {
+    #[test]
+    fn whatever_an_entry_holds_it_is_refused_or_comes_back(entry in any_entry()) {
+        let listed = Listed { entry: entry.clone(), link: None, mount: false, content: None };
+        let (directory, first) = (EntryId(0), EntryId(1));
+        let listing =
+            Listing { directory, first, last: true, complete: true, unasked: false, entries: vec![listed] };
+        let sent = Message::ToReceiver(ToReceiver::Listing(listing));
+        let came = decode(sent.side(), sent.frame());
+        match entry.check() {
+            Ok(()) => prop_assert_eq!(came, Ok(sent)),
+            Err(why) => prop_assert!(came.is_err(), "{}", why),
+        }
+    }
 }

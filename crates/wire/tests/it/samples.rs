@@ -5,9 +5,10 @@
 
 use bytes::Bytes;
 use wire::{
-    Attributes, Commit, Ended, Entry, EntryId, FileKind, FilterAction, FilterRule, Goodbye, Hello,
-    Join, Listed, Listing, Metadata, Name, Opening, Options, Plan, Problem, Refusal, Reply,
-    RootKind, SmallFile, Timestamp, ToReceiver, ToSender, Want, WeakStrong, Welcome, Xattr,
+    Attributes, Commit, Content, ContentCheck, Ended, Entry, EntryId, FileKind, FilterAction,
+    FilterRule, Goodbye, Hello, Join, Listed, Listing, Metadata, Name, Opening, Options, Plan,
+    Problem, Refusal, Reply, RootKind, SmallFile, Timestamp, ToReceiver, ToSender, Want,
+    WeakStrong, Welcome, Xattr,
 };
 
 use crate::support::Message;
@@ -60,7 +61,8 @@ labels!(to_sender, TO_SENDER, ToSender {
 });
 labels!(want, WANTS, Want { Want::Whole => "want whole", Want::Delta { .. } => "want delta" });
 labels!(ended, ENDED, Ended {
-    Ended::Whole(..) => "ended whole",
+    Ended::Whole(_, ContentCheck::Checksum(_)) => "ended whole",
+    Ended::Whole(_, ContentCheck::Digest(_)) => "ended whole from a basis",
     Ended::Changed => "ended changed",
     Ended::Failed => "ended failed",
 });
@@ -167,7 +169,7 @@ fn openings() -> Vec<(String, Message)> {
     let device =
         Hello { root: RootKind::Device(1 << 40), probe: true, ..with(&hello, Options::default()) };
     let welcome = Welcome {
-        version: 1,
+        version: 2,
         nonce: pattern(),
         session: pattern(),
         fresh: true,
@@ -227,9 +229,11 @@ fn from_sender() -> Vec<(String, Message)> {
     let small = |entry, content: &'static [u8]| SmallFile {
         entry: EntryId(entry),
         meta: Metadata { size: content.len() as u64, ..meta(FileKind::File) },
-        content: Bytes::from_static(content),
+        content: Content { bytes: Bytes::from_static(content), checksum: 0x0102_0304_0506_0708 },
     };
-    let whole = Ended::Whole(Box::new(Metadata { size: 7, ..meta(FileKind::File) }), pattern());
+    let ended = |check| Ended::Whole(Box::new(Metadata { size: 7, ..meta(FileKind::File) }), check);
+    let whole = ended(ContentCheck::Checksum(0x1112_1314_1516_1718));
+    let rebuilt = ended(ContentCheck::Digest(pattern()));
     let all = [
         ("listing", ToReceiver::Listing(listing())),
         ("listing-unasked", ToReceiver::Listing(listing_unasked())),
@@ -242,6 +246,7 @@ fn from_sender() -> Vec<(String, Message)> {
         ("rebuild", ToReceiver::Rebuild(id, 131_072)),
         ("copy", ToReceiver::Copy(id, 131_072, 196_608, 65536)),
         ("ended-whole", ToReceiver::EndOfFile(id, 12, whole)),
+        ("ended-whole-from-a-basis", ToReceiver::EndOfFile(id, 12, rebuilt)),
         ("ended-changed", ToReceiver::EndOfFile(id, 12, Ended::Changed)),
         ("ended-failed", ToReceiver::EndOfFile(id, 0, Ended::Failed)),
         ("leaf-request", ToReceiver::LeafRequest(id, 129)),
@@ -328,7 +333,8 @@ fn listing() -> Listing {
 
 fn listing_unasked() -> Listing {
     let mut file = listed(b"f", Metadata { size: 3, ..meta(FileKind::File) });
-    file.content = Some(Bytes::from_static(b"abc"));
+    let bytes = Bytes::from_static(b"abc");
+    file.content = Some(Content { bytes, checksum: 0x2122_2324_2526_2728 });
     file.link = Some(EntryId(2));
     Listing {
         directory: EntryId(1),
