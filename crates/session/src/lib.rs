@@ -33,6 +33,7 @@ mod layout;
 mod manifest;
 mod memory_budget;
 pub mod monitor;
+mod no_owner;
 mod pump;
 mod receiver;
 mod sender;

@@ -90,6 +90,21 @@ impl Mount {
         Self::image_below(parent, mebibytes, &["mkfs.btrfs", "-q", "-f"])
     }
 
+    /// An exFAT of `mebibytes` in user space: it sets no modification time without the time of access, and a file that
+    /// is removed while it is open keeps a hidden name.
+    #[must_use]
+    pub fn exfat(mebibytes: u64) -> Option<Self> {
+        if !(skip::root() && skip::commands(&["mkfs.exfat", "mount.exfat-fuse"])) {
+            return None;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let image = dir.path().join(IMAGE);
+        File::create(&image).unwrap().set_len(mebibytes << 20).unwrap();
+        let made = Command::new("mkfs.exfat").arg(&image).output().unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        Self::attach(dir, &["-t", "exfat-fuse", "-o", "loop", image.to_str().unwrap()])
+    }
+
     /// A tmpfs with these options, such as `size=1m,nr_inodes=100`.
     #[must_use]
     pub fn tmpfs(options: &str) -> Option<Self> {

@@ -22,7 +22,7 @@ use rustix::{
 };
 use wire::Name;
 
-use crate::{Error, Result};
+use crate::{Error, Result, access::Access};
 
 const OPEN_DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -50,6 +50,8 @@ struct Node {
     identity: (u64, u64),
     volume: Arc<Volume>,
     descriptor: Mutex<Option<Arc<OwnedFd>>>,
+    /// What the directory was before it was [lifted](crate::unlock) so that work can be done in it.
+    lifted: Mutex<Option<Access>>,
 }
 
 /// What all directories of one volume share.
@@ -119,6 +121,7 @@ impl Dir {
             identity: (stat.st_dev, stat.st_ino),
             volume,
             descriptor: Mutex::new(Some(Arc::new(fd))),
+            lifted: Mutex::default(),
         })))
     }
 
@@ -137,6 +140,7 @@ impl Dir {
             identity: (stat.st_dev, stat.st_ino),
             volume: Arc::clone(&self.0.volume),
             descriptor: Mutex::new(None),
+            lifted: Mutex::default(),
         }));
         child.keep(Arc::new(fd));
         child.thin();
@@ -252,6 +256,11 @@ impl Dir {
         self.0.volume.root_device
     }
 
+    /// What the directory was before it was lifted; see [`unlock`](crate::unlock).
+    pub(crate) fn lifted(&self) -> &Mutex<Option<Access>> {
+        &self.0.lifted
+    }
+
     pub(crate) fn hints(&self) -> &Hints {
         &self.0.volume.hints
     }
@@ -325,15 +334,40 @@ impl Dir {
     }
 }
 
+impl Node {
+    /// Puts back what was lifted. Nothing more can be done where that fails: whoever can still report it has called
+    /// [`unlock::restore`](crate::unlock::restore) before.
+    fn put_back(&mut self) {
+        let Some(before) = self.lifted.get_mut().take() else { return };
+        let fd = match (self.descriptor.get_mut(), &self.parent, self.name.get_mut()) {
+            (Some(fd), ..) => Arc::clone(fd),
+            (None, Some(parent), Some(name)) => {
+                let Ok(fd) = parent.open_at(name, OPEN_DIRECTORY, Mode::empty()) else { return };
+                let Ok(stat) = fs::fstat(&fd) else { return };
+                if (stat.st_dev, stat.st_ino) != self.identity {
+                    return;
+                }
+                Arc::new(fd)
+            }
+            _ => return,
+        };
+        let _ = before.restore(fd.as_fd());
+    }
+}
+
 impl Drop for Node {
     fn drop(&mut self) {
+        self.put_back();
         if self.descriptor.get_mut().is_some() {
             self.volume.open.fetch_sub(1, Ordering::Relaxed);
         }
         // A chain of a million parents must not be dropped by recursion.
         let mut next = self.parent.take();
         while let Some(Dir(node)) = next {
-            next = Arc::into_inner(node).and_then(|mut node| node.parent.take());
+            next = Arc::into_inner(node).and_then(|mut node| {
+                node.put_back();
+                node.parent.take()
+            });
         }
     }
 }

@@ -5,6 +5,8 @@
 //! device and blocks on no FIFO. Calls that refuse such descriptors go through the link in
 //! `/proc/self/fd`, which leads to the inode itself and through no name, so nothing can be put in its
 //! place; that holds for symbolic links as well, which are not followed then.
+//!
+//! A mode that is too narrow to work with is widened by [`Held::widen`]. The guard that it returns puts the mode back.
 
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
@@ -17,15 +19,16 @@ use wire::{FileKind, Metadata, Name, Timestamp, Xattrs};
 
 use crate::{
     Dir, Result,
+    access::set_flags,
     stat::{self, ReadOptions},
     xattr::{self, XattrTarget},
 };
 
-/// The inode flags that forbid changes.
-pub(crate) const BLOCKING: IFlags = IFlags::IMMUTABLE.union(IFlags::APPEND);
-
 /// What the owner of a file needs so as to patch it and to change its attributes.
 pub(crate) const OWNER_FILE: u16 = 0o600;
+
+/// What the owner of an entry needs so as to read its attributes.
+const OWNER_READ: u16 = 0o400;
 
 /// What the owner of a directory needs so as to list and change it.
 pub(crate) const OWNER_DIRECTORY: u16 = 0o700;
@@ -60,7 +63,7 @@ impl<'a> Held<'a> {
     fn xattrs(&self) -> XattrTarget<'_> {
         match self {
             Self::Open(_, fd) => XattrTarget::Fd(*fd),
-            Self::Entry(dir, name, _) => XattrTarget::At(dir, name),
+            Self::Entry(dir, name, fd) => XattrTarget::Held(dir, name, fd.as_fd()),
         }
     }
 
@@ -70,9 +73,9 @@ impl<'a> Held<'a> {
         meta.xattrs = match self.read_xattrs(device, meta.kind, selinux) {
             // Reading attributes takes the permission to read the file, even for its owner.
             Err(Errno::ACCESS) => {
-                self.widen(OWNER_FILE)?;
+                let widened = self.widen(OWNER_READ)?;
                 let xattrs = self.read_xattrs(device, meta.kind, selinux);
-                self.set_mode(meta.mode)?;
+                widened.restore()?;
                 xattrs?
             }
             other => other?,
@@ -85,6 +88,12 @@ impl<'a> Held<'a> {
         let stat = fs::statx(self.fd(), c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?;
         let device = fs::makedev(stat.stx_dev_major, stat.stx_dev_minor);
         Ok((stat::metadata(&stat)?, device))
+    }
+
+    /// `(device, inode)`.
+    pub(crate) fn identity(&self) -> Result<(u64, u64), Errno> {
+        let stat = fs::fstat(self.fd())?;
+        Ok((stat.st_dev, stat.st_ino))
     }
 
     fn read_xattrs(&self, device: u64, kind: FileKind, selinux: bool) -> Result<Xattrs, Errno> {
@@ -113,24 +122,36 @@ impl<'a> Held<'a> {
         }
     }
 
-    /// Adds the permission bits `bits` to the mode; the mode before where one of them was missing.
-    pub(crate) fn widen(&self, bits: u16) -> Result<Option<u16>, Errno> {
+    /// Adds the permission bits `bits` to the mode for as long as the guard lives.
+    pub(crate) fn widen(&self, bits: u16) -> Result<Widened<'_>, Errno> {
         let before = self.read_inode()?.0.mode;
         if before | bits == before {
-            return Ok(None);
+            return Ok(Widened { held: self, before: None });
         }
         self.set_mode(before | bits)?;
-        Ok(Some(before))
+        Ok(Widened { held: self, before: Some(before) })
     }
 
     /// Sets the modification time and leaves the access time alone.
     pub(crate) fn set_mtime(&self, mtime: Timestamp) -> Result<(), Errno> {
+        self.set_times(&times(mtime)?)
+    }
+
+    /// Sets the modification time, and the access time to what it is. Some file systems in user space set both times
+    /// or none.
+    pub(crate) fn set_both_times(&self, mtime: Timestamp) -> Result<(), Errno> {
+        let stat = fs::statx(self.fd(), c"", AtFlags::EMPTY_PATH, StatxFlags::ATIME)?;
+        let last_access =
+            Timespec { tv_sec: stat.stx_atime.tv_sec, tv_nsec: stat.stx_atime.tv_nsec.into() };
+        self.set_times(&Timestamps { last_access, ..times(mtime)? })
+    }
+
+    fn set_times(&self, times: &Timestamps) -> Result<(), Errno> {
         self.dir().check_writable()?;
-        let times = times(mtime)?;
         match self {
-            Self::Open(_, fd) => fs::futimens(fd, &times),
+            Self::Open(_, fd) => fs::futimens(fd, times),
             Self::Entry(..) => {
-                fs::utimensat(fs::CWD, proc_path(self.fd()), &times, AtFlags::empty())
+                fs::utimensat(fs::CWD, proc_path(self.fd()), times, AtFlags::empty())
             }
         }
     }
@@ -149,7 +170,7 @@ impl<'a> Held<'a> {
         }
     }
 
-    /// Makes `wanted` the only ones of the [`BLOCKING`] flags that are set. Answers whether that
+    /// Makes `wanted` the only ones of the [`BLOCKING`](crate::access::BLOCKING) flags that are set. Answers whether that
     /// changed anything.
     pub(crate) fn set_flags(&self, wanted: IFlags) -> Result<bool, Errno> {
         self.dir().check_writable()?;
@@ -158,6 +179,34 @@ impl<'a> Held<'a> {
             Self::Entry(dir, name, held) => {
                 set_flags(open_for_flags(dir, name, held.as_fd())?.as_fd(), wanted)
             }
+        }
+    }
+}
+
+/// A mode that was widened so that work can be done. Dropping the guard puts the mode back.
+#[must_use]
+pub(crate) struct Widened<'a> {
+    held: &'a Held<'a>,
+    before: Option<u16>,
+}
+
+impl Widened<'_> {
+    /// Puts the mode back.
+    pub(crate) fn restore(mut self) -> Result<(), Errno> {
+        self.before.take().map_or(Ok(()), |mode| self.held.set_mode(mode))
+    }
+
+    /// Leaves it to the caller to put back the mode, which this is, where it was widened.
+    pub(crate) fn hand_over(mut self) -> Option<u16> {
+        self.before.take()
+    }
+}
+
+impl Drop for Widened<'_> {
+    fn drop(&mut self) {
+        if let Some(mode) = self.before {
+            // The caller has an error to report already.
+            let _ = self.held.set_mode(mode);
         }
     }
 }
@@ -174,23 +223,6 @@ fn open_for_flags(dir: &Dir, name: &Name, held: BorrowedFd<'_>) -> Result<OwnedF
     let opened = fs::fstat(&fd)?;
     let same = (opened.st_dev, opened.st_ino) == (held.st_dev, held.st_ino);
     if same { Ok(fd) } else { Err(Errno::STALE) }
-}
-
-/// As [`Held::set_flags`], for an open file or directory.
-pub(crate) fn set_flags(fd: BorrowedFd<'_>, wanted: IFlags) -> Result<bool, Errno> {
-    let flags = match fs::ioctl_getflags(fd) {
-        // A file system without such flags.
-        Err(Errno::NOTTY | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) if wanted.is_empty() => {
-            return Ok(false);
-        }
-        other => other?,
-    };
-    let new = flags.difference(BLOCKING).union(wanted);
-    if new == flags {
-        return Ok(false);
-    }
-    fs::ioctl_setflags(fd, new)?;
-    Ok(true)
 }
 
 /// The modification time in the form of `utimensat(2)`, leaving the access time alone.

@@ -6,6 +6,7 @@
 //!
 //! Everything here blocks; callers run it on threads of their own.
 
+mod access;
 pub mod capability;
 pub mod compare;
 pub mod create;
@@ -21,6 +22,7 @@ pub mod list;
 mod listxattrat;
 pub mod lock;
 pub mod metadata;
+pub mod narrow;
 pub mod remove;
 pub mod small;
 pub mod source;

@@ -16,8 +16,13 @@
 //! * Inode flags forbid everything else, renaming included: they come last, and for an entry that
 //!   is still to be renamed after that.
 //!
-//! setuid is left out where the wanted owner could not be set, setgid of a file likewise: the bits
-//! would lend the rights of somebody else.
+//! Nobody gets more on the way than before and in the end: where owner, group or ACL change, the mode is first narrowed to
+//! what both have in common.
+//!
+//! setuid, setgid and `security.capability` of anything but a directory lend rights. They are set only where owner and
+//! group, as read back, are exactly those of the source: with another owner they would lend the rights of somebody else,
+//! with another group they would lend them to somebody else. setgid of a directory lends none (it hands the group
+//! down), so directories keep their bits.
 
 use std::os::fd::{AsFd as _, BorrowedFd};
 
@@ -27,11 +32,13 @@ use wire::{Attributes, FileKind, Metadata, Name};
 use crate::{
     Dir, Error, Result,
     held::{Held, OWNER_FILE},
-    xattr,
+    unlock, xattr,
 };
 
-const SETUID: u16 = 0o4000;
-const SETGID: u16 = 0o2000;
+/// setuid and setgid.
+pub(crate) const SET_ID: u16 = 0o6000;
+const CAPABILITY: &[u8] = b"security.capability";
+const ACLS: &[u8] = b"system.posix_acl_";
 
 /// What to set besides the usual.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -162,9 +169,28 @@ pub(crate) fn apply_at_staged(
 /// Where the directory cannot be read.
 pub fn apply_dir(dir: &Dir, want: &Metadata, options: ApplyOptions) -> Result<Applied> {
     let fd = dir.descriptor()?;
-    Run::start(Held::Open(dir, fd.as_fd()), want, options, Stage::Final)
+    let mut applied = Run::start(Held::Open(dir, fd.as_fd()), want, options, Stage::Final)
         .and_then(Run::apply)
-        .map_err(|e| Error::new("read metadata", dir.display(), e))
+        .map_err(|e| Error::new("read metadata", dir.display(), e))?;
+    let actual = &mut applied.actual;
+    if (actual.mode, actual.attributes) == (want.mode, want.attributes) {
+        unlock::settle(dir);
+    } else if unlock::restore(dir)? {
+        // What could not be set is as it was before anything was lifted.
+        let read = Held::Open(dir, fd.as_fd()).read(options.selinux);
+        *actual = read.map_err(|e| Error::new("read metadata", dir.display(), e))?;
+    }
+    Ok(applied)
+}
+
+/// Puts back what was lifted of `dir` so that work could be done in it. Everything else of it is as it was in
+/// `before`. Answers what it is now.
+///
+/// # Errors
+/// Where it cannot be put back.
+pub fn restore_dir(dir: &Dir, before: &Metadata) -> Result<Metadata> {
+    unlock::restore(dir)?;
+    Ok(before.clone())
 }
 
 /// One inode on its way from what it is to what is wanted.
@@ -199,6 +225,7 @@ impl<'a> Run<'a> {
         let diff = self.difference();
         if !diff.is_empty() {
             self.lift_flags();
+            self.narrow(diff);
             if diff.owner {
                 self.set_owner()?;
             }
@@ -212,6 +239,9 @@ impl<'a> Run<'a> {
             }
             self.set_flags();
             self.have = self.held.read(self.options.selinux)?;
+            if diff.mtime && !self.named.mtime && self.have.mtime != self.want.mtime {
+                self.set_both_times()?;
+            }
             self.name_the_rest();
         }
         Ok(Applied { actual: self.have, problems: self.problems, changed: self.changed })
@@ -236,6 +266,38 @@ impl<'a> Run<'a> {
         self.named.attributes = self.done(done, || "clear inode flags".to_owned());
     }
 
+    /// Leaves group and others what both modes grant, before the bits come to mean other users.
+    fn narrow(&mut self, diff: MetadataDiff) {
+        let acl = || {
+            let acls = |meta: &'a Metadata| meta.xattrs.iter().filter(|x| x.name.starts_with(ACLS));
+            acls(self.want).ne(self.have.xattrs.iter().filter(|x| x.name.starts_with(ACLS)))
+        };
+        let mode = self.have.mode & (self.want.mode | 0o7700);
+        if self.want.kind == FileKind::Symlink || mode == self.have.mode {
+            return;
+        }
+        // Where it fails, setting the final mode fails as well, and that is named.
+        if (diff.owner || acl()) && self.held.set_mode(mode).is_ok() {
+            self.have.mode = mode;
+            self.changed = true;
+        }
+    }
+
+    /// The time did not take, though the file system said so: some set both times or none.
+    fn set_both_times(&mut self) -> Result<(), Errno> {
+        self.lift_flags();
+        let done = self.held.set_both_times(self.want.mtime);
+        self.named.mtime = self.done(done, || "set modification time".to_owned());
+        self.set_flags();
+        self.have = self.held.read(self.options.selinux)?;
+        Ok(())
+    }
+
+    /// Owner and group are exactly the wanted ones, as read back.
+    fn has_its_owner(&self) -> bool {
+        (self.have.uid, self.have.gid) == (self.want.uid, self.want.gid)
+    }
+
     fn set_owner(&mut self) -> Result<(), Errno> {
         let Metadata { uid, gid, .. } = *self.want;
         let done = self.held.set_owner(Some(uid), Some(gid));
@@ -257,14 +319,16 @@ impl<'a> Run<'a> {
             self.named.xattrs |= self.done(done, || attribute("remove", &old.name));
         }
         for new in want.xattrs.iter().filter(|new| !have.contains(new)) {
-            let done = if xattr::is_carried(&new.name, self.options.selinux) {
-                self.permitted(|held| held.set_xattr(&new.name, &new.value))
-            } else {
+            let done = if !xattr::is_carried(&new.name, self.options.selinux) {
                 Err(Errno::OPNOTSUPP)
+            } else if &*new.name == CAPABILITY && !self.has_its_owner() {
+                Err(Errno::PERM)
+            } else {
+                self.permitted(|held| held.set_xattr(&new.name, &new.value))
             };
             self.named.xattrs |= self.done(done, || attribute("set", &new.name));
         }
-        // An ACL changes permission bits, and so does widening.
+        // An ACL changes permission bits.
         self.have = self.held.read_inode()?.0;
         Ok(())
     }
@@ -273,8 +337,10 @@ impl<'a> Run<'a> {
     fn permitted(&self, change: impl Fn(&Held<'a>) -> Result<(), Errno>) -> Result<(), Errno> {
         match change(&self.held) {
             Err(Errno::ACCESS) if self.want.kind != FileKind::Symlink => {
-                self.held.widen(OWNER_FILE)?;
-                change(&self.held)
+                let widened = self.held.widen(OWNER_FILE)?;
+                let done = change(&self.held);
+                widened.restore()?;
+                done
             }
             other => other,
         }
@@ -286,11 +352,8 @@ impl<'a> Run<'a> {
             return;
         }
         let mut mode = want.mode & 0o7777;
-        if want.uid != self.have.uid {
-            mode &= !SETUID;
-        }
-        if want.gid != self.have.gid && want.kind != FileKind::Directory {
-            mode &= !SETGID;
+        if want.kind != FileKind::Directory && !self.has_its_owner() {
+            mode &= !SET_ID;
         }
         if mode != self.have.mode {
             let done = self.held.set_mode(mode);

@@ -120,7 +120,9 @@ impl File<'_> {
     fn fill(&self, content: &[u8]) -> Result<Option<Applied>> {
         writer::write_full(self.fd, 0, content)
             .map_err(|e| self.dir.error("write", self.shown, e))?;
-        if !plain(self.want, self.hints) || self.set().is_err() {
+        // Set-id bits come after owner and group were read back.
+        let thorough = !plain(self.want, self.hints) || self.want.mode & metadata::SET_ID != 0;
+        if thorough || self.set().is_err() {
             return Ok(None);
         }
         let read = Held::Open(self.dir, self.fd).read_inode();

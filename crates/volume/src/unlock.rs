@@ -4,27 +4,34 @@
 //! A change that is refused with `EPERM` or `EACCES` is tried once more after the flags were cleared,
 //! or after the owner's own bits were added to the mode. Nothing is ever opened to group or others.
 //!
-//! What was taken away comes back when [`metadata::apply_dir`](crate::metadata::apply_dir) is called
-//! for the directory, which whoever changed anything in it does anyway to set its times.
+//! What was lifted is put back, and every path leads to that:
+//! * A [`Dir`] remembers what it was. [`metadata::apply_dir`](crate::metadata::apply_dir) gives it its final metadata,
+//!   [`restore`] puts back what it had, and dropping the last clone of the `Dir` does so at the latest.
+//! * The flags of an entry are put back when the change is done, on the inode that had them: it may have lost the one
+//!   name that was removed or replaced and have others.
 
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 
 use rustix::{
-    fs::{AtFlags, FileType, IFlags, Mode, OFlags, StatxAttributes, StatxFlags, statat, statx},
+    fs::{
+        AtFlags, FileType, IFlags, Mode, OFlags, StatxAttributes, StatxFlags, fstat, statat, statx,
+    },
     io::Errno,
 };
-use wire::Name;
+use wire::{Entry, Name};
 
 use crate::{
     Dir, Error, Result,
-    held::{self, Held, OWNER_DIRECTORY},
+    access::{self, Access},
+    held::{Held, OWNER_DIRECTORY},
+    stat::{self, Inode, ReadOptions},
 };
 
 /// Runs `change` of the entries of `dir`; where it is refused, clears the way in `dir` and of the
-/// entry `name` and runs it once more.
+/// entry `name` and runs it once more. The flags of the entry are put back on what remains of it.
 ///
 /// # Errors
-/// What `change` answers, at last.
+/// What `change` answers, at last; what putting back the flags of the entry answers.
 pub fn unlocking<T>(
     dir: &Dir,
     name: Option<&Name>,
@@ -35,22 +42,21 @@ pub fn unlocking<T>(
         Err(errno @ (Errno::PERM | Errno::ACCESS)) => errno,
         other => return other,
     };
-    let mut cleared = false;
     if refused == Errno::ACCESS {
-        cleared |= widen_dir(dir).is_ok_and(|before| before.is_some());
-    } else {
-        if let Ok(fd) = dir.descriptor() {
-            cleared |= held::set_flags(fd.as_fd(), IFlags::empty()).unwrap_or(false);
-        }
-        if let Some(name) = name {
-            cleared |= clear_blocking_flags(dir, name).unwrap_or(false);
-        }
+        return if widen_dir(dir).unwrap_or(false) { change() } else { Err(refused) };
     }
-    if cleared { change() } else { Err(refused) }
+    let cleared = lift_flags_of_dir(dir).unwrap_or(false);
+    let entry = name.and_then(|name| LiftedFlags::of_entry(dir, name).ok().flatten());
+    if !cleared && entry.is_none() {
+        return Err(refused);
+    }
+    let done = change();
+    entry.map_or(Ok(()), LiftedFlags::restore)?;
+    done
 }
 
 /// Runs `change`, which flags of the file `name` may forbid but which does not concern them: they are
-/// cleared for it and set again, also where the file has lost that name.
+/// lifted for it and put back, also where the file has lost that name.
 pub(crate) fn lifting<T>(
     dir: &Dir,
     name: &Name,
@@ -61,16 +67,57 @@ pub(crate) fn lifting<T>(
         Err(Errno::PERM) => {}
         other => return other,
     }
-    let flags = blocking_flags(dir, name).map_err(|e| e.errno)?;
-    if flags.is_empty() {
-        return Err(Errno::PERM);
-    }
-    let open = dir.open_at(name, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty());
-    let open = open.map_err(|e| e.errno)?;
-    held::set_flags(open.as_fd(), IFlags::empty())?;
+    let lifted = LiftedFlags::of_entry(dir, name).map_err(|e| e.errno)?.ok_or(Errno::PERM)?;
     let done = change();
-    held::set_flags(open.as_fd(), flags)?;
+    lifted.restore()?;
     done
+}
+
+/// Flags of a file or directory that were lifted. Dropping this puts them back.
+#[must_use]
+pub(crate) struct LiftedFlags {
+    fd: OwnedFd,
+    flags: IFlags,
+}
+
+impl LiftedFlags {
+    /// Lifts the blocking flags of the entry `name`; `None` where it has none.
+    pub(crate) fn of_entry(dir: &Dir, name: &Name) -> Result<Option<Self>> {
+        let refused = |errno| dir.error("clear inode flags", name, errno);
+        dir.check_writable().map_err(refused)?;
+        let flags = blocking_flags(dir, name)?;
+        if flags.is_empty() {
+            return Ok(None);
+        }
+        let fd = dir.open_at(name, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty())?;
+        // Those of the inode that was opened, whatever the name stood for before.
+        let flags = Access::of(fd.as_fd()).map_err(refused)?.flags;
+        access::set_flags(fd.as_fd(), IFlags::empty()).map_err(refused)?;
+        Ok(Some(Self { fd, flags }))
+    }
+
+    /// Puts the flags back, unless the inode has lost its last name.
+    pub(crate) fn restore(mut self) -> Result<(), Errno> {
+        let flags = std::mem::replace(&mut self.flags, IFlags::empty());
+        if fstat(&self.fd)?.st_nlink == 0 {
+            return Ok(());
+        }
+        access::set_flags(self.fd.as_fd(), flags).map(drop)
+    }
+
+    /// The inode has its final flags.
+    pub(crate) fn settle(mut self) {
+        self.flags = IFlags::empty();
+    }
+}
+
+impl Drop for LiftedFlags {
+    fn drop(&mut self) {
+        if !self.flags.is_empty() {
+            // The caller has an error to report already.
+            let _ = access::set_flags(self.fd.as_fd(), self.flags);
+        }
+    }
 }
 
 /// Clears the immutable and append-only flags of the entry `name`, so that it may be changed,
@@ -79,12 +126,7 @@ pub(crate) fn lifting<T>(
 /// # Errors
 /// `EPERM` without the capability `LINUX_IMMUTABLE`; whatever the calls answer.
 pub fn clear_blocking_flags(dir: &Dir, name: &Name) -> Result<bool> {
-    if blocking_flags(dir, name)?.is_empty() {
-        return Ok(false);
-    }
-    Held::entry(dir, name)?
-        .set_flags(IFlags::empty())
-        .map_err(|e| dir.error("clear inode flags", name, e))
+    Ok(LiftedFlags::of_entry(dir, name)?.map(LiftedFlags::settle).is_some())
 }
 
 /// Opens the directory `name` so that its entries can be listed and reached, after adding its owner's
@@ -102,17 +144,85 @@ pub fn open_dir(dir: &Dir, name: &Name) -> Result<Dir> {
             Ok(child)
         }
         Err(Error { errno: Errno::ACCESS, .. }) => {
-            Held::entry(dir, name)?.widen(OWNER_DIRECTORY).map_err(refused)?;
-            dir.open_child(name)
+            let held = Held::entry(dir, name)?;
+            let widened = held.widen(OWNER_DIRECTORY).map_err(refused)?;
+            let child = dir.open_child(name)?;
+            if held.identity().map_err(refused)? != child.identity() {
+                return Err(refused(Errno::STALE));
+            }
+            if let Some(mode) = widened.hand_over() {
+                remember(&child, |before| Access { mode, ..before }).map_err(refused)?;
+            }
+            Ok(child)
         }
         Err(error) => Err(error),
     }
 }
 
-/// Adds the owner's permissions to the mode of `dir`; the mode before where any was missing.
-pub(crate) fn widen_dir(dir: &Dir) -> Result<Option<u16>, Errno> {
+/// As [`stat::read_entry`], also where attributes are closed to their own owner: they are read with a wider mode.
+///
+/// # Errors
+/// As [`stat::read_entry`]; what putting back the mode answers.
+pub fn read_entry(dir: &Dir, name: &Name, options: &ReadOptions) -> Result<(Entry, Inode)> {
+    let closed = match stat::read_entry(dir, name, options) {
+        Err(error) if error.errno == Errno::ACCESS => error,
+        other => return other,
+    };
+    let held = Held::entry(dir, name)?;
+    let Ok(read) = held.read(options.selinux) else { return Err(closed) };
+    let plain = ReadOptions { xattrs: false, ..*options };
+    let (mut entry, inode) = stat::read_entry(dir, name, &plain)?;
+    let refused = |errno| dir.error("read extended attributes", name, errno);
+    if held.identity().map_err(refused)? != (inode.dev, inode.ino) {
+        return Err(refused(Errno::STALE));
+    }
+    entry.meta.xattrs = read.xattrs;
+    Ok((entry, inode))
+}
+
+/// Puts back what was lifted of `dir`, and reads it back. Answers whether anything was.
+///
+/// # Errors
+/// Where it cannot be put back.
+pub fn restore(dir: &Dir) -> Result<bool> {
+    let Some(before) = *dir.lifted().lock() else { return Ok(false) };
+    let fd = dir.descriptor()?;
+    before.restore(fd.as_fd()).map_err(|e| Error::new("restore mode", dir.display(), e))?;
+    settle(dir);
+    Ok(true)
+}
+
+/// `dir` has its final mode and flags: nothing is to be put back.
+pub(crate) fn settle(dir: &Dir) {
+    *dir.lifted().lock() = None;
+}
+
+/// Adds the owner's permissions to the mode of `dir`. Answers whether any was missing.
+pub(crate) fn widen_dir(dir: &Dir) -> Result<bool, Errno> {
     let fd = dir.descriptor().map_err(|e| e.errno)?;
-    Held::Open(dir, fd.as_fd()).widen(OWNER_DIRECTORY)
+    let before = remember(dir, |before| before)?;
+    let mode = before.mode | OWNER_DIRECTORY;
+    if mode == before.mode {
+        return Ok(false);
+    }
+    rustix::fs::fchmod(fd, Mode::from_raw_mode(mode.into()))?;
+    Ok(true)
+}
+
+fn lift_flags_of_dir(dir: &Dir) -> Result<bool, Errno> {
+    let fd = dir.descriptor().map_err(|e| e.errno)?;
+    remember(dir, |before| before)?;
+    access::set_flags(fd.as_fd(), IFlags::empty())
+}
+
+/// Remembers what `dir` is, or what `was` makes of that, unless something was lifted before. Answers what it is.
+fn remember(dir: &Dir, was: impl FnOnce(Access) -> Access) -> Result<Access, Errno> {
+    dir.check_writable()?;
+    let fd = dir.descriptor().map_err(|e| e.errno)?;
+    let mut lifted = dir.lifted().lock();
+    let now = Access::of(fd.as_fd())?;
+    lifted.get_or_insert_with(|| was(now));
+    Ok(now)
 }
 
 /// The flags of the entry `name` that forbid changes, told without opening it.

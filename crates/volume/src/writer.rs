@@ -6,7 +6,7 @@
 //! | --- | --- | --- | --- |
 //! | [`create_new`](FileWriter::create_new) | under its name, in a directory that is itself new | sets metadata | removed |
 //! | [`beside`](FileWriter::beside), [`open_part`](FileWriter::open_part) | under its [temporary name](crate::temp) | sets metadata, renames | removed, or [kept](FileWriter::keep) for the next run |
-//! | [`in_place`](FileWriter::in_place) | under its name, marked dirty | flushes, sets metadata | stays, marked dirty |
+//! | [`in_place`](FileWriter::in_place) | under its name, narrowed and marked dirty | flushes, sets metadata | stays, marked dirty |
 //!
 //! While it is written, a new file is readable and writable by its owner alone; setuid and the like
 //! come when it is whole. Metadata is set through the open descriptor, never by name.
@@ -19,6 +19,9 @@
 //! real time is set last, after the content was flushed: with the data still in memory, a power cut
 //! could keep the time and lose the data. The mark itself is not flushed; where an old time survives
 //! a power cut together with some new data, it is that of the old file, which differed.
+//!
+//! Such a file is [narrowed](crate::narrow) before that: new content is not to be read by those whom only the old mode
+//! let in.
 //!
 //! Several threads may write ranges of one file at a time.
 
@@ -40,8 +43,8 @@ use crate::{
     create::{discard, rename_over},
     held::{self, Held, OWNER_FILE},
     metadata::{self, Applied, ApplyOptions, Stage},
-    temp,
-    unlock::{self, unlocking},
+    narrow, temp,
+    unlock::{LiftedFlags, unlocking},
 };
 
 pub(crate) use content::write_full;
@@ -65,15 +68,18 @@ pub struct FileWriter {
 
 enum Place {
     New,
-    Beside {
-        part: Name,
-    },
-    Existing {
-        /// The mode, where it had to be widened for writing.
-        narrow: Option<u16>,
-        /// Set before the first change.
-        mark: OnceLock<Result<(), Errno>>,
-    },
+    Beside { part: Name },
+    Existing(Box<Existing>),
+}
+
+/// A file that is patched where it lies.
+struct Existing {
+    /// Whom it is to be open to.
+    want: Metadata,
+    /// Set before the first change.
+    mark: OnceLock<Result<(), Errno>>,
+    /// Its inode flags, lifted for writing.
+    flags: Option<LiftedFlags>,
 }
 
 impl FileWriter {
@@ -119,7 +125,10 @@ impl FileWriter {
                 return Ok(None);
             }
         }
-        let (fd, _) = open_existing(dir, &part)?;
+        let (fd, flags) = open_existing(dir, &part)?;
+        if let Some(flags) = flags {
+            flags.settle();
+        }
         // It may have had its final mode already, with setuid perhaps.
         fs::fchmod(&fd, Mode::RUSR | Mode::WUSR).map_err(|e| dir.error("set mode", name, e))?;
         let size = fs::fstat(&fd).map_err(|e| dir.error("stat", name, e))?.st_size;
@@ -127,19 +136,21 @@ impl FileWriter {
         Ok(Some((writer, u64::try_from(size).unwrap_or(0))))
     }
 
-    /// Opens the existing file to be patched where it lies; `identity` is the `(device, inode)` that
-    /// its listing gave.
+    /// Opens the existing file to be patched where it lies until it is `want`; `identity` is the `(device, inode)`
+    /// that its listing gave.
     ///
     /// # Errors
     /// `ESTALE` where it is another file by now, `EMLINK` where it has further names, which would
     /// change with it, `EINVAL` where it is no regular file; whatever `open(2)` answers.
-    pub fn in_place(dir: &Dir, name: &Name, identity: (u64, u64)) -> Result<Self> {
+    pub fn in_place(dir: &Dir, name: &Name, identity: (u64, u64), want: &Metadata) -> Result<Self> {
         let refuse = |errno| dir.error("patch in place", name, errno);
         if regular_file(dir, name).map_err(refuse)? != identity {
             return Err(refuse(Errno::STALE));
         }
-        let (fd, narrow) = open_existing(dir, name)?;
-        let writer = Self::new(dir, name, fd, Place::Existing { narrow, mark: OnceLock::new() });
+        let (fd, flags) = open_existing(dir, name)?;
+        let want = narrow::limits(want);
+        let existing = Existing { want, mark: OnceLock::new(), flags };
+        let writer = Self::new(dir, name, fd, Place::Existing(Box::new(existing)));
         // What was looked at by name is what was opened.
         let stat = fs::fstat(&writer.fd).map_err(refuse)?;
         if (stat.st_dev, stat.st_ino) == identity { Ok(writer) } else { Err(refuse(Errno::STALE)) }
@@ -180,6 +191,11 @@ impl FileWriter {
             let applied =
                 metadata::apply_fd(&self.dir, &self.name, self.fd.as_fd(), want, options)?;
             self.settled = true;
+            if let Place::Existing(existing) = &mut self.place
+                && let Some(flags) = existing.flags.take()
+            {
+                flags.settle();
+            }
             return Ok(applied);
         };
         let applied = publish(&self.dir, part, &self.name, self.fd.as_fd(), want, options)?;
@@ -193,10 +209,18 @@ impl FileWriter {
         self.settled = matches!(self.place, Place::Beside { .. });
     }
 
-    /// Sets the dirty mark, once, before a file in place is changed.
-    fn before_change(&self) -> Result<()> {
-        let Place::Existing { mark, .. } = &self.place else { return Ok(()) };
-        mark.get_or_init(|| self.mark_dirty()).map_err(|e| self.error("mark as dirty", e))
+    /// Makes the file ready to be changed, where it lies under its name already. Done before the first change at the
+    /// latest.
+    ///
+    /// # Errors
+    /// `EPERM` where the mode of somebody else's file would have to be narrowed; whatever the calls answer.
+    pub fn begin(&self) -> Result<()> {
+        let Place::Existing(existing) = &self.place else { return Ok(()) };
+        let begin = || {
+            narrow::file(&Held::Open(&self.dir, self.fd.as_fd()), &existing.want)?;
+            self.mark_dirty()
+        };
+        existing.mark.get_or_init(begin).map_err(|e| self.error("patch in place", e))
     }
 
     fn mark_dirty(&self) -> Result<(), Errno> {
@@ -204,7 +228,7 @@ impl FileWriter {
     }
 
     fn changed_in_place(&self) -> bool {
-        matches!(&self.place, Place::Existing { mark, .. } if mark.get().is_some())
+        matches!(&self.place, Place::Existing(existing) if existing.mark.get().is_some())
     }
 
     fn error(&self, operation: &'static str, errno: Errno) -> Error {
@@ -227,14 +251,8 @@ impl Drop for FileWriter {
         match &self.place {
             Place::New => discard(&self.dir, &self.name),
             Place::Beside { part } => discard(&self.dir, part),
-            Place::Existing { narrow, .. } => {
-                if self.changed_in_place() {
-                    let _ = self.mark_dirty();
-                }
-                if let Some(mode) = narrow {
-                    let _ = Held::Open(&self.dir, self.fd.as_fd()).set_mode(*mode);
-                }
-            }
+            Place::Existing(_) if self.changed_in_place() => _ = self.mark_dirty(),
+            Place::Existing(_) => {}
         }
     }
 }
@@ -274,17 +292,22 @@ fn regular_file(dir: &Dir, name: &Name) -> Result<(u64, u64), Errno> {
     if stat.st_nlink != 1 { Err(Errno::MLINK) } else { Ok((stat.st_dev, stat.st_ino)) }
 }
 
-/// Opens an existing file for reading and writing, taking away what forbids it to its owner.
-fn open_existing(dir: &Dir, name: &Name) -> Result<(OwnedFd, Option<u16>)> {
+/// Opens an existing file for reading and writing, lifting what forbids it to its owner. The mode is put back at once: it
+/// counts only when a file is opened.
+fn open_existing(dir: &Dir, name: &Name) -> Result<(OwnedFd, Option<LiftedFlags>)> {
     let open = || dir.open_at(name, OFlags::RDWR | OFlags::NONBLOCK, Mode::empty());
     match open() {
-        Err(Error { errno: Errno::PERM, .. }) if unlock::clear_blocking_flags(dir, name)? => {
-            Ok((open()?, None))
+        Err(refused @ Error { errno: Errno::PERM, .. }) => {
+            let flags = LiftedFlags::of_entry(dir, name)?.ok_or(refused)?;
+            Ok((open()?, Some(flags)))
         }
         Err(Error { errno: Errno::ACCESS, .. }) => {
-            let narrow = Held::entry(dir, name)?.widen(OWNER_FILE);
-            let narrow = narrow.map_err(|e| dir.error("open", name, e))?;
-            Ok((open()?, narrow))
+            let held = Held::entry(dir, name)?;
+            let refused = |e| dir.error("open", name, e);
+            let widened = held.widen(OWNER_FILE).map_err(refused)?;
+            let fd = open()?;
+            widened.restore().map_err(refused)?;
+            Ok((fd, None))
         }
         other => Ok((other?, None)),
     }

@@ -5,6 +5,8 @@
 //! attributes at all is asked by `listxattrat(2)` where there is that call; else an entry is reached as `/proc/<pid>/fd/<descriptor>/<name>` with the calls that do not follow links.
 //! This is confined: the first part is a link that the kernel resolves to the held descriptor itself
 //! and not by its path, the second is one component that is neither followed nor `..`.
+//! An entry that is already held by a descriptor is reached as `/proc/<pid>/fd/<descriptor>`: that link leads to the
+//! inode itself, so an entry that is put in its place meanwhile is neither read nor changed.
 //! Where `/proc` is missing, files and directories are opened instead, and for every other kind the
 //! answer is `ENOSYS`.
 //!
@@ -54,6 +56,8 @@ const PATH: usize = 6 + 10 + 4 + 10 + 1 + wire::name::MAX_NAME + 1;
 pub enum XattrTarget<'a> {
     /// The entry of that name, itself also where it is a symbolic link.
     At(&'a Dir, &'a Name),
+    /// The entry of that name, held by a descriptor that was opened with `O_PATH`.
+    Held(&'a Dir, &'a Name, BorrowedFd<'a>),
     /// An open file or directory; not one opened with `O_PATH`.
     Fd(BorrowedFd<'a>),
 }
@@ -62,7 +66,7 @@ impl XattrTarget<'_> {
     /// A descriptor alone does not say what volume it is of: its holder has checked that.
     fn check_writable(&self) -> Result<(), Errno> {
         match self {
-            Self::At(dir, _) => dir.check_writable(),
+            Self::At(dir, _) | Self::Held(dir, ..) => dir.check_writable(),
             Self::Fd(_) => Ok(()),
         }
     }
@@ -116,6 +120,7 @@ pub fn set(target: XattrTarget<'_>, name: &[u8], value: &[u8]) -> Result<(), Err
     target.check_writable()?;
     match Object::reach(target)? {
         Object::Path(path) => fs::lsetxattr(path.as_c_str(), name, value, XattrFlags::empty()),
+        Object::Link(path) => fs::setxattr(path.as_c_str(), name, value, XattrFlags::empty()),
         Object::Fd(fd) => fs::fsetxattr(fd, name, value, XattrFlags::empty()),
         Object::Opened(fd) => fs::fsetxattr(fd, name, value, XattrFlags::empty()),
     }
@@ -129,6 +134,7 @@ pub fn remove(target: XattrTarget<'_>, name: &[u8]) -> Result<(), Errno> {
     target.check_writable()?;
     match Object::reach(target)? {
         Object::Path(path) => fs::lremovexattr(path.as_c_str(), name),
+        Object::Link(path) => fs::removexattr(path.as_c_str(), name),
         Object::Fd(fd) => fs::fremovexattr(fd, name),
         Object::Opened(fd) => fs::fremovexattr(fd, name),
     }
@@ -164,9 +170,10 @@ fn read_values(object: &Object<'_>, names: &[u8], selinux: bool) -> Result<Xattr
 }
 
 /// A target in the form that the system calls take.
-#[expect(clippy::large_enum_variant, reason = "lives on the stack of one call")]
 enum Object<'a> {
     Path(ProcPath),
+    /// The link to a held descriptor, which is followed.
+    Link(ProcPath),
     Fd(BorrowedFd<'a>),
     Opened(OwnedFd),
 }
@@ -176,8 +183,14 @@ impl<'a> Object<'a> {
         match target {
             XattrTarget::Fd(fd) => Ok(Self::Fd(fd)),
             XattrTarget::At(dir, name) => match process_directory() {
-                Some(process) => ProcPath::new(process, dir, name).map(Self::Path),
+                Some(process) => ProcPath::entry(process, dir, name).map(Self::Path),
                 None => open_plain(dir, name).map(Self::Opened),
+            },
+            XattrTarget::Held(dir, name, held) => match process_directory() {
+                Some(process) => ProcPath::link(process, held).map(Self::Link),
+                None => open_plain(dir, name)
+                    .and_then(|fd| if same_inode(&fd, held)? { Ok(fd) } else { Err(Errno::STALE) })
+                    .map(Self::Opened),
             },
         }
     }
@@ -185,6 +198,7 @@ impl<'a> Object<'a> {
     fn list<B: Buffer<u8>>(&self, buffer: B) -> Result<B::Output, Errno> {
         match self {
             Self::Path(path) => fs::llistxattr(path.as_c_str(), buffer),
+            Self::Link(path) => fs::listxattr(path.as_c_str(), buffer),
             Self::Fd(fd) => fs::flistxattr(fd, buffer),
             Self::Opened(fd) => fs::flistxattr(fd, buffer),
         }
@@ -193,29 +207,39 @@ impl<'a> Object<'a> {
     fn get<B: Buffer<u8>>(&self, name: &[u8], buffer: B) -> Result<B::Output, Errno> {
         match self {
             Self::Path(path) => fs::lgetxattr(path.as_c_str(), name, buffer),
+            Self::Link(path) => fs::getxattr(path.as_c_str(), name, buffer),
             Self::Fd(fd) => fs::fgetxattr(fd, name, buffer),
             Self::Opened(fd) => fs::fgetxattr(fd, name, buffer),
         }
     }
 }
 
-/// The path of an entry below the link to a held descriptor.
+/// The link to a held descriptor, or the path of an entry below it.
 struct ProcPath {
     bytes: [u8; PATH],
     /// The number in the path means this directory for as long as this is held.
-    _dir: DirFd,
+    _dir: Option<DirFd>,
 }
 
 impl ProcPath {
-    fn new(process: &[u8], dir: &Dir, name: &Name) -> Result<Self, Errno> {
+    fn entry(process: &[u8], dir: &Dir, name: &Name) -> Result<Self, Errno> {
         let fd = dir.descriptor().map_err(|e| e.errno)?;
+        let bytes = Self::write(process, fd.as_fd(), &[b"/", name.as_bytes()])?;
+        Ok(Self { bytes, _dir: Some(fd) })
+    }
+
+    fn link(process: &[u8], held: BorrowedFd<'_>) -> Result<Self, Errno> {
+        Ok(Self { bytes: Self::write(process, held, &[])?, _dir: None })
+    }
+
+    fn write(process: &[u8], fd: BorrowedFd<'_>, more: &[&[u8]]) -> Result<[u8; PATH], Errno> {
         let mut bytes = [0; PATH];
         let mut rest = &mut bytes[..];
         rest.write_all(process)
-            .and_then(|()| write!(rest, "/fd/{}/", fd.as_fd().as_raw_fd()))
-            .and_then(|()| rest.write_all(name.as_bytes()))
+            .and_then(|()| write!(rest, "/fd/{}", fd.as_raw_fd()))
+            .and_then(|()| more.iter().try_for_each(|part| rest.write_all(part)))
             .map_err(|_| Errno::NAMETOOLONG)?;
-        Ok(Self { bytes, _dir: fd })
+        Ok(bytes)
     }
 
     fn as_c_str(&self) -> &CStr {
@@ -238,6 +262,11 @@ fn process_directory() -> Option<&'static [u8]> {
         Some([b"/proc/", pid.as_bytes()].concat())
     });
     found.as_deref()
+}
+
+fn same_inode(a: impl std::os::fd::AsFd, b: BorrowedFd<'_>) -> Result<bool, Errno> {
+    let (a, b) = (fs::fstat(a)?, fs::fstat(b)?);
+    Ok((a.st_dev, a.st_ino) == (b.st_dev, b.st_ino))
 }
 
 /// Opens a file or directory; to open any other kind may block or wake a device.
@@ -300,5 +329,45 @@ mod tests {
         assert_eq!(opened(b"file"), Ok(()));
         assert_eq!(opened(b"fifo"), Err(Errno::NOSYS));
         assert_eq!(opened(b"none"), Err(Errno::NOENT));
+    }
+
+    #[test]
+    fn a_held_entry_is_reached_when_another_has_its_name() {
+        use std::os::unix::fs::symlink;
+        let tmp = tempfile::tempdir_in("/dev/shm").unwrap();
+        let at = |name: &str| tmp.path().join(name);
+        let dir = Dir::open_root_writable(tmp.path()).unwrap();
+        let name = Name::new(b"name").unwrap();
+        let file = |path| std::fs::write(path, b"").unwrap();
+        let fifo = |path| fs::mknodat(fs::CWD, path, FileType::Fifo, Mode::RUSR, 0).unwrap();
+        let link = |path| symlink("target", path).unwrap();
+        file(at("target"));
+        type Make<'a> = &'a dyn Fn(std::path::PathBuf);
+        for (kind, make) in [("file", &file as Make<'_>), ("fifo", &fifo), ("link", &link)] {
+            make(at("name"));
+            make(at("other"));
+            let held = dir.open_at(&name, OFlags::PATH, Mode::empty()).unwrap();
+            let target = XattrTarget::Held(&dir, &name, held.as_fd());
+            // Only these may be set on every kind, and only by root.
+            let set = |value: &[u8]| set(target, b"trusted.t", value);
+            if set(b"1") == Err(Errno::PERM) {
+                return;
+            }
+            std::fs::rename(at("name"), at("moved")).unwrap();
+            std::fs::rename(at("other"), at("name")).unwrap();
+            set(b"2").unwrap();
+            let of = |name: &[u8]| {
+                read(XattrTarget::At(&dir, &Name::new(name).unwrap()), false).unwrap()
+            };
+            assert_eq!(of(b"moved")[0].value.as_ref(), b"2", "{kind}");
+            assert_eq!(read(target, false).unwrap(), of(b"moved"), "{kind}");
+            assert_eq!(of(b"name"), [], "{kind}");
+            assert_eq!(of(b"target"), [], "a link is not followed");
+            remove(target, b"trusted.t").unwrap();
+            assert_eq!(of(b"moved"), [], "{kind}");
+            for name in ["moved", "name"] {
+                std::fs::remove_file(at(name)).unwrap();
+            }
+        }
     }
 }

@@ -19,7 +19,9 @@ use volume::{
 use wire::{EntryId, Metadata, Name};
 
 use super::state::Shared;
-use crate::{control::Stopped, fault::Fault, manifest::Record, memory_budget::MemoryReservation};
+use crate::{
+    control::Stopped, fault::Fault, manifest::Record, memory_budget::MemoryReservation, no_owner,
+};
 
 /// A directory that the session works in.
 pub(super) struct DirState {
@@ -183,12 +185,10 @@ pub(super) fn release(shared: &Shared, dir: &Arc<DirState>) -> Result<(), Stoppe
 fn finish(shared: &Shared, dir: &DirState) -> Result<(), Stopped> {
     let want = dir.want.lock().take();
     let Some(want) = want else { return Ok(()) };
-    let actual = match apply(shared, dir, want.clone()) {
+    let actual = match apply(shared, dir, want) {
         Ok(actual) => actual,
-        Err(fault) => {
-            fault.settle(|error| shared.failed(error))?;
-            want
-        }
+        // What it is now is not known, so it has no record: it was named.
+        Err(fault) => return fault.settle(|error| shared.failed(error)),
     };
     shared.record(&Record {
         parent: dir.parent.as_ref().map_or(EntryId::ROOT, |parent| parent.id),
@@ -206,6 +206,7 @@ fn apply(shared: &Shared, state: &DirState, mut want: Metadata) -> Result<Metada
     let touched = state.touched.load(Ordering::Relaxed);
     let before = state.have.as_ref().filter(|_| !touched);
     if shared.options().no_owner {
+        no_owner::drop_what_needs_it(&mut want);
         if let Some(have) = &state.have {
             (want.uid, want.gid) = (have.uid, have.gid);
         } else if let Some(parent) = &state.parent
@@ -215,8 +216,12 @@ fn apply(shared: &Shared, state: &DirState, mut want: Metadata) -> Result<Metada
             (want.uid, want.gid) = (hints.uid, hints.gid);
         }
     }
-    if before.is_some_and(|have| MetadataDiff::between(&want, have).is_empty()) {
-        return Ok(want);
+    if let Some(have) = before.filter(|have| MetadataDiff::between(&want, have).is_empty()) {
+        // Nothing is to be set, but it may have been opened to work in it.
+        return match &state.dir {
+            Some(dir) if !shared.dry_run() => Ok(metadata::restore_dir(dir, have)?),
+            _ => Ok(have.clone()),
+        };
     }
     let differs = before.is_some()
         || state.have.as_ref().is_some_and(|have| {

@@ -34,6 +34,7 @@ use crate::{
     control::Stopped,
     manifest,
     memory_budget::{self, MemoryReservation},
+    no_owner,
     sender::SMALL,
 };
 
@@ -340,6 +341,7 @@ impl FileState {
         }
         let mut entry = Entry { meta, ..self.entry.clone() };
         if shared.options().no_owner {
+            no_owner::drop_what_needs_it(&mut entry.meta);
             (entry.meta.uid, entry.meta.gid) = (self.entry.meta.uid, self.entry.meta.gid);
         }
         let finished = match (&self.body, &check) {
@@ -441,6 +443,7 @@ impl FileState {
             .fetch_add(content.bytes.len() as u64, Ordering::Relaxed);
         let mut entry = Entry { meta: small.meta, ..self.entry.clone() };
         if shared.options().no_owner {
+            no_owner::drop_what_needs_it(&mut entry.meta);
             (entry.meta.uid, entry.meta.gid) = (self.entry.meta.uid, self.entry.meta.gid);
         }
         let written = shared.before_content().and_then(|()| dir.dir()).and_then(|on_disk| {

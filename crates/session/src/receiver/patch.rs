@@ -9,6 +9,7 @@ use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use delta::{Layout, SegmentFold};
 use parking_lot::Mutex;
+use rustix::io::Errno;
 use volume::{
     metadata::{self, Applied, MetadataDiff},
     writer::FileWriter,
@@ -152,7 +153,7 @@ impl Delta {
         if let Some(output) = &inner.output {
             return Ok(output.clone());
         }
-        let invalid = || volume::Error::new("write", String::new(), rustix::io::Errno::INVAL);
+        let invalid = || volume::Error::new("write", String::new(), Errno::INVAL);
         let (Some(dir), Some(existing), Basis::File(basis)) =
             (file.dir(), file.existing(), &self.basis)
         else {
@@ -170,14 +171,22 @@ impl Delta {
                 shared.reflinks.store(false, Relaxed);
             }
         }
+        let in_place = writer.is_none()
+            && existing.alone
+            && self.basis_len >= IN_PLACE_MIN
+            && !shared.options().atomic;
+        if in_place {
+            let want = &file.entry().meta;
+            let opened = FileWriter::in_place(on_disk, name, existing.identity, want);
+            writer = match opened.and_then(|writer| writer.begin().map(|()| writer)) {
+                Ok(writer) => Some(writer),
+                // Somebody else's, whose mode cannot be narrowed: a copy of it is not open to those it is open to.
+                Err(error) if matches!(error.errno, Errno::PERM | Errno::OPNOTSUPP) => None,
+                Err(error) => return Err(error),
+            };
+        }
         let writer = match writer {
             Some(writer) => writer,
-            None if existing.alone
-                && self.basis_len >= IN_PLACE_MIN
-                && !shared.options().atomic =>
-            {
-                FileWriter::in_place(on_disk, name, existing.identity)?
-            }
             None => {
                 let copy = FileWriter::beside(on_disk, name)?;
                 Old::new(basis).copy_to(&copy, 0, 0..self.basis_len)?;
@@ -232,9 +241,7 @@ impl Delta {
         match (inner.output.take(), file.dir()) {
             (Some(Output::File(writer)), _) => match Arc::into_inner(writer) {
                 Some(writer) => writer.finish(meta, shared.apply_options).map(Finished::Written),
-                None => {
-                    Err(volume::Error::new("finish", name.to_string(), rustix::io::Errno::BUSY))
-                }
+                None => Err(volume::Error::new("finish", name.to_string(), Errno::BUSY)),
             },
             (None, Some(dir)) => metadata::apply_at(dir.dir()?, name, meta, shared.apply_options)
                 .map(Finished::Unchanged),

@@ -7,6 +7,7 @@ use rustix::io::Errno;
 use volume::{
     create,
     metadata::{self, MetadataDiff},
+    narrow,
     stat::{self, Inode},
     temp, unlock,
 };
@@ -19,7 +20,7 @@ use super::{
     merge::{Follower, Merge, Settled, settle},
     state::{Known, Shared},
 };
-use crate::{control::Stopped, fault::Fault, memory_budget};
+use crate::{control::Stopped, fault::Fault, memory_budget, no_owner};
 
 /// Puts the entries of one frame in their places.
 pub(super) struct Placing<'a> {
@@ -122,7 +123,9 @@ impl Placing<'_> {
         if !exists {
             return Ok(None);
         }
-        match stat::read_entry(self.dir.dir()?, name, &self.shared.read_options) {
+        let (dir, options) = (self.dir.dir()?, &self.shared.read_options);
+        let read = if self.shared.dry_run() { stat::read_entry } else { unlock::read_entry };
+        match read(dir, name, options) {
             Ok(standing) => Ok(Some(standing)),
             Err(error) if error.errno == Errno::NOENT => Ok(None),
             Err(error) => Err(error),
@@ -180,6 +183,12 @@ impl Placing<'_> {
             (None, _) => None,
         };
         let made = have.is_none();
+        let mut want = listed.entry.meta.clone();
+        self.adjust_owner(&mut want, have.as_ref())?;
+        if let (Some(dir), Some(have), false) = (&dir, &have, shared.dry_run()) {
+            // Where that fails, so does setting its metadata in the end, and that is reported.
+            let _ = narrow::directory(dir, have, &want);
+        }
         if let (Some(dir), true) = (&dir, publish) {
             dir.show_as(name.clone());
         }
@@ -191,7 +200,6 @@ impl Placing<'_> {
         if made && !shared.dry_run() {
             self.plan.new_directories.push(index);
         }
-        let want = listed.entry.meta.clone();
         let of_have = have.as_ref().map_or(0, memory_budget::of_metadata);
         let memory = shared.reserve(memory_budget::of_metadata(&want) + of_have);
         let state = DirState::child(self.dir, id, name, dir, publish, want, have);
@@ -274,6 +282,7 @@ impl Placing<'_> {
         have: Option<&Metadata>,
     ) -> volume::Result<()> {
         if self.shared.options().no_owner {
+            no_owner::drop_what_needs_it(want);
             (want.uid, want.gid) = match have {
                 Some(have) => (have.uid, have.gid),
                 None if self.dir.dir.is_some() => {

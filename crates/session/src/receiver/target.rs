@@ -8,6 +8,8 @@ use volume::{
 };
 use wire::{Hello, Refusal, RootKind};
 
+use crate::no_owner;
+
 /// A volume that a session may write to.
 pub struct Target {
     pub(super) kind: TargetKind,
@@ -113,9 +115,13 @@ impl Target {
 }
 
 fn losses(hello: &Hello) -> Vec<String> {
-    let Ok(preflight) = Preflight::current() else { return Vec::new() };
-    let lost = preflight.check().into_iter();
-    lost.filter(|loss| !(hello.options.no_owner && loss.missing == "CAP_CHOWN"))
+    let lost = Preflight::current().map(Preflight::check).unwrap_or_default().into_iter();
+    let mut losses: Vec<_> = lost
+        .filter(|loss| !(hello.options.no_owner && loss.missing == "CAP_CHOWN"))
         .map(|loss| format!("{}: {} is missing", loss.consequence, loss.missing))
-        .collect()
+        .collect();
+    if hello.options.no_owner {
+        losses.push(no_owner::ANNOUNCEMENT.to_owned());
+    }
+    losses
 }

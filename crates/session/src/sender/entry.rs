@@ -16,7 +16,7 @@ use volume::{
 use wire::{ContentCheck, Entry, EntryId, Metadata};
 
 use super::{small::ReadError, state::Shared};
-use crate::{control::Credit, memory_budget::MemoryReservation};
+use crate::{control::Credit, memory_budget::MemoryReservation, no_owner};
 
 /// Entries of one listing frame, kept until everything asked of them is done.
 pub(super) struct Chunk {
@@ -218,7 +218,7 @@ impl Content {
                     volume::Error::new(what, file.display(), Errno::NOTSUP)
                 })?;
                 if shared.agreed.hello.options.no_owner {
-                    (meta.uid, meta.gid) = (0, 0);
+                    no_owner::drop_what_needs_it(&mut meta);
                 }
                 Ok(meta)
             }

@@ -30,6 +30,7 @@ use crate::{
     Error,
     control::{Stopped, frame_cost},
     memory_budget::MemoryReservation,
+    no_owner,
 };
 
 /// Entries of one listing frame.
@@ -320,7 +321,7 @@ impl Walker<'_> {
         let id = EntryId(self.next_id + batch.items.len() as u64);
         let is_dir = entry.meta.kind == FileKind::Directory;
         if self.shared.agreed.hello.options.no_owner {
-            (entry.meta.uid, entry.meta.gid) = (0, 0);
+            no_owner::drop_what_needs_it(&mut entry.meta);
         }
         let mut link = None;
         if !is_dir && inode.nlink > 1 {

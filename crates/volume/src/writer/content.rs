@@ -34,7 +34,7 @@ impl FileWriter {
     /// # Errors
     /// Where the file system can share data but failed to.
     pub fn reflink_from(&self, basis: impl AsFd) -> Result<bool> {
-        self.before_change()?;
+        self.begin()?;
         match fs::ioctl_ficlone(&self.fd, basis) {
             Ok(()) => Ok(true),
             Err(
@@ -57,7 +57,7 @@ impl FileWriter {
     /// # Errors
     /// `ENODATA` where `basis` ends before; whatever reading and writing answer.
     pub fn copy_range(&self, basis: impl AsFd, from: u64, to: u64, len: u64) -> Result<()> {
-        self.before_change()?;
+        self.begin()?;
         if from % SHARED_BLOCK != to % SHARED_BLOCK && self.copies_itself() {
             return self.copy_by_hand(basis.as_fd(), from, to, len);
         }
@@ -122,7 +122,7 @@ impl FileWriter {
     /// # Errors
     /// Whatever `pwrite(2)` answers.
     pub fn write_at(&self, offset: u64, data: &[u8]) -> Result<()> {
-        self.before_change()?;
+        self.begin()?;
         let mut done = 0;
         if data.len() >= UNCACHED_MIN && !self.cached.load(Relaxed) && kernel_is_sound() {
             done = self.write_uncached(offset, data).map_err(|e| self.error("write", e))?;
@@ -159,7 +159,7 @@ impl FileWriter {
     /// # Errors
     /// Whatever `fallocate(2)` answers, and reading and writing where it cannot make holes.
     pub fn punch_hole(&self, offset: u64, len: u64) -> Result<()> {
-        self.before_change()?;
+        self.begin()?;
         if len == 0 {
             return Ok(());
         }
@@ -195,7 +195,7 @@ impl FileWriter {
     /// # Errors
     /// `EFBIG` where the file system has no files of that size; whatever `ftruncate(2)` answers.
     pub fn set_len(&self, size: u64) -> Result<()> {
-        self.before_change()?;
+        self.begin()?;
         loop {
             return match fs::ftruncate(&self.fd, size) {
                 Err(Errno::INTR) => continue,
@@ -211,7 +211,7 @@ impl FileWriter {
     /// # Errors
     /// `ENOSPC`, `EDQUOT`, `EFBIG`.
     pub fn preallocate(&self, len: u64) -> Result<()> {
-        self.before_change()?;
+        self.begin()?;
         if len == 0 {
             return Ok(());
         }

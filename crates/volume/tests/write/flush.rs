@@ -51,7 +51,8 @@ fn a_flush_leaves_nothing_in_memory() {
 fn a_file_that_was_patched_in_place_is_flushed_before_it_gets_its_time() {
     let Some(scratch) = written() else { return };
     let place = identity(&scratch.at("f"));
-    let writer = FileWriter::in_place(&scratch.dir, &name("f"), place).unwrap();
+    let writer =
+        FileWriter::in_place(&scratch.dir, &name("f"), place, &as_it_is(&scratch.at("f"))).unwrap();
     writer.write_at(1 << 20, &vec![1; 1 << 20]).unwrap();
     assert_eq!(delayed(&scratch), Some(true));
     writer.finish(&file(0o600, 2 << 20), ApplyOptions::default()).unwrap();

@@ -214,7 +214,7 @@ fn flags_that_may_not_be_set_are_a_problem() {
 }
 
 #[test]
-fn nobody_gets_setuid_for_an_owner_that_could_not_be_set() {
+fn nobody_gets_set_id_bits_for_an_owner_that_could_not_be_set() {
     let scratch = Scratch::disk().of_user();
     let applied = as_user(|| {
         make(&scratch.at("f"), FileKind::File);
@@ -222,7 +222,7 @@ fn nobody_gets_setuid_for_an_owner_that_could_not_be_set() {
         want.xattrs = vec![xattr("user.note", b"x")];
         apply(&scratch, "f", &want)
     });
-    assert_eq!(applied.actual.mode, 0o2755);
+    assert_eq!(applied.actual.mode, 0o755);
     assert_eq!((applied.actual.uid, applied.actual.gid), (USER, USER));
     assert_eq!(applied.actual.xattrs.len(), 1);
     let what: Vec<_> = applied.problems.iter().map(|p| (p.what.as_str(), p.errno)).collect();
@@ -240,9 +240,12 @@ fn a_user_gives_files_to_his_own_groups() {
         apply(&scratch, "f", &Metadata { uid: 0, gid: GROUP, ..file(0o2755, 0) })
     });
     assert_eq!((applied.actual.uid, applied.actual.gid), (USER, GROUP));
-    assert_eq!(applied.actual.mode, 0o2755);
+    assert_eq!(
+        applied.actual.mode, 0o755,
+        "setgid would lend the group to a file of another owner"
+    );
     let what: Vec<_> = applied.problems.iter().map(|p| p.what.as_str()).collect();
-    assert_eq!(what, ["set owner 0:4343"]);
+    assert_eq!(what, ["set owner 0:4343", "set mode 2755 for another owner"]);
 }
 
 #[test]

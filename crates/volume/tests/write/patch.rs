@@ -14,7 +14,8 @@ use super::support::*;
 const BLOCK: u64 = 64 << 10;
 
 fn in_place(scratch: &Scratch, at: &str) -> FileWriter {
-    FileWriter::in_place(&scratch.dir, &name(at), identity(&scratch.at(at))).unwrap()
+    let want = as_it_is(&scratch.at(at));
+    FileWriter::in_place(&scratch.dir, &name(at), identity(&scratch.at(at)), &want).unwrap()
 }
 
 fn mtime(scratch: &Scratch, at: &str) -> (i64, i64) {
@@ -99,7 +100,9 @@ fn only_the_one_regular_file_that_was_listed_is_patched() {
     fs::create_dir(scratch.at("d")).unwrap();
     fs::write(scratch.at("other"), b"other").unwrap();
     let open = |at: &str, identity| {
-        FileWriter::in_place(&scratch.dir, &name(at), identity).err().map(|e| e.errno)
+        FileWriter::in_place(&scratch.dir, &name(at), identity, &file(0o600, 1))
+            .err()
+            .map(|e| e.errno)
     };
     assert_eq!(open("f", identity(&scratch.at("f"))), Some(Errno::MLINK));
     assert_eq!(open("other", identity(&scratch.at("f"))), Some(Errno::STALE));

@@ -78,9 +78,26 @@ fn a_directory_that_its_owner_cannot_open_is_opened_by_him() {
     close(&scratch.at("d"), 0o000);
     as_user(|| {
         assert_eq!(scratch.dir.open_child(&name("d")).err().unwrap().errno, Errno::ACCESS);
-        unlock::open_dir(&scratch.dir, &name("d")).unwrap();
+        let opened = unlock::open_dir(&scratch.dir, &name("d")).unwrap();
+        assert_eq!(mode(&scratch.at("d")), 0o700);
+        assert!(unlock::restore(&opened).unwrap());
+        assert_eq!(mode(&scratch.at("d")), 0o000);
+        assert!(!unlock::restore(&opened).unwrap());
+        // At the latest when nobody holds it any more, whether its descriptor was given back or not.
+        for released in [false, true] {
+            let opened = unlock::open_dir(&scratch.dir, &name("d")).unwrap();
+            fs::create_dir(scratch.at("d/below")).unwrap();
+            let below = opened.open_child(&name("below")).unwrap();
+            if released {
+                opened.release();
+            }
+            drop(opened);
+            assert_eq!(mode(&scratch.at("d")), 0o700);
+            fs::remove_dir(scratch.at("d/below")).unwrap();
+            drop(below);
+            assert_eq!(mode(&scratch.at("d")), 0o000);
+        }
     });
-    assert_eq!(mode(&scratch.at("d")), 0o700);
     // Somebody else's stays closed.
     chown(scratch.at("d"), Some(0), Some(0)).unwrap();
     fs::set_permissions(scratch.at("d"), PermissionsExt::from_mode(0o700)).unwrap();
@@ -97,14 +114,16 @@ fn a_read_only_file_is_patched_by_its_owner_and_never_opened_to_others() {
     close(&scratch.at("f"), 0o404);
     as_user(|| {
         let place = identity(&scratch.at("f"));
-        let writer = FileWriter::in_place(&scratch.dir, &name("f"), place).unwrap();
+        let want = own(file(0o404, 3));
+        let open = || FileWriter::in_place(&scratch.dir, &name("f"), place, &want).unwrap();
+        let writer = open();
+        assert_eq!(mode(&scratch.at("f")), 0o404, "put back as soon as it is open");
         writer.write_at(0, b"new").unwrap();
-        assert_eq!(mode(&scratch.at("f")), 0o604);
+        assert_eq!(mode(&scratch.at("f")), 0o404);
         drop(writer);
         assert_eq!(mode(&scratch.at("f")), 0o404);
-        let writer = FileWriter::in_place(&scratch.dir, &name("f"), place).unwrap();
+        let writer = open();
         writer.write_at(0, b"NEW").unwrap();
-        let want = own(file(0o404, 3));
         let applied = writer.finish(&want, ApplyOptions::default()).unwrap();
         assert_exact(&scratch, "f", &want, &applied);
     });
@@ -143,7 +162,7 @@ fn flags_of_a_directory_and_of_a_file_are_cleared_for_a_change() {
         }
         let options = ApplyOptions::default();
         let place = identity(&paths[0]);
-        let patch = || FileWriter::in_place(&sub, &name("f"), place);
+        let patch = || FileWriter::in_place(&sub, &name("f"), place, &file(0o600, 3));
         let replace = || {
             small::write_over(&sub, &name("f"), &file(0o600, 1), b"x", hints, options).map(|_| ())
         };
@@ -153,7 +172,7 @@ fn flags_of_a_directory_and_of_a_file_are_cleared_for_a_change() {
         assert_eq!((error.name.as_str(), error.errno), ("d/f", Errno::PERM));
         assert_eq!(fs::read(&paths[0]).unwrap(), b"old");
         patch().unwrap().write_at(0, b"OLD").unwrap();
-        assert!(run(&["chattr", flag, paths[0].to_str().unwrap()]));
+        assert!(fs::write(&paths[0], b"no").is_err(), "the flag is put back");
         replace().unwrap();
         assert_eq!(fs::read(&paths[0]).unwrap(), b"x");
         assert_eq!(names(&paths[1]), ["f"]);
@@ -166,4 +185,39 @@ fn flags_of_a_directory_and_of_a_file_are_cleared_for_a_change() {
         assert!(unlock::clear_blocking_flags(&scratch.dir, &name("d")).unwrap());
         assert!(!unlock::clear_blocking_flags(&scratch.dir, &name("d")).unwrap());
     }
+}
+
+#[test]
+fn set_id_bits_and_capabilities_fall_where_owner_or_group_is_not_the_wanted_one() {
+    let scratch = Scratch::disk().of_user();
+    let options = ApplyOptions::default();
+    let cases = [
+        // Another owner, another group, both; and the right ones.
+        (0, USER, 0o755, 3),
+        (USER, 0, 0o755, 3),
+        (0, 0, 0o755, 3),
+        (USER, USER, 0o6755, 0),
+    ];
+    for (uid, gid, expected, problems) in cases {
+        fs::write(scratch.at("f"), b"").unwrap();
+        close(&scratch.at("f"), 0o6755);
+        let capability = xattr("security.capability", &capability());
+        let mut want = Metadata { uid, gid, ..file(0o6755, 0) };
+        if problems > 0 {
+            want.xattrs.push(capability);
+        }
+        let applied = as_user(|| apply_at(&scratch.dir, &name("f"), &want, options).unwrap());
+        assert_eq!(mode(&scratch.at("f")), expected, "{uid}:{gid}");
+        assert_eq!(applied.actual.mode, expected as u16);
+        assert_eq!(applied.problems.len(), problems, "{:?}", applied.problems);
+    }
+    // The right to set a capability does not help where the owner could not be set.
+    fs::write(scratch.at("f"), b"").unwrap();
+    let mut want = Metadata { uid: USER, ..file(0o4755, 0) };
+    want.xattrs = vec![xattr("security.capability", &capability())];
+    chown(scratch.at("f"), Some(0), Some(0)).unwrap();
+    let apply = || apply_at(&scratch.dir, &name("f"), &want, options).unwrap();
+    let applied = without(CapabilitySet::CHOWN, apply);
+    assert!(applied.actual.xattrs.is_empty(), "{:?}", applied.actual);
+    assert_eq!((applied.actual.mode, applied.problems.len()), (0o755, 3));
 }

@@ -75,7 +75,7 @@ fn every_change_of_a_volume_that_is_read_only_is_refused() {
     refused("write over", small::write_over(&root, &f, want, content, hints, options).err());
     refused("write new", FileWriter::create_new(&root, &new).err());
     refused("write beside", FileWriter::beside(&root, &f).err());
-    refused("patch", FileWriter::in_place(&root, &f, (inode.dev, inode.ino)).err());
+    refused("patch", FileWriter::in_place(&root, &f, (inode.dev, inode.ino), want).err());
     refused("clear flags", unlock::unlocking(&root, None, || Ok(())).map_err(in_root).err());
     let at = XattrTarget::At(&root, &f);
     refused("set attribute", xattr::set(at, b"user.a", b"1").map_err(in_root).err());

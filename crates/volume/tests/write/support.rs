@@ -233,6 +233,13 @@ pub(crate) fn file(mode: u16, size: usize) -> Metadata {
     Metadata { size: size as u64, ..meta(FileKind::File, mode) }
 }
 
+/// Metadata of the file that is there.
+pub(crate) fn as_it_is(path: &Path) -> Metadata {
+    let found = fs::symlink_metadata(path).unwrap();
+    let mode = u16::try_from(found.mode() & 0o7777).unwrap();
+    Metadata { uid: found.uid(), gid: found.gid(), size: found.len(), ..meta(FileKind::File, mode) }
+}
+
 pub(crate) fn entry(text: &str, meta: Metadata, target: &[u8]) -> Entry {
     Entry { name: name(text), meta, target: target.into() }
 }

@@ -1,0 +1,22 @@
+//! What a session with `--no-owner` keeps of the metadata of an entry.
+//!
+//! Both ends drop the same, so both know from the listing what is expected and their manifests agree.
+
+use wire::{FileKind, Metadata};
+
+/// What a user is told before such a session.
+pub(crate) const ANNOUNCEMENT: &str = "with --no-owner, set-id bits and file capabilities are not kept: they would lend the rights of another owner";
+
+/// setuid and setgid.
+const SET_ID: u16 = 0o6000;
+const CAPABILITY: &[u8] = b"security.capability";
+
+/// Drops owner and group, and what lends their rights: set-id bits and capabilities. A directory keeps its bits: setgid
+/// hands its group down to what is made in it and lends no rights.
+pub(crate) fn drop_what_needs_it(meta: &mut Metadata) {
+    (meta.uid, meta.gid) = (0, 0);
+    if meta.kind != FileKind::Directory {
+        meta.mode &= !SET_ID;
+    }
+    meta.xattrs.retain(|xattr| &*xattr.name != CAPABILITY);
+}

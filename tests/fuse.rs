@@ -1,0 +1,33 @@
+//! File systems in user space that do less than the kernel's own.
+
+use std::{fs, os::unix::fs::MetadataExt};
+
+use testkit::{Content, Mount, TempTree};
+
+use crate::support::{copy, report};
+
+/// What exFAT can hold: seconds, and one mode for everything.
+fn plain(tree: &TempTree) {
+    for path in ["", "d", "d/small", "d/large"] {
+        tree.mode(path, 0o777).mtime(path, 1_000_000_000, 0);
+    }
+}
+
+#[test]
+fn a_file_system_that_sets_both_times_or_none_gets_the_time_of_the_source() {
+    let Some(mount) = Mount::exfat(64) else { return };
+    let source = TempTree::new();
+    source.file("d/small", "small").file("d/large", Content::random(1, 3 << 20));
+    plain(&source);
+    let destination = TempTree::below(mount.path());
+    report(copy(source.path(), destination.path(), &[]).expect(0));
+    for path in ["", "d", "d/small", "d/large"] {
+        assert_eq!(fs::metadata(destination.at(path)).unwrap().mtime(), 1_000_000_000, "{path}");
+    }
+    // Patched in place, and its time alone.
+    source.patch("d/large", 1 << 20, b"other").mtime("d/large", 1_000_000_000, 0);
+    source.mtime("d/large", 1_000_000_010, 0).mtime("d/small", 1_000_000_011, 0);
+    report(copy(source.path(), destination.path(), &[]).expect(0));
+    testkit::assert_same(source.path(), destination.path());
+    assert_eq!(report(copy(source.path(), destination.path(), &[]).expect(0))["files_written"], 0);
+}
