@@ -23,6 +23,7 @@ mod generated;
 mod inspect;
 mod interop;
 mod layering;
+mod limits;
 mod moving;
 mod pod;
 mod pod_form;

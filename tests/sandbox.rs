@@ -7,7 +7,7 @@ use testkit::{Process, Snapshot, TempTree, assert_same, net, pki::Pki, skip};
 
 use crate::{
     pod::Pod,
-    support::{assert_untouched, below, pvferry},
+    support::{assert_explains, assert_untouched, below, pvferry, report},
 };
 
 /// Starts `serve` and waits until it listens; the line in which it says what its sandbox is comes back, too.
@@ -45,14 +45,34 @@ fn a_volume_that_is_swapped_for_a_link_leads_nowhere() {
     }
     parent.rename("volume", "aside").symlink("volume", outside.path().to_str().unwrap());
     let finished = Process::run(sync(&pod, &source));
-    assert_ne!(finished.code(), 0, "{}", finished.stderr);
-    assert!(finished.stderr.contains("Permission denied"), "{}", finished.stderr);
+    assert_eq!(finished.code(), 3, "{}", finished.stderr);
+    assert_explains(&finished, &["volume a was replaced since the start of serve"]);
     assert_untouched(&before, outside.path());
 
     // What was allowed is the directory, and not what is called so.
     parent.remove("volume").rename("aside", "volume");
     Process::run(sync(&pod, &source)).expect(0);
     assert_same(source.path(), &parent.at("volume"));
+}
+
+#[test]
+fn a_replaced_volume_is_refused_for_good_with_its_reason() {
+    let (pod, source, parent) = (Pod::new(), TempTree::new(), TempTree::new());
+    source.populate(1, 20);
+    parent.dir("volume");
+    let (_serve, _) = serve(&pod, &parent.at("volume"));
+    parent.rename("volume", "aside").dir("volume");
+    let options = ["--wait", "600"];
+    let sync = pod.direct(pod.server, &pod.pki.source(), source.path(), &options);
+    let finished = Process::run(sync);
+    let report = report(&finished);
+    assert_eq!(
+        (&report["exit_code"], &report["retryable"]),
+        (&3.into(), &false.into()),
+        "{report}"
+    );
+    assert_explains(&finished, &["volume a was replaced since the start of serve"]);
+    assert_eq!(fs::read_dir(parent.at("volume")).unwrap().count(), 0);
 }
 
 #[test]

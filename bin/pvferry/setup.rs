@@ -111,8 +111,19 @@ pub(crate) fn outlive_the_limit_on_files() -> Result<(), Failure> {
 /// Bytes that a receiver lets a sender send ahead, and the half of what it may become on a long line.
 pub(crate) const WINDOW: u64 = 16 << 20;
 
+/// Descriptors that the threads of one core may need at a time: files that are read, and at the other end of a
+/// `copy` written and copied from.
+const DESCRIPTORS_PER_WORKER: usize = 16;
+
+/// Connections that a server may have open at a time, most of them silent. Half of the descriptors stay for what the
+/// others do.
+pub(crate) fn connections() -> usize {
+    (volume::descriptors::limit() / 2).clamp(8, 8192)
+}
+
 /// Threads for disk and hashing: one a core, and never fewer than two, so that reading and
-/// writing overlap.
+/// writing overlap. A low limit on open files allows for fewer.
 pub(crate) fn workers() -> usize {
-    std::thread::available_parallelism().map_or(2, std::num::NonZero::get).clamp(2, 16)
+    let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    cores.min(volume::descriptors::limit() / DESCRIPTORS_PER_WORKER).clamp(2, 16)
 }

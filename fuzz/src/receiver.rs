@@ -52,7 +52,7 @@ pub fn receiver(bytes: &[u8]) {
 
 async fn serve(stream: tokio::io::DuplexStream, volume: &Path) -> Result<(), Error> {
     let server = Server::new(4 << 20);
-    let Some(incoming) = server.admit(stream, |_| Ok(volume.to_owned())).await? else {
+    let Some(incoming) = server.admit(stream, |_| Ok(volume.to_owned().into())).await? else {
         return Ok(());
     };
     let (first, joining, agreed, target, registered) = incoming.into_parts();

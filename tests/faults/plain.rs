@@ -111,7 +111,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let server = Server::new(WINDOW);
-    let admitted = timeout(patience, server.admit(stream, |_| Ok(to.to_owned()))).await;
+    let admitted = timeout(patience, server.admit(stream, |_| Ok(to.to_owned().into()))).await;
     let incoming = admitted.unwrap_or(Err(session::Error::Timeout(1)))?;
     let incoming = incoming.ok_or(session::Error::Eof)?;
     let (stream, joining, agreed, target, _registered) = incoming.into_parts();

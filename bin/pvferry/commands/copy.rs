@@ -117,7 +117,8 @@ async fn receive(
         let deadline = Instant::now() + HANDSHAKE;
         let Ok((tls, _)) = acceptor.accept(stream, deadline).await else { continue };
         let path = destination.clone();
-        let Some(incoming) = server.admit(Box::new(tls) as BoxedLink, |_| Ok(path)).await? else {
+        let Some(incoming) = server.admit(Box::new(tls) as BoxedLink, |_| Ok(path.into())).await?
+        else {
             continue;
         };
         let context = Context {

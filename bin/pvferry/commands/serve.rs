@@ -2,14 +2,16 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant as Clock},
 };
 
 use parking_lot::Mutex;
 use pod::{ExitCode, Report, Shutdown};
-use session::{Cancel, Context, Monitor, Progress, Received, server::Incoming, server::Server};
+use session::{
+    Cancel, Context, Monitor, Progress, Received,
+    server::{Incoming, Located, Server},
+};
 use telemetry::metrics;
 use tokio::{
     net::TcpStream,
@@ -30,8 +32,6 @@ use crate::{
 
 /// One deadline over TLS and hello together.
 const HANDSHAKE: Duration = Duration::from_secs(15);
-/// Connections that may be open at a time, most of them silent.
-const CONNECTIONS: usize = 8192;
 
 pub(super) fn run(
     args: ServeArgs,
@@ -75,7 +75,7 @@ fn begin(
 
 /// What all sessions share.
 struct Shared {
-    volumes: HashMap<String, PathBuf>,
+    volumes: HashMap<String, Located>,
     acceptor: Acceptor,
     server: Arc<Server<BoxedLink>>,
     /// How the last session of each volume ended that came to its end.
@@ -91,7 +91,11 @@ async fn serve(
     identity: IdentitySource,
     surroundings: &Surroundings,
 ) -> Result<BTreeMap<String, Report>, Failure> {
-    let volumes = args.volume.into_iter().map(|(name, path)| (name.as_str().to_owned(), path));
+    let volumes = args.volume.into_iter().map(|(name, path)| {
+        // What stands there now is what the sandbox has let in.
+        let identity = volume::device::identity(&path).ok();
+        (name.as_str().to_owned(), Located { path, identity })
+    });
     let shared = Arc::new(Shared {
         volumes: volumes.collect(),
         acceptor: Acceptor::new(identity),
@@ -111,7 +115,7 @@ async fn serve(
     surroundings.readiness.set(true);
     let signals =
         Shutdown::install().map_err(|error| Failure::new(ExitCode::StartUp, error.to_string()))?;
-    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    let slots = Arc::new(Semaphore::new(setup::connections()));
     let mut sessions = tokio::task::JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -137,7 +141,8 @@ async fn serve(
                 }
             }
             Err(error) => {
-                // Out of descriptors, most likely: a pause, and others may have ended.
+                // Out of descriptors, most likely: those of the cache, and a pause, in which others may end.
+                volume::descriptors::release();
                 tracing::warn!("cannot accept a connection: {error}");
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
@@ -177,7 +182,7 @@ impl Shared {
 
     /// The path of a volume, for whoever may write to it. Who may not is told nothing else than who
     /// asks for what is not there.
-    fn locate(&self, volume: &str, spiffe: &Spiffe) -> Result<PathBuf, (Refusal, String)> {
+    fn locate(&self, volume: &str, spiffe: &Spiffe) -> Result<Located, (Refusal, String)> {
         let shown = wire::name::escape(volume.as_bytes());
         if !spiffe.may_access(volume) {
             let why = format!("the certificate {spiffe} may not write to the volume {shown}");

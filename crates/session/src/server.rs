@@ -18,6 +18,21 @@ use crate::{
     handshake::{self, Agreed},
 };
 
+/// Where a volume lies.
+#[derive(Debug, Clone)]
+pub struct Located {
+    /// Its path.
+    pub path: PathBuf,
+    /// The `(device, inode)` that it has to have, where that is known.
+    pub identity: Option<(u64, u64)>,
+}
+
+impl From<PathBuf> for Located {
+    fn from(path: PathBuf) -> Self {
+        Self { path, identity: None }
+    }
+}
+
 /// Streams that may wait to be taken up by their session.
 const JOINING: usize = MAX_STREAMS;
 
@@ -86,7 +101,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Server<S> {
     pub async fn admit(
         self: &Arc<Self>,
         mut stream: S,
-        locate: impl FnOnce(&str) -> Result<PathBuf, (Refusal, String)> + Send,
+        locate: impl FnOnce(&str) -> Result<Located, (Refusal, String)> + Send,
     ) -> Result<Option<Incoming<S>>> {
         let opening = match handshake::read_opening(&mut stream).await {
             Err(Error::Decode(error)) => {
@@ -116,7 +131,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Server<S> {
             return Err(refuse(stream, Refusal::Version, why).await);
         };
         let opened = match locate(&hello.volume) {
-            Ok(path) => open(path, (*hello).clone()).await?,
+            Ok(located) => open(located, (*hello).clone()).await?,
             Err(refused) => Err(refused),
         };
         let target = match opened {
@@ -149,13 +164,32 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Server<S> {
 }
 
 /// Opening a volume may take as long as its disk does; that is no work for a task.
-async fn open(path: PathBuf, hello: Hello) -> Result<Result<Target, (Refusal, String)>> {
+async fn open(located: Located, hello: Hello) -> Result<Result<Target, (Refusal, String)>> {
     let (done, opened) = oneshot::channel();
     std::thread::Builder::new()
         .name("open volume".into())
-        .spawn(move || drop(done.send(Target::open(&path, &hello))))
+        .spawn(move || {
+            let target =
+                is_the_same(&located, &hello).and_then(|()| Target::open(&located.path, &hello));
+            drop(done.send(target));
+        })
         .map_err(Error::Thread)?;
     opened.await.map_err(|_| Error::Protocol("internal error while opening a volume"))
+}
+
+/// Whether the path still leads where it did when the server was started. A sandbox has let that in, and
+/// nothing that took its place: to try again is of no use.
+fn is_the_same(located: &Located, hello: &Hello) -> Result<(), (Refusal, String)> {
+    let Some(identity) = located.identity else { return Ok(()) };
+    match volume::device::identity(&located.path) {
+        Ok(now) if now != identity => {
+            let name = wire::name::escape(hello.volume.as_bytes());
+            let why = format!("volume {name} was replaced since the start of serve: restart serve");
+            Err((Refusal::Unfit, why))
+        }
+        // What else is wrong with it is found when it is opened.
+        _ => Ok(()),
+    }
 }
 
 async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(

@@ -7,7 +7,7 @@ use rustix::{
     io::Errno,
 };
 
-use crate::{Error, Result};
+use crate::{Error, Result, descriptors::opening};
 
 /// A block device that is open for reading.
 pub struct BlockSource {
@@ -23,6 +23,15 @@ pub struct BlockSource {
 pub fn is_block_device(path: &Path) -> Result<bool> {
     let stat = fs::stat(path).map_err(|e| Error::new("stat", show(path), e))?;
     Ok(FileType::from_raw_mode(stat.st_mode) == FileType::BlockDevice)
+}
+
+/// The `(device, inode)` of what `path` leads to, links followed.
+///
+/// # Errors
+/// Whatever `stat(2)` answers.
+pub fn identity(path: &Path) -> Result<(u64, u64)> {
+    let stat = fs::stat(path).map_err(|e| Error::new("stat", show(path), e))?;
+    Ok((stat.st_dev, stat.st_ino))
 }
 
 impl BlockSource {
@@ -46,7 +55,8 @@ impl BlockSource {
         let shown = show(path);
         let fail = |operation, errno| Error::new(operation, shown.clone(), errno);
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | more;
-        let fd = fs::open(path, flags, Mode::empty()).map_err(|e| fail(operation, e))?;
+        let fd =
+            opening(|| fs::open(path, flags, Mode::empty())).map_err(|e| fail(operation, e))?;
         let stat = fs::fstat(&fd).map_err(|e| fail("stat", e))?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::BlockDevice {
             return Err(fail("open as a block device", Errno::NOTBLK));

@@ -1,17 +1,17 @@
 //! A directory, held by descriptor.
 //!
-//! A [`Dir`] knows its parent and its own name there, so it can be opened again when its descriptor
-//! was given back: trees may be deeper than a process may hold descriptors, and those far above the
-//! one opened last are given back of their own accord. Opening again checks that device and inode
-//! are still the same, so a directory that was swapped meanwhile is an error and never somebody
-//! else's directory.
+//! A [`Dir`] knows its parent and its own name there, so it can be opened again when the
+//! [cache](crate::descriptors) has closed its descriptor: trees may be deeper and wider than a process
+//! may hold descriptors. Opening again checks that device and inode are still the same, so a directory
+//! that was swapped meanwhile is an error and never somebody else's directory. The root alone stays
+//! open as long as the volume is used.
 
 use std::{
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd as _, OwnedFd},
     path::Path,
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
     },
 };
 
@@ -22,7 +22,11 @@ use rustix::{
 };
 use wire::Name;
 
-use crate::{Error, Result, access::Access};
+use crate::{
+    Error, Result,
+    access::Access,
+    descriptors::{Loan, Slot, opening},
+};
 
 const OPEN_DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -41,25 +45,39 @@ pub struct Dir(Arc<Node>);
 struct Node {
     /// `None` for the root.
     parent: Option<Dir>,
-    /// Directories above.
-    depth: usize,
     /// Name within the parent. May change once, when a directory that was built under a temporary
     /// name is published.
     name: RwLock<Option<Name>>,
     shown: RwLock<Option<Name>>,
     identity: (u64, u64),
     volume: Arc<Volume>,
-    descriptor: Mutex<Option<Arc<OwnedFd>>>,
+    descriptor: Descriptor,
     /// What the directory was before it was [lifted](crate::unlock) so that work can be done in it.
     lifted: Mutex<Option<Access>>,
+    /// The directory in it that was opened last: while that one is open, this one is a step away.
+    below: Mutex<Weak<Node>>,
+}
+
+enum Descriptor {
+    /// The root's is never closed: errors of the device are reported to it, and nothing could open it
+    /// again.
+    Fixed(Loan),
+    Cached(Arc<Slot>),
+}
+
+impl Descriptor {
+    fn get(&self) -> Option<Loan> {
+        match self {
+            Self::Fixed(fd) => Some(fd.clone()),
+            Self::Cached(slot) => slot.get(),
+        }
+    }
 }
 
 /// What all directories of one volume share.
 struct Volume {
     /// False for a source, for a destination in a dry run, and for what is only compared.
     writable: bool,
-    open: AtomicUsize,
-    limit: usize,
     /// False once openat2 was answered with ENOSYS: kernels before 5.6, and some sandboxes.
     openat2: AtomicBool,
     root_device: u64,
@@ -74,12 +92,6 @@ pub(crate) struct Hints {
     /// Opening with `O_NOATIME` is for owners only.
     pub(crate) no_noatime: AtomicBool,
 }
-
-/// Descriptors of directories that one volume keeps open, at most.
-const DESCRIPTOR_LIMIT: usize = 512;
-
-/// So many directories at the lower end of a way down stay open.
-const NEAR: usize = 32;
 
 impl Dir {
     /// Opens the root of a volume to be read: every change in it is refused with `EROFS`.
@@ -102,26 +114,24 @@ impl Dir {
     fn open_root_as(path: &Path, writable: bool) -> Result<Self> {
         let shown = || wire::name::escape(path.as_os_str().as_encoded_bytes());
         let flags = OPEN_DIRECTORY.difference(OFlags::NOFOLLOW);
-        let fd =
-            fs::open(path, flags, Mode::empty()).map_err(|e| Error::new("open", shown(), e))?;
+        let fd = opening(|| fs::open(path, flags, Mode::empty()))
+            .map_err(|e| Error::new("open", shown(), e))?;
         let stat = fs::fstat(&fd).map_err(|e| Error::new("stat", shown(), e))?;
         let volume = Arc::new(Volume {
             writable,
-            open: AtomicUsize::new(1),
-            limit: DESCRIPTOR_LIMIT,
             openat2: AtomicBool::new(true),
             root_device: stat.st_dev,
             hints: Hints::default(),
         });
         Ok(Self(Arc::new(Node {
             parent: None,
-            depth: 0,
             name: RwLock::new(None),
             shown: RwLock::new(None),
             identity: (stat.st_dev, stat.st_ino),
             volume,
-            descriptor: Mutex::new(Some(Arc::new(fd))),
+            descriptor: Descriptor::Fixed(Loan::fixed(fd)),
             lifted: Mutex::default(),
+            below: Mutex::default(),
         })))
     }
 
@@ -134,16 +144,16 @@ impl Dir {
         let stat = fs::fstat(&fd).map_err(|e| self.error("stat", name, e))?;
         let child = Self(Arc::new(Node {
             parent: Some(self.clone()),
-            depth: self.0.depth + 1,
             name: RwLock::new(Some(name.clone())),
             shown: RwLock::new(None),
             identity: (stat.st_dev, stat.st_ino),
             volume: Arc::clone(&self.0.volume),
-            descriptor: Mutex::new(None),
+            descriptor: Descriptor::Cached(Arc::default()),
             lifted: Mutex::default(),
+            below: Mutex::default(),
         }));
-        child.keep(Arc::new(fd));
-        child.thin();
+        *self.0.below.lock() = Arc::downgrade(&child.0);
+        child.keep(fd);
         Ok(child)
     }
 
@@ -161,7 +171,7 @@ impl Dir {
         if volume.openat2.load(Ordering::Relaxed) {
             let resolve =
                 ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-            match fs::openat2(&fd, name.as_bytes(), flags, mode, resolve) {
+            match opening(|| fs::openat2(&fd, name.as_bytes(), flags, mode, resolve)) {
                 // ENOSYS from an old kernel, EPERM from a seccomp profile that does not know it.
                 // A name is one component, so NOFOLLOW alone confines it just as well.
                 Err(Errno::NOSYS) => volume.openat2.store(false, Ordering::Relaxed),
@@ -169,16 +179,17 @@ impl Dir {
                 other => return other.map_err(|e| self.error("open", name, e)),
             }
         }
-        fs::openat(&fd, name.as_bytes(), flags, mode).map_err(|e| self.error("open", name, e))
+        opening(|| fs::openat(&fd, name.as_bytes(), flags, mode))
+            .map_err(|e| self.error("open", name, e))
     }
 
-    /// The descriptor, opened again from the parent where it was given back.
+    /// The descriptor, opened again from the nearest directory that is open.
     ///
     /// # Errors
     /// `ESTALE` where the directory is no longer the one that was opened first.
-    pub fn descriptor(&self) -> Result<DirFd> {
-        if let Some(fd) = &*self.0.descriptor.lock() {
-            return Ok(DirFd(Arc::clone(fd)));
+    pub fn descriptor(&self) -> Result<Loan> {
+        if let Some(fd) = self.at_hand() {
+            return Ok(fd);
         }
         // Walk up to the nearest ancestor that is open, then down again: no recursion, since the
         // depth is the peer's choice.
@@ -186,29 +197,42 @@ impl Dir {
         let mut fd = loop {
             let Some(top) = chain.last() else { return Err(self.stale()) };
             let Some(parent) = top.0.parent.clone() else { return Err(self.stale()) };
-            if let Some(fd) = parent.0.descriptor.lock().clone() {
+            if let Some(fd) = parent.at_hand() {
                 break fd;
             }
             chain.push(parent);
         };
         for dir in chain.iter().rev() {
             let Some(name) = dir.name() else { return Err(self.stale()) };
-            let next = fs::openat(&*fd, name.as_bytes(), OPEN_DIRECTORY, Mode::empty())
+            let next = opening(|| fs::openat(&fd, name.as_bytes(), OPEN_DIRECTORY, Mode::empty()))
                 .map_err(|e| Error::new("open", dir.display(), e))?;
             let stat = fs::fstat(&next).map_err(|e| Error::new("stat", dir.display(), e))?;
             if (stat.st_dev, stat.st_ino) != dir.0.identity {
                 return Err(dir.stale());
             }
-            fd = Arc::new(next);
+            fd = dir.keep(next);
+            if let Some(parent) = dir.parent() {
+                *parent.0.below.lock() = Arc::downgrade(&dir.0);
+            }
         }
-        self.keep(Arc::clone(&fd));
-        Ok(DirFd(fd))
+        Ok(fd)
     }
 
-    /// Gives the descriptor back; [`Dir::descriptor`] opens it again when it is wanted.
+    /// The descriptor, where it is open or a step away. So a walk that comes up again from the depth
+    /// of a tree opens each directory once, and not all above it for each.
+    fn at_hand(&self) -> Option<Loan> {
+        if let Some(fd) = self.0.descriptor.get() {
+            return Some(fd);
+        }
+        let child = self.0.below.lock().upgrade()?;
+        self.open_above(&child.descriptor.get()?)
+    }
+
+    /// Closes the descriptor; [`Dir::descriptor`] opens it again when it is wanted.
     pub fn release(&self) {
-        if self.0.parent.is_some() && self.0.descriptor.lock().take().is_some() {
-            self.0.volume.open.fetch_sub(1, Ordering::Relaxed);
+        if let Descriptor::Cached(slot) = &self.0.descriptor {
+            self.0.open_parent();
+            slot.close();
         }
     }
 
@@ -219,6 +243,13 @@ impl Dir {
     /// `EROFS` if the root was opened to be read only.
     pub fn check_writable(&self) -> Result<(), Errno> {
         if self.0.volume.writable { Ok(()) } else { Err(Errno::ROFS) }
+    }
+
+    /// Opens the directory by way of `child`, which lay in it; `None` where it does not any more.
+    fn open_above(&self, child: &Loan) -> Option<Loan> {
+        let fd = opening(|| fs::openat(child, c"..", OPEN_DIRECTORY, Mode::empty())).ok()?;
+        let stat = fs::fstat(&fd).ok()?;
+        ((stat.st_dev, stat.st_ino) == self.0.identity).then(|| self.keep(fd))
     }
 
     /// The directory above; `None` for the root.
@@ -304,32 +335,14 @@ impl Dir {
         Error::new(operation, self.display_entry(name), errno)
     }
 
-    /// Gives back the descriptor of a directory far above, so that a way down does not use up the
-    /// limit. Every [`NEAR`]th stays open: no closed one is further than that from an open one.
-    fn thin(&self) {
-        let Some(far) = self.0.depth.checked_sub(NEAR) else { return };
-        if far.is_multiple_of(NEAR) {
-            return;
-        }
-        let mut at = Some(self);
-        while let Some(dir) = at.filter(|dir| dir.0.depth > far) {
-            at = dir.parent();
-        }
-        if let Some(dir) = at {
-            dir.release();
-        }
-    }
-
     fn stale(&self) -> Error {
         Error::new("open again", self.display(), Errno::STALE)
     }
 
-    fn keep(&self, fd: Arc<OwnedFd>) {
-        let volume = &self.0.volume;
-        if volume.open.load(Ordering::Relaxed) < volume.limit
-            && self.0.descriptor.lock().replace(fd).is_none()
-        {
-            volume.open.fetch_add(1, Ordering::Relaxed);
+    fn keep(&self, fd: OwnedFd) -> Loan {
+        match &self.0.descriptor {
+            Descriptor::Fixed(fixed) => fixed.clone(),
+            Descriptor::Cached(slot) => slot.put(fd),
         }
     }
 }
@@ -339,27 +352,39 @@ impl Node {
     /// [`unlock::restore`](crate::unlock::restore) before.
     fn put_back(&mut self) {
         let Some(before) = self.lifted.get_mut().take() else { return };
-        let fd = match (self.descriptor.get_mut(), &self.parent, self.name.get_mut()) {
-            (Some(fd), ..) => Arc::clone(fd),
+        let fd = match (self.descriptor.get(), &self.parent, self.name.get_mut()) {
+            (Some(fd), ..) => fd,
             (None, Some(parent), Some(name)) => {
                 let Ok(fd) = parent.open_at(name, OPEN_DIRECTORY, Mode::empty()) else { return };
                 let Ok(stat) = fs::fstat(&fd) else { return };
                 if (stat.st_dev, stat.st_ino) != self.identity {
                     return;
                 }
-                Arc::new(fd)
+                Loan::fixed(fd)
             }
             _ => return,
         };
         let _ = before.restore(fd.as_fd());
+    }
+
+    /// Opens the directory above where it is closed: whoever leaves a directory goes on in that one,
+    /// which is a step away as long as this one is open.
+    fn open_parent(&self) {
+        if let Some(parent) = &self.parent
+            && parent.0.descriptor.get().is_none()
+            && let Some(fd) = self.descriptor.get()
+        {
+            let _ = parent.open_above(&fd); // it can still be opened from above
+        }
     }
 }
 
 impl Drop for Node {
     fn drop(&mut self) {
         self.put_back();
-        if self.descriptor.get_mut().is_some() {
-            self.volume.open.fetch_sub(1, Ordering::Relaxed);
+        // Where nobody else has the one above, it goes too.
+        if self.parent.as_ref().is_some_and(|parent| Arc::strong_count(&parent.0) > 1) {
+            self.open_parent();
         }
         // A chain of a million parents must not be dropped by recursion.
         let mut next = self.parent.take();
@@ -369,15 +394,6 @@ impl Drop for Node {
                 node.parent.take()
             });
         }
-    }
-}
-
-/// A descriptor on loan from a [`Dir`]; it stays open as long as this lives.
-pub struct DirFd(Arc<OwnedFd>);
-
-impl AsFd for DirFd {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
     }
 }
 

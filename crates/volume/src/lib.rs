@@ -7,9 +7,11 @@
 //! Everything here blocks; callers run it on threads of their own.
 
 mod access;
+pub mod basis;
 pub mod capability;
 pub mod compare;
 pub mod create;
+pub mod descriptors;
 pub mod device;
 pub mod digest;
 pub mod dir;

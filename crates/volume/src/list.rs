@@ -19,7 +19,7 @@ use rustix::{
 };
 use wire::{FileKind, Name};
 
-use crate::{Dir, Error, Result};
+use crate::{Dir, Error, Result, descriptors::opening};
 
 /// One call of `getdents` fills this much, in bytes: some 2,000 short names.
 const BUFFER: usize = 64 * 1024;
@@ -48,7 +48,8 @@ impl NameList {
     pub fn read(dir: &Dir) -> Result<Self> {
         let fail = |errno| Error::new("list", dir.display(), errno);
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = fs::openat(dir.descriptor()?, c".", flags, Mode::empty()).map_err(fail)?;
+        let held = dir.descriptor()?;
+        let fd = opening(|| fs::openat(&held, c".", flags, Mode::empty())).map_err(fail)?;
         let mut buffer = Vec::with_capacity(BUFFER);
         let mut entries = RawDir::new(&fd, buffer.spare_capacity_mut());
         let mut list = Collector::default();

@@ -173,6 +173,12 @@ impl AsFd for SourceFile {
     }
 }
 
+impl From<SourceFile> for OwnedFd {
+    fn from(file: SourceFile) -> Self {
+        file.fd
+    }
+}
+
 /// Opens for reading, without a new access time where that is permitted.
 fn open_quietly(dir: &Dir, name: &Name) -> Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK;

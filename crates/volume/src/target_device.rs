@@ -10,7 +10,7 @@ use rustix::{
     io::Errno,
 };
 
-use crate::{Error, Result, source::read_full, writer::write_full};
+use crate::{Error, Result, descriptors::opening, source::read_full, writer::write_full};
 
 /// Holes are made in units of this many bytes, which every device's block size divides.
 const ALIGNMENT: u64 = 4096;
@@ -40,7 +40,8 @@ impl TargetDevice {
             return Err(fail("open as a block device", Errno::NOTBLK));
         }
         let flags = OFlags::RDWR | OFlags::EXCL | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let fd = fs::open(path, flags, Mode::empty()).map_err(|e| fail("open exclusively", e))?;
+        let fd = opening(|| fs::open(path, flags, Mode::empty()))
+            .map_err(|e| fail("open exclusively", e))?;
         let stat = fs::fstat(&fd).map_err(|e| fail("stat", e))?;
         if kind(stat.st_mode) != FileType::BlockDevice || stat.st_rdev != seen.st_rdev {
             return Err(fail("open as a block device", Errno::STALE));

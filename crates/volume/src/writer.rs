@@ -40,6 +40,7 @@ use wire::{FileKind, Metadata, Name, Timestamp};
 
 use crate::{
     Dir, Error, Result,
+    basis::BasisFile,
     create::{discard, rename_over},
     held::{self, Held, OWNER_FILE},
     metadata::{self, Applied, ApplyOptions, Stage},
@@ -221,6 +222,19 @@ impl FileWriter {
             self.mark_dirty()
         };
         existing.mark.get_or_init(begin).map_err(|e| self.error("patch in place", e))
+    }
+
+    /// The file as it is now, to be read while nobody writes to it.
+    ///
+    /// # Errors
+    /// As [`BasisFile::open`].
+    pub fn as_basis(&self) -> Result<BasisFile> {
+        let stat = fs::fstat(&self.fd).map_err(|e| self.error("stat", e))?;
+        let name = match &self.place {
+            Place::Beside { part } => part,
+            Place::New | Place::Existing { .. } => &self.name,
+        };
+        BasisFile::open(&self.dir, name, (stat.st_dev, stat.st_ino))
     }
 
     fn mark_dirty(&self) -> Result<(), Errno> {

@@ -34,7 +34,11 @@ use rustix::{
 };
 use wire::{Name, Xattr, Xattrs};
 
-use crate::{Dir, dir::DirFd, listxattrat};
+use crate::{
+    Dir,
+    descriptors::{Loan, opening},
+    listxattrat,
+};
 
 /// The longest value, in bytes.
 pub const MAX_VALUE: usize = 64 * 1024;
@@ -218,7 +222,7 @@ impl<'a> Object<'a> {
 struct ProcPath {
     bytes: [u8; PATH],
     /// The number in the path means this directory for as long as this is held.
-    _dir: Option<DirFd>,
+    _dir: Option<Loan>,
 }
 
 impl ProcPath {
@@ -253,7 +257,8 @@ impl ProcPath {
 fn process_directory() -> Option<&'static [u8]> {
     static DIRECTORY: OnceLock<Option<Vec<u8>>> = OnceLock::new();
     let found = DIRECTORY.get_or_init(|| {
-        let proc = fs::open(c"/proc", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok()?;
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let proc = opening(|| fs::open(c"/proc", flags, Mode::empty())).ok()?;
         if fs::fstatfs(&proc).ok()?.f_type != fs::PROC_SUPER_MAGIC {
             return None;
         }

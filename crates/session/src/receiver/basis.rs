@@ -1,18 +1,18 @@
 //! What the differences of a file refer to, and where they are written.
 
-use std::{os::fd::OwnedFd, sync::Arc};
+use std::{os::fd::AsFd, sync::Arc};
 
 use rustix::io::Errno;
 use volume::{
-    device::BlockSource, source::SourceFile, target_device::TargetDevice, writer::FileWriter,
+    basis::BasisFile, device::BlockSource, target_device::TargetDevice, writer::FileWriter,
 };
 
 /// The content that a signature is made of.
 pub(super) enum Basis {
     /// The file that bears the name.
-    File(SourceFile),
+    File(BasisFile),
     /// A part of an earlier run, which is also written to.
-    Part(OwnedFd),
+    Part(BasisFile),
     /// What is also written to.
     Device(Arc<TargetDevice>),
     /// A device in a dry run.
@@ -29,9 +29,7 @@ pub(super) enum Output {
 impl Basis {
     pub(super) fn read_at(&self, offset: u64, buffer: &mut [u8]) -> volume::Result<usize> {
         match self {
-            Self::File(file) => file.read_at(offset, buffer),
-            Self::Part(fd) => read_full(fd, offset, buffer)
-                .map_err(|errno| volume::Error::new("read", "a part of an earlier run", errno)),
+            Self::File(file) | Self::Part(file) => file.read_at(offset, buffer),
             Self::Device(device) => device.read_at(offset, buffer),
             Self::ReadOnlyDevice(device) => device.read_at(offset, buffer),
         }
@@ -44,12 +42,19 @@ impl Basis {
             Self::Part(_) | Self::Device(_) | Self::ReadOnlyDevice(_) => false,
         }
     }
+
+    /// Nothing is read any more.
+    pub(super) fn close(&self) {
+        if let Self::File(file) | Self::Part(file) = self {
+            file.close();
+        }
+    }
 }
 
-pub(super) fn read_full(fd: &OwnedFd, offset: u64, buffer: &mut [u8]) -> Result<usize, Errno> {
+pub(super) fn read_full(fd: impl AsFd, offset: u64, buffer: &mut [u8]) -> Result<usize, Errno> {
     let mut done = 0;
     while done < buffer.len() {
-        match rustix::io::pread(fd, &mut buffer[done..], offset.saturating_add(done as u64)) {
+        match rustix::io::pread(&fd, &mut buffer[done..], offset.saturating_add(done as u64)) {
             Ok(0) => break,
             Ok(n) => done += n,
             Err(Errno::INTR) => {}

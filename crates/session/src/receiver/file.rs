@@ -17,7 +17,7 @@ use std::sync::{
 
 use delta::Checksum;
 use parking_lot::Mutex;
-use volume::{small, stat, writer::FileWriter};
+use volume::{basis::BasisFile, small, stat, writer::FileWriter};
 use wire::{ContentCheck, Ended, Entry, EntryId, FileKind, Metadata, SmallFile, ToReceiver, Want};
 
 use super::{
@@ -25,7 +25,6 @@ use super::{
     dirs::{self, DirState},
     merge::{self, Settled},
     patch::Delta,
-    rebuild,
     state::{Shared, TargetKindRef},
     whole::Whole,
 };
@@ -286,13 +285,16 @@ impl FileState {
     pub(super) fn abandon(&self, keep: bool) {
         let writer = match &self.body {
             Body::Whole(whole) => whole.writer.lock().take(),
-            Body::Delta(delta) => delta.take_writer(),
+            Body::Delta(delta) => delta.take_writer(self),
             Body::Lost => None,
         };
         if let Some(writer) = writer.and_then(Arc::into_inner)
             && keep
         {
             writer.keep();
+        }
+        if let Body::Delta(delta) = &self.body {
+            delta.basis.close();
         }
     }
 
@@ -504,18 +506,17 @@ fn choose(
         && let Some((writer, len)) = FileWriter::open_part(dir.dir()?, &entry.name)?
         && (SMALL + 1..=MAX_FILE).contains(&len)
     {
-        shared.before_content()?;
-        dir.touch();
-        let basis = Basis::Part(rebuild::duplicate(&writer, dir, entry)?);
-        let output = Some(Output::File(Arc::new(writer)));
-        return Ok(Body::Delta(Box::new(Delta::new(basis, output, len, false))));
+        // It is opened for writing again when the first difference comes, or the end: many may wait.
+        let basis = writer.as_basis()?;
+        writer.keep();
+        return Ok(Body::Delta(Box::new(Delta::new(Basis::Part(basis), None, len, false))));
     }
     let Some(existing) = existing else { return Ok(Body::Whole(Whole::default())) };
     let have = existing.meta.size;
     // To compare content is to compare hashes, however small the file.
     let compared = shared.by_content() && have == size;
     if have <= MAX_FILE && (compared || (have > SMALL && size > SMALL)) {
-        match volume::source::SourceFile::open(dir.dir()?, &entry.name) {
+        match BasisFile::open(dir.dir()?, &entry.name, existing.identity) {
             Ok(file) => {
                 let dry = shared.dry_run();
                 return Ok(Body::Delta(Box::new(Delta::new(Basis::File(file), None, have, dry))));

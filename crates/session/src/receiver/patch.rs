@@ -153,19 +153,27 @@ impl Delta {
         if let Some(output) = &inner.output {
             return Ok(output.clone());
         }
-        let invalid = || volume::Error::new("write", String::new(), Errno::INVAL);
-        let (Some(dir), Some(existing), Basis::File(basis)) =
-            (file.dir(), file.existing(), &self.basis)
-        else {
-            return Err(invalid());
-        };
+        let error = |errno| volume::Error::new("write", file.display(), errno);
+        let Some(dir) = file.dir() else { return Err(error(Errno::INVAL)) };
         shared.before_content()?;
         dir.touch();
         let (on_disk, name) = (dir.dir()?, &file.entry().name);
+        let (existing, basis) = match (file.existing(), &self.basis) {
+            (_, Basis::Part(part)) => {
+                let opened = FileWriter::open_part(on_disk, name)?;
+                let (writer, _) = opened.ok_or_else(|| error(Errno::STALE))?;
+                part.expect(&writer)?;
+                let output = Output::File(Arc::new(writer));
+                inner.output = Some(output.clone());
+                return Ok(output);
+            }
+            (Some(existing), Basis::File(basis)) => (existing, basis.descriptor()?),
+            _ => return Err(error(Errno::INVAL)),
+        };
         let mut writer = None;
         if shared.reflinks.load(Relaxed) {
             let clone = FileWriter::beside(on_disk, name)?;
-            if clone.reflink_from(basis)? {
+            if clone.reflink_from(&basis)? {
                 writer = Some(clone);
             } else {
                 shared.reflinks.store(false, Relaxed);
@@ -227,7 +235,9 @@ impl Delta {
             return Ok(Finished::Differs);
         }
         let detach = file.existing().is_some_and(|existing| existing.detach);
-        if inner.output.is_none() && (meta.size != self.basis_len || detach) {
+        // A part gets its name in any case.
+        let moves = detach || matches!(self.basis, Basis::Part(_));
+        if inner.output.is_none() && (meta.size != self.basis_len || moves) {
             self.prepare(shared, file, &mut inner)?;
         }
         if let Some(output) = &inner.output {
@@ -237,6 +247,8 @@ impl Delta {
             return Ok(Finished::Differs);
         }
         inner.rebuilt = None;
+        // From here on it is not read, and the name may lead to another file.
+        self.basis.close();
         let name = &file.entry().name;
         match (inner.output.take(), file.dir()) {
             (Some(Output::File(writer)), _) => match Arc::into_inner(writer) {
@@ -309,11 +321,17 @@ impl Delta {
         self.inner.lock().sent
     }
 
-    pub(super) fn take_writer(&self) -> Option<Arc<FileWriter>> {
+    /// What is written to. A part that nothing was written to yet is opened for it.
+    pub(super) fn take_writer(&self, file: &FileState) -> Option<Arc<FileWriter>> {
         let mut inner = self.inner.lock();
         inner.rebuilt = None;
-        match inner.output.take() {
-            Some(Output::File(writer)) => Some(writer),
+        match (inner.output.take(), &self.basis) {
+            (Some(Output::File(writer)), _) => Some(writer),
+            (None, Basis::Part(part)) => {
+                let dir = file.dir()?.dir().ok()?;
+                let (writer, _) = FileWriter::open_part(dir, &file.entry().name).ok()??;
+                part.expect(&writer).ok().map(|()| Arc::new(writer))
+            }
             _ => None,
         }
     }

@@ -5,7 +5,7 @@
 
 use std::{
     ops::Range,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::Arc,
 };
 
@@ -14,7 +14,10 @@ use rustix::{
     fs::{self, SeekFrom},
     io::Errno,
 };
-use volume::writer::FileWriter;
+use volume::{
+    descriptors::{self, Loan},
+    writer::FileWriter,
+};
 use wire::{Entry, limits::MAX_PIECE};
 
 use super::{
@@ -34,7 +37,7 @@ pub(super) struct Rebuilt {
     pub(super) next: u64,
     pub(super) pieces: RangeFold,
     /// Where the old content can be read. `None` in a dry run.
-    old: Option<Old<OwnedFd>>,
+    old: Option<Old<OldFile>>,
 }
 
 impl Rebuilt {
@@ -84,11 +87,19 @@ impl Delta {
         entry: &Entry,
         inner: &mut Inner,
         keep: u64,
-    ) -> volume::Result<Option<Old<OwnedFd>>> {
+    ) -> volume::Result<Option<Old<OldFile>>> {
         shared.before_content()?;
+        // A part is about to lose its name.
+        if let Basis::Part(part) = &self.basis {
+            part.pin()?;
+        }
         let old = match (&inner.output, &self.basis) {
-            (Some(Output::File(writer)), _) => duplicate(&**writer, dir, entry)?,
-            (None, Basis::File(basis)) => duplicate(basis, dir, entry)?,
+            (Some(Output::File(writer)), Basis::File(_)) => {
+                OldFile::Written(duplicate(&**writer, dir, entry)?)
+            }
+            (None, Basis::File(basis)) | (_, Basis::Part(basis)) => {
+                OldFile::Basis(basis.descriptor()?)
+            }
             _ => return Ok(None),
         };
         // The temporary name passes to the new file; what bore it lives on by its descriptor.
@@ -155,7 +166,7 @@ impl Delta {
 /// Copies what fills `buffer` by way of it, from one offset to another.
 fn copy_through(
     writer: &FileWriter,
-    old: &OwnedFd,
+    old: &OldFile,
     buffer: &mut [u8],
     (from, at): (u64, u64),
 ) -> volume::Result<()> {
@@ -163,7 +174,7 @@ fn copy_through(
     writer.write_at(at, buffer)
 }
 
-fn read_old(old: &OwnedFd, from: u64, buffer: &mut [u8]) -> volume::Result<()> {
+fn read_old(old: &OldFile, from: u64, buffer: &mut [u8]) -> volume::Result<()> {
     let failed = |errno| volume::Error::new("read", "the old content", errno);
     match basis::read_full(old, from, buffer) {
         Ok(got) if got == buffer.len() => Ok(()),
@@ -172,9 +183,25 @@ fn read_old(old: &OwnedFd, from: u64, buffer: &mut [u8]) -> volume::Result<()> {
     }
 }
 
+/// A file whose content is copied from while a new one is built.
+enum OldFile {
+    Basis(Loan),
+    /// What the basis had become before.
+    Written(OwnedFd),
+}
+
+impl AsFd for OldFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Basis(fd) => fd.as_fd(),
+            Self::Written(fd) => fd.as_fd(),
+        }
+    }
+}
+
 /// A descriptor of its own for the file behind `fd`, which is `entry` of `dir`.
-pub(super) fn duplicate(fd: impl AsFd, dir: &DirState, entry: &Entry) -> volume::Result<OwnedFd> {
-    rustix::io::fcntl_dupfd_cloexec(fd, 0)
+fn duplicate(fd: impl AsFd, dir: &DirState, entry: &Entry) -> volume::Result<OwnedFd> {
+    descriptors::opening(|| rustix::io::fcntl_dupfd_cloexec(&fd, 0))
         .map_err(|errno| volume::Error::new("open", dir.display_entry(&entry.name), errno))
 }
 

@@ -1,7 +1,7 @@
 //! The data workers: they send what was asked for, large files in ranges that several workers share.
 
 use std::sync::{
-    Arc,
+    Arc, Weak,
     atomic::{AtomicU64, Ordering::Relaxed},
 };
 
@@ -30,8 +30,8 @@ pub(super) enum Job {
     Planned { chunk: Arc<Chunk>, asked: Vec<bool>, whole: Vec<usize> },
     /// Sends a file whole.
     Whole(Arc<FileRef>),
-    /// Sends further ranges of a large file.
-    Ranges(Arc<LargeFile>),
+    /// Sends further ranges of a large file. Where all of them are sent already, it is closed and gone.
+    Ranges(Weak<LargeFile>),
     /// Grants the receiver signature bytes.
     Return(u64),
 }
@@ -45,7 +45,11 @@ pub(super) fn work(shared: &Arc<Shared>) -> Result<(), Stopped> {
                 small::planned(shared, &chunk, &asked, &whole)?;
             }
             Job::Whole(file) => whole(shared, &file)?,
-            Job::Ranges(file) => send_ranges(shared, &file)?,
+            Job::Ranges(file) => {
+                if let Some(file) = file.upgrade() {
+                    send_ranges(shared, &file)?;
+                }
+            }
             Job::Return(bytes) => shared.grant_signatures(bytes)?,
         }
     }
@@ -107,7 +111,7 @@ fn send_ranges(shared: &Arc<Shared>, large: &Arc<LargeFile>) -> Result<(), Stopp
             return Ok(());
         }
         if range + 1 < large.ranges {
-            shared.queue(Job::Ranges(Arc::clone(large)))?;
+            shared.queue(Job::Ranges(Arc::downgrade(large)))?;
         }
         large.send_range(shared, range)?;
         if large.done.fetch_add(1, std::sync::atomic::Ordering::AcqRel) + 1 == large.ranges {

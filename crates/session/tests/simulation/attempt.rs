@@ -259,7 +259,7 @@ async fn receive(streams: Vec<DuplexStream>, to: &Path, context: Context) -> Res
     let server = Server::new(4 << 20);
     let mut streams = streams.into_iter();
     let first = streams.next().ok_or(Error::Eof)?;
-    let admitted = soon(server.admit(first, |_| Ok(to.to_owned()))).await?;
+    let admitted = soon(server.admit(first, |_| Ok(to.to_owned().into()))).await?;
     let incoming = admitted.ok_or(Error::Protocol("no hello"))?;
     let mut joins = tokio::task::JoinSet::new();
     for stream in streams {
