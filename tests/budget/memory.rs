@@ -73,7 +73,7 @@ impl Pair {
 ///
 /// It only rises, so asking until the process is gone misses no more than what its last milliseconds add. `wait4` would
 /// not do: it counts what the process was before `exec`, which is a copy of the tests.
-fn peak(source: &Path, destination: &Path) -> u64 {
+pub(super) fn peak(source: &Path, destination: &Path) -> u64 {
     let mut command = copy_command(source, destination, &["--progress", "none"]);
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
     let status = format!("/proc/{}/status", child.id());

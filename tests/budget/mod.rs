@@ -7,6 +7,7 @@
 //!
 //! What the whole command takes against rsync + stunnel is measured by `benches/versus`.
 
+mod attributes;
 mod calls;
 mod instructions;
 mod memory;

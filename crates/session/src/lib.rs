@@ -40,6 +40,7 @@ mod sender;
 pub mod server;
 mod summary;
 mod verify;
+mod xattr_hash;
 
 pub use error::{Error, Result};
 pub use monitor::{Monitor, Phase, Progress, Snapshot};

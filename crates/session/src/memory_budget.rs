@@ -11,7 +11,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-use wire::{Entry, Metadata, Name};
+use wire::{Entry, Metadata, Name, Xattr};
 
 use crate::{Error, control::Control};
 
@@ -78,8 +78,11 @@ pub(crate) fn of_entry(entry: &Entry) -> u64 {
 
 /// What an entry takes of which the metadata are kept.
 pub(crate) fn of_metadata(meta: &Metadata) -> u64 {
-    let attributes = meta.xattrs.iter().map(|x| (x.name.len() + x.value.len()) as u64 + XATTR);
-    ENTRY + attributes.sum::<u64>()
+    ENTRY + of_xattrs(&meta.xattrs)
+}
+
+pub(crate) fn of_xattrs(xattrs: &[Xattr]) -> u64 {
+    xattrs.iter().map(|xattr| (xattr.name.len() + xattr.value.len()) as u64 + XATTR).sum()
 }
 
 /// What a list of names takes.

@@ -6,6 +6,7 @@
 #![allow(clippy::panic, reason = "as above")]
 
 mod it {
+    mod attributes;
     mod between;
     mod content;
     mod delete;

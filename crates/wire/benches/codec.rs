@@ -39,6 +39,7 @@ fn listing() -> ToReceiver {
         },
         link: None,
         mount: false,
+        xattr_hash: None,
         content: None,
     });
     ToReceiver::Listing(Listing {
@@ -59,7 +60,13 @@ fn plan() -> ToSender {
         _ => None,
     });
     let (new_directories, later) = (Vec::new(), Vec::new());
-    ToSender::Plan(Plan { first: 100_000, new_directories, wants: wants.collect(), later })
+    ToSender::Plan(Plan {
+        first: 100_000,
+        new_directories,
+        wants: wants.collect(),
+        later,
+        attributes: Vec::new(),
+    })
 }
 
 /// The frame as the other end takes it from its stream.

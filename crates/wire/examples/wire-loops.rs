@@ -50,7 +50,7 @@ fn listing() -> Result<ToReceiver, Box<dyn Error>> {
         };
         let name = Name::new(format!("segment-{n:06}.dat").as_bytes())?;
         let entry = Entry { name, meta, target: Box::default() };
-        entries.push(Listed { entry, link: None, mount: false, content: None });
+        entries.push(Listed { entry, link: None, mount: false, xattr_hash: None, content: None });
     }
     Ok(ToReceiver::Listing(Listing {
         directory: EntryId(7),

@@ -34,5 +34,7 @@ pub use message::{
     Content, ContentCheck, ContentDigest, EntryId, Hash, ManifestDigest, Want, WeakStrong,
 };
 pub use name::{Name, NameError};
-pub use to_receiver::{Ended, Goodbye, SmallFile, SmallFilesBuilder, ToReceiver};
+pub use to_receiver::{
+    AttributesBuilder, Ended, Goodbye, SmallFile, SmallFilesBuilder, ToReceiver,
+};
 pub use to_sender::{Commit, Plan, Problem, ToSender};

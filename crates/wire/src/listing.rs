@@ -6,9 +6,12 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::{
-    DecodeError, Decoder, Encoder, Entry, EntryId, FileKind, Name, OutFrame, frame, limits,
+    DecodeError, Decoder, Encoder, Entry, EntryId, FileKind, Hash, Name, OutFrame, frame, limits,
     message::{Content, kind},
-    metadata::{HAS_CONTENT, HAS_LINK, MOUNT, decode_metadata, decode_target, encode_metadata},
+    metadata::{
+        HAS_CONTENT, HAS_LINK, HAS_XATTR_HASH, MOUNT, decode_metadata, decode_target,
+        encode_fields, encode_metadata,
+    },
 };
 
 const LAST: u8 = 1;
@@ -42,6 +45,8 @@ pub struct Listed {
     pub link: Option<EntryId>,
     /// The directory is the root of another mount: it is made, and left alone.
     pub mount: bool,
+    /// The hash of the extended attributes, where it stands for them: `entry.meta.xattrs` is empty then.
+    pub xattr_hash: Option<Hash>,
     /// The whole content of a regular file, where it travels with the listing.
     pub content: Option<Content>,
 }
@@ -65,10 +70,16 @@ impl ListingBuilder {
         Self { buffer, count: 0, unasked }
     }
 
-    /// Adds an entry without content.
-    pub fn push(&mut self, entry: &Entry, link: Option<EntryId>, mount: bool) {
+    /// Adds an entry without content. A hash stands for the extended attributes of the entry, which do not travel then.
+    pub fn push(
+        &mut self,
+        entry: &Entry,
+        link: Option<EntryId>,
+        mount: bool,
+        xattr_hash: Option<&Hash>,
+    ) {
         let flags = if mount { MOUNT } else { 0 };
-        encode_entry(&mut Encoder(&mut self.buffer), entry, link, flags);
+        encode_entry(&mut Encoder(&mut self.buffer), entry, link, flags, xattr_hash);
         self.count += 1;
     }
 
@@ -84,7 +95,7 @@ impl ListingBuilder {
         fill: impl FnOnce(&mut [u8]) -> Result<u64, E>,
     ) -> Result<(), E> {
         let before = self.buffer.len();
-        encode_entry(&mut Encoder(&mut self.buffer), entry, link, HAS_CONTENT);
+        encode_entry(&mut Encoder(&mut self.buffer), entry, link, HAS_CONTENT, None);
         let start = self.buffer.len();
         self.buffer.resize(start + entry.meta.size as usize, 0);
         let filled = fill(&mut self.buffer[start..]);
@@ -137,7 +148,12 @@ impl Listing {
             if entries.len() == limits::MAX_ENTRIES {
                 return Err(DecodeError::Limit("listing"));
             }
-            entries.push(decode_entry(&mut d)?);
+            let listed = decode_entry(&mut d)?;
+            // No plan answers such a frame, so nobody could ask for the attributes.
+            if flags & UNASKED != 0 && listed.xattr_hash.is_some() {
+                return Err(DecodeError::Invalid("entry flags"));
+            }
+            entries.push(listed);
         }
         if first.0.checked_add(entries.len() as u64).is_none() || first == EntryId::ROOT {
             return Err(DecodeError::Limit("entry id"));
@@ -153,15 +169,28 @@ impl Listing {
     }
 }
 
-fn encode_entry(e: &mut Encoder<'_>, entry: &Entry, link: Option<EntryId>, flags: u8) {
+fn encode_entry(
+    e: &mut Encoder<'_>,
+    entry: &Entry,
+    link: Option<EntryId>,
+    flags: u8,
+    xattr_hash: Option<&Hash>,
+) {
     e.bytes(&entry.name);
     let link_flag = if link.is_some() { HAS_LINK } else { 0 };
-    encode_metadata(e, &entry.meta, flags | link_flag);
+    let flags = flags | link_flag;
+    match xattr_hash {
+        None => encode_metadata(e, &entry.meta, flags),
+        Some(_) => encode_fields(e, &entry.meta, &[], flags | HAS_XATTR_HASH),
+    }
     if let Some(link) = link {
         e.varint(link.0);
     }
     if entry.meta.kind == FileKind::Symlink {
         e.bytes(&entry.target);
+    }
+    if let Some(hash) = xattr_hash {
+        e.raw(hash);
     }
 }
 
@@ -173,13 +202,16 @@ fn decode_entry(d: &mut Decoder) -> Result<Listed, DecodeError> {
     let target = decode_target(d, meta.kind)?;
     let mount = flags & MOUNT != 0;
     let has_content = flags & HAS_CONTENT != 0;
+    let has_hash = flags & HAS_XATTR_HASH != 0;
     let is_dir = meta.kind == FileKind::Directory;
     if (mount && !is_dir)
         || (has_content && meta.kind != FileKind::File)
         || (is_dir && link.is_some())
+        || (has_hash && (has_content || !meta.xattrs.is_empty()))
     {
         return Err(DecodeError::Invalid("entry flags"));
     }
+    let xattr_hash = if has_hash { Some(d.array()?) } else { None };
     let content = if has_content { Some(Content::decode(d, meta.size)?) } else { None };
-    Ok(Listed { entry: Entry { name, meta, target }, link, mount, content })
+    Ok(Listed { entry: Entry { name, meta, target }, link, mount, xattr_hash, content })
 }

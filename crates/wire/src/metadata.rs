@@ -16,8 +16,9 @@ pub(crate) const HAS_CONTENT: u8 = 4;
 const IMMUTABLE: u8 = 8;
 const APPEND_ONLY: u8 = 16;
 const HAS_XATTRS: u8 = 32;
+pub(crate) const HAS_XATTR_HASH: u8 = 64;
 /// Flags that say something of a listing's entry, not of its metadata.
-pub(crate) const LISTING_FLAGS: u8 = HAS_LINK | MOUNT | HAS_CONTENT;
+pub(crate) const LISTING_FLAGS: u8 = HAS_LINK | MOUNT | HAS_CONTENT | HAS_XATTR_HASH;
 
 const NANOS: u32 = 1_000_000_000;
 
@@ -103,12 +104,17 @@ pub(crate) fn decode_target(d: &mut Decoder, kind: FileKind) -> Result<Box<[u8]>
 
 /// Writes metadata; `flags` are the caller's own bits of the flag byte.
 pub(crate) fn encode_metadata(e: &mut Encoder<'_>, meta: &Metadata, flags: u8) {
+    encode_fields(e, meta, &meta.xattrs, flags);
+}
+
+/// As [`encode_metadata`], with `xattrs` in place of its own.
+pub(crate) fn encode_fields(e: &mut Encoder<'_>, meta: &Metadata, xattrs: &[Xattr], flags: u8) {
     e.u8(meta.kind as u8);
     let mut flags = flags;
     for (set, bit) in [
         (meta.attributes.immutable, IMMUTABLE),
         (meta.attributes.append_only, APPEND_ONLY),
-        (!meta.xattrs.is_empty(), HAS_XATTRS),
+        (!xattrs.is_empty(), HAS_XATTRS),
     ] {
         flags |= if set { bit } else { 0 };
     }
@@ -126,12 +132,16 @@ pub(crate) fn encode_metadata(e: &mut Encoder<'_>, meta: &Metadata, flags: u8) {
         }
         _ => {}
     }
-    if !meta.xattrs.is_empty() {
-        e.varint(meta.xattrs.len() as u64);
-        for xattr in &meta.xattrs {
-            e.bytes(&xattr.name);
-            e.bytes(&xattr.value);
-        }
+    if !xattrs.is_empty() {
+        encode_xattrs(e, xattrs);
+    }
+}
+
+pub(crate) fn encode_xattrs(e: &mut Encoder<'_>, xattrs: &[Xattr]) {
+    e.varint(xattrs.len() as u64);
+    for xattr in xattrs {
+        e.bytes(&xattr.name);
+        e.bytes(&xattr.value);
     }
 }
 
@@ -169,7 +179,7 @@ pub(crate) fn decode_metadata(d: &mut Decoder) -> Result<(Metadata, u8), DecodeE
     Ok((meta, flags))
 }
 
-fn decode_xattrs(d: &mut Decoder) -> Result<Xattrs, DecodeError> {
+pub(crate) fn decode_xattrs(d: &mut Decoder) -> Result<Xattrs, DecodeError> {
     let count = d.count(2, "xattr count")?;
     let mut xattrs = Xattrs::with_capacity(count.min(64));
     let mut total = 0;

@@ -8,9 +8,9 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 
 use crate::{
     Content, ContentCheck, DecodeError, Decoder, Encoder, EntryId, Frame, Listing, ListingBuilder,
-    Metadata, OutFrame, frame, limits,
+    Metadata, OutFrame, Xattr, Xattrs, frame, limits,
     message::{abort, credit, failure_code, kind, metadata, put, range, text},
-    metadata::encode_metadata,
+    metadata::{decode_xattrs, encode_metadata, encode_xattrs},
 };
 
 /// A whole small file.
@@ -62,6 +62,8 @@ pub enum ToReceiver {
     BlockRequest(EntryId, u64, u64, u32),
     /// Signatures were taken in: so many bytes more may come.
     Credit(u64),
+    /// Extended attributes that were asked for.
+    Attributes(Vec<(EntryId, Xattrs)>),
     /// The sender has no credit left.
     Blocked,
     /// Still here.
@@ -77,6 +79,46 @@ pub enum ToReceiver {
 pub struct Goodbye {
     /// The exit code of the sender.
     pub exit_code: u8,
+}
+
+/// Builds a frame of extended attributes.
+pub struct AttributesBuilder {
+    buffer: BytesMut,
+    count: usize,
+}
+
+impl AttributesBuilder {
+    /// Starts a frame.
+    #[must_use]
+    pub fn new(capacity: usize) -> Self {
+        Self { buffer: frame::open(kind::ATTRIBUTES, capacity), count: 0 }
+    }
+
+    /// Adds the attributes of an entry.
+    pub fn push(&mut self, entry: EntryId, xattrs: &[Xattr]) {
+        let mut e = Encoder(&mut self.buffer);
+        e.varint(entry.0);
+        encode_xattrs(&mut e, xattrs);
+        self.count += 1;
+    }
+
+    /// Entries so far.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Bytes so far.
+    #[must_use]
+    pub fn wire_len(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// Ends the frame.
+    #[must_use]
+    pub fn finish(self) -> OutFrame {
+        frame::close(self.buffer, Bytes::new())
+    }
 }
 
 /// Builds a frame of small files, reading content right into it.
@@ -151,6 +193,11 @@ impl ToReceiver {
         match self {
             Self::Listing(listing) => return encode_listing(listing),
             Self::SmallFiles(files) => return encode_small_files(files),
+            Self::Attributes(entries) => {
+                let mut builder = AttributesBuilder::new(1024);
+                entries.iter().for_each(|(entry, xattrs)| builder.push(*entry, xattrs));
+                return builder.finish();
+            }
             Self::EndOfListing(meta) => {
                 b = frame::open(kind::END_OF_LISTING, 64);
                 encode_metadata(&mut Encoder(&mut b), meta, 0);
@@ -234,6 +281,16 @@ impl ToReceiver {
                 }
                 Self::SmallFiles(files)
             }
+            kind::ATTRIBUTES => {
+                let mut entries = Vec::new();
+                while d.remaining() > 0 {
+                    if entries.len() == limits::MAX_ENTRIES {
+                        return Err(DecodeError::Limit("attributes"));
+                    }
+                    entries.push((EntryId(d.varint()?), decode_xattrs(&mut d)?));
+                }
+                Self::Attributes(entries)
+            }
             kind::DATA | kind::PATCH => {
                 let (entry, offset) = (EntryId(d.varint()?), d.varint()?);
                 let data = d.rest();
@@ -310,7 +367,9 @@ fn encode_listing(listing: &Listing) -> OutFrame {
     let mut builder = ListingBuilder::new(listing.directory, listing.first, listing.unasked, 1024);
     for listed in &listing.entries {
         match &listed.content {
-            None => builder.push(&listed.entry, listed.link, listed.mount),
+            None => {
+                builder.push(&listed.entry, listed.link, listed.mount, listed.xattr_hash.as_ref());
+            }
             Some(content) => {
                 let copied = builder.push_content(&listed.entry, listed.link, |buffer| {
                     if buffer.len() == content.bytes.len() {

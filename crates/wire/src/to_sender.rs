@@ -22,6 +22,8 @@ pub struct Plan {
     pub wants: Vec<(u32, Want)>,
     /// Files that it may want later, by index: the sender remembers them.
     pub later: Vec<u32>,
+    /// Entries whose extended attributes it wants, by index.
+    pub attributes: Vec<u32>,
 }
 
 /// What the receiver holds, proved by its manifest and flushed to disk.
@@ -89,15 +91,14 @@ impl ToSender {
                 b = frame::open(kind::PLAN, 32 + plan.wants.len() * 8);
                 let mut e = Encoder(&mut b);
                 e.varint(plan.first);
-                for list in [&plan.new_directories, &plan.later] {
-                    e.varint(list.len() as u64);
-                    list.iter().for_each(|&index| e.varint(u64::from(index)));
-                }
+                put_indexes(&mut e, &plan.new_directories);
+                put_indexes(&mut e, &plan.later);
                 e.varint(plan.wants.len() as u64);
                 for (index, want) in &plan.wants {
                     e.varint(u64::from(*index));
                     put_want(&mut e, *want);
                 }
+                put_indexes(&mut e, &plan.attributes);
             }
             Self::Wanted(wants) => {
                 b = frame::open(kind::WANTED, wants.len() * 12);
@@ -166,18 +167,14 @@ impl ToSender {
         let message = match frame.kind {
             kind::PLAN => {
                 let first = d.varint()?;
-                let mut lists = [Vec::new(), Vec::new()];
-                for list in &mut lists {
-                    for _ in 0..take_count(&mut d, 1, "plan")? {
-                        list.push(d.u32("plan index")?);
-                    }
-                }
+                let new_directories = take_indexes(&mut d)?;
+                let later = take_indexes(&mut d)?;
                 let mut wants = Vec::new();
                 for _ in 0..take_count(&mut d, 2, "plan")? {
                     wants.push((d.u32("plan index")?, take_want(&mut d)?));
                 }
-                let [new_directories, later] = lists;
-                Self::Plan(Plan { first, new_directories, wants, later })
+                let attributes = take_indexes(&mut d)?;
+                Self::Plan(Plan { first, new_directories, wants, later, attributes })
             }
             kind::WANTED => {
                 let mut wants = Vec::new();
@@ -243,4 +240,13 @@ impl ToSender {
         d.finish()?;
         Ok(message)
     }
+}
+
+fn put_indexes(e: &mut Encoder<'_>, list: &[u32]) {
+    e.varint(list.len() as u64);
+    list.iter().for_each(|&index| e.varint(u64::from(index)));
+}
+
+fn take_indexes(d: &mut Decoder) -> Result<Vec<u32>, DecodeError> {
+    (0..take_count(d, 1, "plan")?).map(|_| d.u32("plan index")).collect()
 }

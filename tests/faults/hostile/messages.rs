@@ -233,6 +233,7 @@ pub(super) fn to_receiver() -> Vec<Message> {
         message("BLOCK_REQUEST", 26, vec![id(1), number(0, MAX_FILE), number(0, MAX_FILE), block]),
         message("GOODBYE", 27, vec![Byte { right: 0, wrong: &[] }]),
         message("BLOCKED", 28, vec![]),
+        open("ATTRIBUTES", 29, [vec![id(2)], attributes()].concat()),
         message("CREDIT", 5, vec![id(1000)]),
         message("PING", 6, vec![]),
         message("ABORT", 7, vec![Byte { right: 20, wrong: &[0] }, text("ended by a signal")]),
@@ -248,14 +249,18 @@ pub(super) fn to_sender() -> Vec<Message> {
     let hashes = || Fixed(vec![5; 32]);
     let index = |right| number(right, U32);
     vec![
-        message("PLAN of nothing", 48, vec![id(1), count(0), count(0), count(0)]),
-        message("PLAN, new", 48, vec![id(1), count(1), index(1), count(0), count(0)]),
-        message("PLAN, later", 48, vec![id(1), count(0), count(1), index(0), count(0)]),
-        message("PLAN, whole", 48, vec![id(3), count(0), count(0), count(1), index(0), whole()]),
+        message("PLAN of nothing", 48, vec![id(1), count(0), count(0), count(0), count(0)]),
+        message("PLAN, new", 48, vec![id(1), count(1), index(1), count(0), count(0), count(0)]),
+        message("PLAN, later", 48, vec![id(1), count(0), count(1), index(0), count(0), count(0)]),
+        message(
+            "PLAN, whole",
+            48,
+            vec![id(3), count(0), count(0), count(1), index(0), whole(), count(0)],
+        ),
         message(
             "PLAN, delta",
             48,
-            [vec![id(1), count(0), count(0), count(1), index(0)], want()].concat(),
+            [vec![id(1), count(0), count(0), count(1), index(0)], want(), vec![count(0)]].concat(),
         ),
         message("WANTED, whole", 49, vec![count(1), id(1), whole()]),
         message("WANTED, delta", 49, [vec![count(1), id(1)], want()].concat()),

@@ -149,7 +149,7 @@ fn advance(link: &mut Link, phase: Phase) {
         }
         Committed => {
             for first in [1, 3] {
-                link.say(48, &[first, 0, 0, 0]);
+                link.say(48, &[first, 0, 0, 0, 0]);
             }
             let commit = of_kind(55, "");
             link.say(commit.kind, &commit.body);

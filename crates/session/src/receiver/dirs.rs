@@ -16,11 +16,15 @@ use volume::{
     metadata::{self, MetadataDiff},
     remove,
 };
-use wire::{EntryId, Metadata, Name};
+use wire::{EntryId, Metadata, Name, Xattrs};
 
 use super::state::Shared;
 use crate::{
-    control::Stopped, fault::Fault, manifest::Record, memory_budget::MemoryReservation, no_owner,
+    control::Stopped,
+    fault::Fault,
+    manifest::Record,
+    memory_budget::{self, MemoryReservation},
+    no_owner,
 };
 
 /// A directory that the session works in.
@@ -48,7 +52,7 @@ pub(super) struct DirState {
     /// Temporary names of an earlier run that were found in it.
     pub(super) stale: Mutex<Vec<Name>>,
     pending: AtomicU64,
-    _memory: Option<MemoryReservation>,
+    memory: Mutex<Option<MemoryReservation>>,
     hints: Mutex<Option<ParentHints>>,
 }
 
@@ -68,7 +72,7 @@ impl DirState {
             stale: Mutex::default(),
             // The listing, and the end of the session, which brings the root's metadata.
             pending: AtomicU64::new(2),
-            _memory: None,
+            memory: Mutex::default(),
             hints: Mutex::default(),
         }
     }
@@ -98,15 +102,25 @@ impl DirState {
             touched: AtomicBool::new(false),
             stale: Mutex::default(),
             pending: AtomicU64::new(1),
-            _memory: None,
+            memory: Mutex::default(),
             hints: Mutex::default(),
         }
     }
 
     /// Holds its share of the memory for as long as it is worked in.
     pub(super) fn counted(mut self, memory: MemoryReservation) -> Self {
-        self._memory = Some(memory);
+        self.memory = Mutex::new(Some(memory));
         self
+    }
+
+    /// Takes in the extended attributes that it is to have. They come while it is held for them.
+    pub(super) fn attributes_came(&self, shared: &Shared, xattrs: Xattrs) {
+        if let Some(memory) = &mut *self.memory.lock() {
+            memory.grow(&shared.control, memory_budget::of_xattrs(&xattrs));
+        }
+        if let Some(want) = &mut *self.want.lock() {
+            want.xattrs = xattrs;
+        }
     }
 
     /// The directory on disk.

@@ -4,6 +4,7 @@
 //! * [`target`]: the volume, opened, locked and found fit.
 //! * [`merge`]: one directory's listing against what is there; [`place`], [`place_file`]: what to make, fix
 //!   and ask for.
+//! * [`awaiting`]: entries whose extended attributes were asked for.
 //! * [`file`]: the content of one file while it comes: [`whole`], or as a [`patch`] of a [`basis`], which may
 //!   [`rebuild`] it; [`known`]: the hashes of what stands.
 //! * [`answer`]: what the sender asks of a basis.
@@ -14,6 +15,7 @@
 //! * [`work`]: the workers; [`state`]: what they share; [`dispatch`]: where each frame of the sender goes.
 
 mod answer;
+mod awaiting;
 mod basis;
 mod deletions;
 mod dirs;

@@ -14,13 +14,14 @@ use volume::{
 use wire::{ContentCheck, Entry, EntryId, FileKind, Listed, Metadata, Name, Plan, ToSender, Want};
 
 use super::{
+    awaiting::{Awaiting, Deferred},
     deletions,
     dirs::{self, DirState},
     file::FileState,
     merge::{Follower, Merge, Settled, settle},
     state::{Known, Shared},
 };
-use crate::{control::Stopped, fault::Fault, memory_budget, no_owner};
+use crate::{control::Stopped, fault::Fault, memory_budget, no_owner, xattr_hash};
 
 /// Puts the entries of one frame in their places.
 pub(super) struct Placing<'a> {
@@ -34,10 +35,21 @@ pub(super) struct Placing<'a> {
     pub(super) entries: usize,
 }
 
+/// Whether the extended attributes of an entry are known.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Attributes {
+    /// The listing had them, or they are the same here.
+    Known,
+    /// They have to be asked for.
+    ToCome,
+    /// They were asked for and came.
+    Came,
+}
+
 /// What stands where an entry belongs.
 pub(super) type Standing = Option<(Entry, Inode)>;
 
-impl Placing<'_> {
+impl<'a> Placing<'a> {
     /// Tells the sender what becomes of the frame. Signatures follow, never precede.
     pub(super) fn answer(self) -> Result<(), Stopped> {
         if self.unasked {
@@ -54,7 +66,7 @@ impl Placing<'_> {
     pub(super) fn place(
         &mut self,
         merge: &mut Merge,
-        listed: Listed,
+        mut listed: Listed,
         id: EntryId,
         index: u32,
         exists: bool,
@@ -72,7 +84,7 @@ impl Placing<'_> {
         if listed.entry.meta.kind == FileKind::File && follows.is_none() {
             progress.bytes_total.fetch_add(listed.entry.meta.size, Relaxed);
         }
-        self.try_place(merge, &listed, id, index, exists).or_else(|fault| {
+        self.try_place(merge, &mut listed, id, index, exists).or_else(|fault| {
             fault.settle(|error| shared.failed(error))?;
             self.lost(&listed, id);
             Ok(())
@@ -82,26 +94,104 @@ impl Placing<'_> {
     fn try_place(
         &mut self,
         merge: &mut Merge,
-        listed: &Listed,
+        listed: &mut Listed,
         id: EntryId,
         index: u32,
         exists: bool,
     ) -> Result<(), Fault> {
-        let (shared, entry) = (self.shared, &listed.entry);
-        let standing = self.standing(&entry.name, exists)?;
-        let standing = match deletions::make_way(shared, self.dir, entry, standing)? {
+        let shared = self.shared;
+        let standing = self.standing(&listed.entry.name, exists)?;
+        let standing = match deletions::make_way(shared, self.dir, &listed.entry, standing)? {
             Way::Free(standing) => standing,
             Way::Blocked => {
                 self.lost(listed, id);
                 return Ok(());
             }
         };
-        match (listed.link.filter(|&link| link != id), entry.meta.kind) {
-            (Some(leader), _) => Ok(self.follow(leader, entry.clone(), id, standing.is_some())?),
-            (None, FileKind::Directory) => self.directory(merge, listed, id, index, standing),
-            (None, FileKind::File) => self.file(merge, listed, id, index, standing),
+        let attributes = self.resolve_attributes(listed, standing.as_ref());
+        match (listed.link.filter(|&link| link != id), listed.entry.meta.kind) {
+            (Some(leader), _) => {
+                Ok(self.follow(leader, listed.entry.clone(), id, standing.is_some())?)
+            }
+            (None, FileKind::Directory) => {
+                self.directory(merge, listed, id, index, standing, attributes)
+            }
+            (None, FileKind::File) => self.file(merge, listed, id, index, standing, attributes),
+            (None, _) if attributes == Attributes::ToCome => {
+                self.defer(listed, id, index);
+                Ok(())
+            }
             (None, _) => self.node(listed, id, standing),
         }
+    }
+
+    /// Puts the attributes that a hash stands for in their place, where they are known without asking. Where they are not,
+    /// the entry is taken for one whose attributes, its access ACL among them, differ from any.
+    fn resolve_attributes(
+        &self,
+        listed: &mut Listed,
+        standing: Option<&(Entry, Inode)>,
+    ) -> Attributes {
+        let Some(hash) = listed.xattr_hash else { return Attributes::Known };
+        let entry = &mut listed.entry;
+        let same = standing.filter(|(have, _)| {
+            have.meta.kind == entry.meta.kind
+                && self.shared.xattr_hasher.hash(&have.meta.xattrs) == hash
+        });
+        match same {
+            Some((have, _)) => entry.meta.xattrs.clone_from(&have.meta.xattrs),
+            None => {
+                entry.meta.xattrs = xattr_hash::unlike_any();
+                // That they differ is all that a dry run has to know.
+                if !self.shared.dry_run() {
+                    return Attributes::ToCome;
+                }
+            }
+        }
+        Attributes::Known
+    }
+
+    /// Asks for the attributes of an entry, which is put in place when they come.
+    pub(super) fn defer(&mut self, listed: &Listed, id: EntryId, index: u32) {
+        self.dir.hold();
+        self.plan.attributes.push(index);
+        let deferred = Deferred {
+            dir: Arc::clone(self.dir),
+            listed: listed.clone(),
+            _memory: self.shared.reserve(memory_budget::of_entry(&listed.entry)),
+        };
+        self.shared.await_attributes(id, Awaiting::Entry(Box::new(deferred)));
+    }
+
+    /// Places single entries of `dir` whose listing was answered before.
+    pub(super) fn late(shared: &'a Arc<Shared>, dir: &'a Arc<DirState>) -> Self {
+        Self {
+            shared,
+            dir,
+            unasked: false,
+            plan: Plan::default(),
+            wanted: Vec::new(),
+            signatures: Vec::new(),
+            entries: 0,
+        }
+    }
+
+    /// Puts an entry in place whose attributes have come.
+    pub(super) fn place_late(mut self, listed: &Listed, id: EntryId) -> Result<(), Stopped> {
+        let shared = self.shared;
+        let placed = (|| {
+            let entry = &listed.entry;
+            let standing = self.standing(&entry.name, true)?;
+            let way = deletions::make_way(shared, self.dir, entry, standing)?;
+            let Way::Free(standing) = way else { return Ok(()) };
+            if entry.meta.kind == FileKind::File {
+                let mut merge = Merge::default();
+                self.file(&mut merge, listed, id, 0, standing, Attributes::Came)
+            } else {
+                self.node(listed, id, standing)
+            }
+        })();
+        placed.or_else(|fault: Fault| fault.settle(|error| shared.failed(error)))
     }
 
     /// The entry cannot be made: what the sender says of it later is passed over.
@@ -159,6 +249,7 @@ impl Placing<'_> {
         id: EntryId,
         index: u32,
         standing: Standing,
+        attributes: Attributes,
     ) -> Result<(), Fault> {
         let shared = self.shared;
         let name = &listed.entry.name;
@@ -204,6 +295,11 @@ impl Placing<'_> {
         let memory = shared.reserve(memory_budget::of_metadata(&want) + of_have);
         let state = DirState::child(self.dir, id, name, dir, publish, want, have);
         let state = Arc::new(state.counted(memory));
+        if attributes == Attributes::ToCome {
+            state.hold();
+            self.plan.attributes.push(index);
+            shared.await_attributes(id, Awaiting::Directory(Arc::clone(&state)));
+        }
         if listed.mount {
             // Nothing is said of what is in it, so it is complete as it is.
             return Ok(dirs::release(shared, &state)?);

@@ -9,7 +9,7 @@ use wire::{ContentCheck, Entry, EntryId, FileKind, Listed, Metadata, Want};
 use super::{
     file::{Existing, FileState, NOT_WHAT_WAS_SENT},
     merge::Merge,
-    place::{Placing, Standing, comes},
+    place::{Attributes, Placing, Standing, comes},
 };
 use crate::{fault::Fault, manifest, sender::SMALL};
 
@@ -26,6 +26,7 @@ impl Placing<'_> {
         id: EntryId,
         index: u32,
         standing: Standing,
+        attributes: Attributes,
     ) -> Result<(), Fault> {
         let shared = self.shared;
         let mut entry = listed.entry.clone();
@@ -45,6 +46,10 @@ impl Placing<'_> {
             && listed.content.is_none()
             && (!shared.by_content() || entry.meta.size == 0)
         {
+            if attributes == Attributes::ToCome {
+                self.defer(listed, id, index);
+                return Ok(());
+            }
             let actual = self.fix(&entry, &have.meta, &shown)?;
             shared.count_matched(entry.meta.size);
             self.settle(&entry, id, listed.link, actual, None);
@@ -56,6 +61,10 @@ impl Placing<'_> {
             None if entry.meta.size == 0 && !self.unasked => Some((&[][..], None)),
             None => None,
         };
+        if content.is_some() && attributes == Attributes::ToCome {
+            self.defer(listed, id, index);
+            return Ok(());
+        }
         if let Some((content, expected)) = content {
             let checksum = || manifest::checksum(id, Checksum::of(content));
             if expected.is_some_and(|expected| checksum() != expected) {
@@ -63,6 +72,11 @@ impl Placing<'_> {
             }
             let actual = self.write_small(&entry, content, standing.is_some(), &shown)?;
             self.settle(&entry, id, listed.link, actual, expected.map(ContentCheck::Checksum));
+            return Ok(());
+        }
+        if attributes == Attributes::Came {
+            // Its content was right when the attributes were asked for.
+            shared.problem(&shown, "changed here during the transfer", 23)?;
             return Ok(());
         }
         let existing = regular.map(|(have, inode)| Existing {

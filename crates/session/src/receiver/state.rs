@@ -19,6 +19,7 @@ use volume::{
 use wire::{Commit, EntryId, Metadata, Name, OutFrame, ToReceiver, ToSender, Want};
 
 use super::{
+    awaiting::Awaiting,
     deletions::Deletions,
     dirs::DirState,
     file::FileState,
@@ -35,6 +36,7 @@ use crate::{
     memory_budget::{self, MemoryBudget, MemoryReservation},
     sender::filters,
     summary::Problems,
+    xattr_hash::XattrHasher,
 };
 
 pub(super) struct Shared {
@@ -46,6 +48,7 @@ pub(super) struct Shared {
     pub(super) journal: Journal,
     pub(super) manifest: Manifest,
     pub(super) key: delta::HashKey,
+    pub(super) xattr_hasher: XattrHasher,
     pub(super) filter: FilterRules,
     pub(super) read_options: ReadOptions,
     pub(super) apply_options: ApplyOptions,
@@ -64,6 +67,8 @@ pub(super) struct Shared {
     pub(super) unpublished: Mutex<HashMap<EntryId, Arc<DirState>>>,
     /// Files that content is expected for.
     pub(super) files: Mutex<HashMap<EntryId, Arc<FileState>>>,
+    /// Entries whose extended attributes were asked for.
+    pub(super) awaiting: Mutex<HashMap<EntryId, Awaiting>>,
     /// Names that share an inode, by the first of them.
     pub(super) links: Mutex<HashMap<EntryId, LinkGroup>>,
     pub(super) claimed: Mutex<Claimed>,
@@ -162,6 +167,7 @@ impl Shared {
             io_timeout,
             manifest: Manifest::new(&agreed.key, options.no_owner),
             key: manifest::content_key(&agreed.key),
+            xattr_hasher: XattrHasher::new(&agreed.key),
             filter,
             read_options: ReadOptions::default(),
             apply_options: ApplyOptions::default(),
@@ -175,6 +181,7 @@ impl Shared {
             directories: Mutex::default(),
             unpublished: Mutex::default(),
             files: Mutex::default(),
+            awaiting: Mutex::default(),
             links: Mutex::default(),
             claimed: Mutex::new(claimed),
             deletions: Deletions::new(options.max_delete),
@@ -378,6 +385,18 @@ impl Shared {
             self.tally.lock().wants -= 1;
             self.changed.notify_all();
         }
+    }
+
+    /// Keeps an entry until its extended attributes come, which the plan asks for.
+    pub(super) fn await_attributes(&self, id: EntryId, awaiting: Awaiting) {
+        self.tally.lock().wants += 1;
+        self.awaiting.lock().insert(id, awaiting);
+    }
+
+    /// The attributes of an entry came and are taken in.
+    pub(super) fn attributes_settled(&self) {
+        self.tally.lock().wants -= 1;
+        self.changed.notify_all();
     }
 
     /// Asks for files by their ids.

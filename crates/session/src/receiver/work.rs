@@ -6,6 +6,7 @@ use std::{collections::HashMap, sync::Arc};
 use wire::{EntryId, ToReceiver, ToSender};
 
 use super::{
+    awaiting,
     merge::Merge,
     state::{Known, Shared, Work},
 };
@@ -77,7 +78,7 @@ impl Worker {
                 let waiting = self.listings.remove(&id);
                 self.resume(shared, waiting)?;
             }
-            ToReceiver::SmallFiles(_) => {}
+            ToReceiver::SmallFiles(_) | ToReceiver::Attributes(_) => {}
             other => {
                 let Some(id) = file_of(other) else {
                     return shared.broken("message that has no place here");
@@ -116,6 +117,11 @@ impl Worker {
                         return shared.broken("content that nobody asked for");
                     };
                     file.take_whole(shared, small)?;
+                }
+            }
+            ToReceiver::Attributes(entries) => {
+                for (id, xattrs) in entries {
+                    awaiting::take(shared, id, xattrs)?;
                 }
             }
             other => {

@@ -118,7 +118,18 @@ impl Shared {
         for &index in &plan.new_directories {
             asked[index as usize] = false;
         }
-        let _ = self.queue(Job::Planned { chunk, asked, whole });
+        let mut attributes = Vec::new();
+        for &index in &plan.attributes {
+            let index = index as usize;
+            let hashed = chunk.items.get(index).is_some_and(|item| item.xattr_hash.is_some());
+            // The content of a file brings its attributes with it.
+            if !hashed || asked[index] || attributes.contains(&index) {
+                return Err(Error::Protocol("plan with a wrong index"));
+            }
+            attributes.push(index);
+            self.round(Round::Content);
+        }
+        let _ = self.queue(Job::Planned { chunk, asked, whole, attributes });
         Ok(())
     }
 

@@ -13,7 +13,7 @@ use volume::{
     device::BlockSource,
     source::{SourceFile, Stamp},
 };
-use wire::{ContentCheck, Entry, EntryId, Metadata};
+use wire::{ContentCheck, Entry, EntryId, Hash, Metadata};
 
 use super::{small::ReadError, state::Shared};
 use crate::{control::Credit, memory_budget::MemoryReservation, no_owner};
@@ -34,6 +34,8 @@ pub(super) struct Item {
     pub(super) mount: bool,
     /// Number of the inode.
     pub(super) ino: u64,
+    /// What stands for the extended attributes in the listing.
+    pub(super) xattr_hash: Option<Hash>,
 }
 
 impl Drop for Chunk {
@@ -68,6 +70,14 @@ impl Item {
         let xattrs: usize =
             entry.meta.xattrs.iter().map(|x| x.name.len() + x.value.len() + 8).sum();
         (entry.name.len() + entry.target.len() + xattrs + 80) as u64
+    }
+
+    /// Bytes that it takes in its listing, at most.
+    pub(super) fn listed_len(&self) -> u64 {
+        match self.xattr_hash {
+            Some(_) => (self.entry.name.len() + self.entry.target.len() + 96) as u64,
+            None => Self::wire_len(&self.entry),
+        }
     }
 }
 

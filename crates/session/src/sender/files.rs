@@ -27,7 +27,7 @@ pub(super) const TRIES: u32 = 4;
 /// Work for a data worker.
 pub(super) enum Job {
     /// Settles what the receiver did not ask for and sends the whole files it did.
-    Planned { chunk: Arc<Chunk>, asked: Vec<bool>, whole: Vec<usize> },
+    Planned { chunk: Arc<Chunk>, asked: Vec<bool>, whole: Vec<usize>, attributes: Vec<usize> },
     /// Sends a file whole.
     Whole(Arc<FileRef>),
     /// Sends further ranges of a large file. Where all of them are sent already, it is closed and gone.
@@ -41,8 +41,9 @@ pub(super) fn work(shared: &Arc<Shared>) -> Result<(), Stopped> {
     while let Ok(job) = shared.jobs.recv() {
         shared.control.check()?;
         match job {
-            Job::Planned { chunk, asked, whole } => {
+            Job::Planned { chunk, asked, whole, attributes } => {
                 small::planned(shared, &chunk, &asked, &whole)?;
+                small::attributes(shared, &chunk, &attributes)?;
             }
             Job::Whole(file) => whole(shared, &file)?,
             Job::Ranges(file) => {

@@ -3,7 +3,7 @@
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use delta::Checksum;
-use wire::{ContentCheck, Entry, SmallFilesBuilder};
+use wire::{AttributesBuilder, ContentCheck, Entry, SmallFilesBuilder};
 
 use super::{
     entry::{Chunk, FileRecord, FileRef},
@@ -37,6 +37,22 @@ pub(super) fn planned(
         }
         if batch.wire_len() >= BATCH {
             let full = std::mem::replace(&mut batch, SmallFilesBuilder::new(BATCH));
+            shared.send_charged(chunk.first, full.finish())?;
+        }
+    }
+    if batch.count() > 0 {
+        shared.send_charged(chunk.first, batch.finish())?;
+    }
+    Ok(())
+}
+
+/// Sends extended attributes that were asked for, as they were listed.
+pub(super) fn attributes(shared: &Shared, chunk: &Chunk, wanted: &[usize]) -> Result<(), Stopped> {
+    let mut batch = AttributesBuilder::new(1024);
+    for &index in wanted {
+        batch.push(chunk.id(index), &chunk.items[index].entry.meta.xattrs);
+        if batch.wire_len() >= BATCH {
+            let full = std::mem::replace(&mut batch, AttributesBuilder::new(1024));
             shared.send_charged(chunk.first, full.finish())?;
         }
     }

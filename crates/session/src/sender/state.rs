@@ -29,6 +29,7 @@ use crate::{
     memory_budget::{self, MemoryBudget, MemoryReservation},
     summary::Problems,
     verify,
+    xattr_hash::XattrHasher,
 };
 
 /// Bytes of listed entries that are not settled yet; the walk waits when there are more.
@@ -50,6 +51,7 @@ pub(super) struct Shared {
     memory: Arc<MemoryBudget>,
     pub(super) manifest: Manifest,
     pub(super) key: delta::HashKey,
+    pub(super) xattr_hasher: XattrHasher,
     pub(super) problems: Mutex<Problems>,
     pub(super) read_options: ReadOptions,
     pub(super) jobs: Receiver<Job>,
@@ -137,6 +139,7 @@ impl Shared {
             memory: MemoryBudget::new(context.memory_budget),
             manifest: Manifest::new(&agreed.key, agreed.hello.options.no_owner),
             key: manifest::content_key(&agreed.key),
+            xattr_hasher: XattrHasher::new(&agreed.key),
             agreed,
             context,
             source,

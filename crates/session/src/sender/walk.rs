@@ -340,8 +340,11 @@ impl Walker<'_> {
         }
         let progress = &self.shared.context.progress;
         progress.entries_total.fetch_add(1, Relaxed);
-        // Names that follow the first one share its content.
+        // Names that follow the first one share its content and its attributes.
         let leads = link.is_none_or(|link| link == id);
+        if !leads {
+            entry.meta.xattrs = Vec::new();
+        }
         if entry.meta.kind == FileKind::File && leads {
             progress.bytes_total.fetch_add(entry.meta.size, Relaxed);
         }
@@ -350,7 +353,10 @@ impl Walker<'_> {
             batch.content += entry.meta.size;
         }
         let mount = is_dir && inode.mount_root;
-        batch.items.push(Item { entry, link, mount, ino: inode.ino });
+        // A frame that waits for no plan carries everything.
+        let xattr_hash =
+            if new { None } else { self.shared.xattr_hasher.listed(&entry.meta.xattrs) };
+        batch.items.push(Item { entry, link, mount, ino: inode.ino, xattr_hash });
     }
 
     /// Sends a frame; `last` says whether the directory ends with it, and was read to its end.
@@ -406,10 +412,10 @@ impl Walker<'_> {
             id,
             EntryId(first),
             false,
-            batch.bytes as usize + frame::HEADER_LEN,
+            chunk.items.iter().map(Item::listed_len).sum::<u64>() as usize + frame::HEADER_LEN,
         );
         for item in &chunk.items {
-            builder.push(&item.entry, item.link, item.mount);
+            builder.push(&item.entry, item.link, item.mount, item.xattr_hash.as_ref());
         }
         self.shared.send_charged(0, builder.finish(last.is_some(), last.unwrap_or(true)))
     }

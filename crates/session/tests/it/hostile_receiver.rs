@@ -55,6 +55,9 @@ async fn act(stream: &mut DuplexStream, script: Vec<ToSender>) {
 fn against(script: Vec<ToSender>) -> Result<Summary> {
     let pair = Pair::new();
     write(pair.from.path(), "large", &noise(1, 2 << 20));
+    let long = [7; 1000];
+    let path = pair.from.path().join("large");
+    rustix::fs::setxattr(path, "user.note", &long, rustix::fs::XattrFlags::empty()).unwrap();
     write(pair.from.path(), "sub/inner", b"inner");
     block_on(async {
         let (a, b) = tokio::io::duplex(1 << 20);
@@ -88,6 +91,13 @@ fn plans_that_make_no_sense() {
     breaks(vec![plan(1, vec![(0, Want::Whole), (0, DELTA)])]);
     breaks(vec![ToSender::Plan(Plan { first: 1, new_directories: vec![0], ..Plan::default() })]);
     breaks(vec![ToSender::Plan(Plan { first: 1, later: vec![0, 0], ..Plan::default() })]);
+    // A hash stands for the attributes of entry 0 alone.
+    for attributes in [vec![0, 0], vec![1], vec![7], vec![u32::MAX]] {
+        breaks(vec![ToSender::Plan(Plan { first: 1, attributes, ..Plan::default() })]);
+    }
+    let wants = vec![(0, Want::Whole)];
+    let both = Plan { first: 1, wants, attributes: vec![0], ..Plan::default() };
+    breaks(vec![ToSender::Plan(both)]);
 }
 
 #[test]

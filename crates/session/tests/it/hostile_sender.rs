@@ -32,7 +32,7 @@ pub(crate) fn meta(kind: FileKind, size: u64) -> Metadata {
 pub(crate) fn listed(name: &str, kind: FileKind, size: u64) -> Listed {
     let name = Name::new(name.as_bytes()).unwrap();
     let entry = Entry { name, meta: meta(kind, size), target: Box::default() };
-    Listed { entry, link: None, mount: false, content: None }
+    Listed { entry, link: None, mount: false, xattr_hash: None, content: None }
 }
 
 pub(crate) fn file(name: &str, size: u64) -> Listed {
@@ -43,7 +43,7 @@ pub(crate) fn dir(name: &str) -> Listed {
     listed(name, FileKind::Directory, 0)
 }
 
-fn listing(directory: u64, first: u64, entries: Vec<Listed>) -> ToReceiver {
+pub(crate) fn listing(directory: u64, first: u64, entries: Vec<Listed>) -> ToReceiver {
     let (directory, first) = (EntryId(directory), EntryId(first));
     let listing = Listing { directory, first, last: true, complete: true, unasked: false, entries };
     ToReceiver::Listing(listing)
@@ -95,7 +95,7 @@ pub(crate) async fn play(mut stream: DuplexStream, options: Options, script: Vec
     let _ = tokio::time::timeout(Duration::from_secs(PATIENCE.into()), verdict).await;
 }
 
-fn is_plan(message: &wire::ToSender) -> bool {
+pub(crate) fn is_plan(message: &wire::ToSender) -> bool {
     matches!(message, wire::ToSender::Plan(_))
 }
 
@@ -104,7 +104,7 @@ fn is_commit(message: &wire::ToSender) -> bool {
 }
 
 /// Listens up to a message of a kind, or to the end; `answers` holds what was heard beyond.
-async fn hear(
+pub(crate) async fn hear(
     stream: &mut DuplexStream,
     answers: &mut bytes::BytesMut,
     wanted: fn(&wire::ToSender) -> bool,
@@ -123,7 +123,7 @@ async fn hear(
 
 /// Plays `script` to a receiver whose volume holds the file `old`, the large file `large` and the
 /// directory `sub`.
-fn against(options: Options, script: Vec<ToReceiver>) -> (Pair, Result<Received>) {
+pub(crate) fn against(options: Options, script: Vec<ToReceiver>) -> (Pair, Result<Received>) {
     against_for(PATIENCE, options, script)
 }
 
@@ -145,7 +145,7 @@ fn against_for(
     (pair, received)
 }
 
-fn breaks(script: Vec<ToReceiver>) {
+pub(crate) fn breaks(script: Vec<ToReceiver>) {
     let shown: Vec<_> =
         script.iter().map(|m| format!("{m:?}").chars().take(80).collect::<String>()).collect();
     // Some of these leave the receiver waiting for what never comes.

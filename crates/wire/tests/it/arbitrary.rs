@@ -114,6 +114,7 @@ fn to_receiver() -> impl Strategy<Value = ToReceiver> {
         4 => listing().prop_map(ToReceiver::Listing),
         1 => metadata().prop_map(|meta| ToReceiver::EndOfListing(Box::new(meta))),
         3 => vec(small_file(), 0..6).prop_map(ToReceiver::SmallFiles),
+        1 => vec((id(), xattrs()), 0..6).prop_map(ToReceiver::Attributes),
         2 => piece().prop_map(|(id, at, data)| ToReceiver::Data(id, at, data)),
         2 => piece().prop_map(|(id, at, data)| ToReceiver::Patch(id, at, data)),
         1 => (id(), stretch()).prop_map(|(id, (at, len))| ToReceiver::Hole(id, at, len)),
@@ -165,6 +166,8 @@ fn listing() -> impl Strategy<Value = Listing> {
     (ids, any::<[bool; 3]>(), vec(listed(), 0..12)).prop_map(
         |((directory, first), flags, entries)| {
             let [last, complete, unasked] = flags;
+            let hashed = entries.iter().any(|listed| listed.xattr_hash.is_some());
+            let unasked = unasked && !hashed;
             Listing { directory, first: EntryId(first), last, complete, unasked, entries }
         },
     )
@@ -173,8 +176,9 @@ fn listing() -> impl Strategy<Value = Listing> {
 fn listed() -> impl Strategy<Value = Listed> {
     let target = vec(1u8.., 1..100);
     let content = option::of(content());
-    (name(), metadata(), target, option::of(id()), any::<bool>(), content).prop_map(
-        |(name, mut meta, target, link, mount, content)| {
+    let hash = option::of(uniform16(any::<u8>()));
+    (name(), metadata(), target, option::of(id()), any::<bool>(), content, hash).prop_map(
+        |(name, mut meta, target, link, mount, content, hash)| {
             let is_dir = meta.kind == FileKind::Directory;
             let content = content.filter(|_| meta.kind == FileKind::File);
             if let Some(content) = &content {
@@ -182,8 +186,12 @@ fn listed() -> impl Strategy<Value = Listed> {
             }
             let target = if meta.kind == FileKind::Symlink { target } else { Vec::new() };
             let link = link.filter(|_| !is_dir);
+            let xattr_hash = hash.filter(|_| content.is_none());
+            if xattr_hash.is_some() {
+                meta.xattrs = Xattrs::new();
+            }
             let entry = Entry { name, meta, target: target.into() };
-            Listed { entry, link, mount: mount && is_dir, content }
+            Listed { entry, link, mount: mount && is_dir, xattr_hash, content }
         },
     )
 }
@@ -219,8 +227,14 @@ fn check() -> impl Strategy<Value = ContentCheck> {
 fn plan() -> impl Strategy<Value = Plan> {
     let indices = || vec(any::<u32>(), 0..40);
     let wants = vec((any::<u32>(), want()), 0..40);
-    (any::<u64>(), indices(), wants, indices()).prop_map(
-        |(first, new_directories, wants, later)| Plan { first, new_directories, wants, later },
+    (any::<u64>(), indices(), wants, indices(), indices()).prop_map(
+        |(first, new_directories, wants, later, attributes)| Plan {
+            first,
+            new_directories,
+            wants,
+            later,
+            attributes,
+        },
     )
 }
 

@@ -146,6 +146,23 @@ fn entries_have_what_belongs_to_their_kind() {
     assert_eq!(bare(1, 4, b"\x03abc01234567"), None);
     assert_eq!(bare(1, 4, b"\x03abc0123456"), Some(Truncated), "and no whole checksum");
     assert_eq!(bare(1, 4, b"\x03ab"), Some(Truncated), "content longer than the frame");
+    assert_eq!(bare(4, 64, &[7; 16]), None, "a hash in place of attributes");
+    assert_eq!(bare(4, 64, &[7; 15]), Some(Truncated));
+    assert_eq!(bare(4, 96, &[1, 1, b'a', 0]), Some(Invalid("entry flags")), "both");
+    assert_eq!(bare(1, 68, b"\0"), Some(Invalid("entry flags")), "a hash beside content");
+    let unsolicited = to_receiver(16, &|e| {
+        e.raw(&[4, 0, 1]);
+        e.bytes(b"x");
+        head(e, 4, 64);
+        e.raw(&[7; 16]);
+    });
+    assert_eq!(
+        unsolicited,
+        Some(Invalid("entry flags")),
+        "where no plan can ask for the attributes"
+    );
+    let outside = to_receiver(17, &|e| head(e, 2, 64));
+    assert_eq!(outside, Some(Invalid("entry flags")), "outside a listing");
     let huge = b"\xff\xff\xff\xff\xff\xff\xff\xff\x7f";
     assert_eq!(bare(1, 4, huge), Some(Limit("file size")), "content of 8 EiB");
     let large = b"\x80\x80\x80\x80\x80\x80\x10";
@@ -194,6 +211,15 @@ fn listings_are_bounded() {
     };
     assert_eq!(small(limits::MAX_ENTRIES, b"a"), None);
     assert_eq!(small(limits::MAX_ENTRIES + 1, b"a"), Some(Limit("small files")));
+    let attributes = |count: usize| {
+        to_receiver(29, &move |e| {
+            for _ in 0..count {
+                e.raw(&[9, 1, 1, b'a', 0]);
+            }
+        })
+    };
+    assert_eq!(attributes(limits::MAX_ENTRIES), None);
+    assert_eq!(attributes(limits::MAX_ENTRIES + 1), Some(Limit("attributes")));
     let short = to_receiver(18, &|e| {
         e.varint(9);
         head(e, 1, 0);
@@ -255,19 +281,19 @@ fn wants_and_hashes_are_bounded() {
     let over = wanted(&[16, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 1]);
     assert_eq!(over, Some(Limit("file offset")), "a basis of 8 EiB");
 
-    // The lists of a plan: new directories, later, wants of two bytes each.
-    let plan = |lens: [usize; 3]| {
+    // The lists of a plan: new directories, later, wants of two bytes each, attributes.
+    let plan = |lens: [usize; 4]| {
         to_sender(48, &|e| {
             e.varint(1);
-            for (len, item) in lens.into_iter().zip([1, 1, 2]) {
+            for (len, item) in lens.into_iter().zip([1, 1, 2, 1]) {
                 e.varint(len as u64);
                 e.raw(&vec![0; len * item]);
             }
         })
     };
     let (most, over) = (limits::MAX_ENTRIES, limits::MAX_ENTRIES + 1);
-    assert_eq!(plan([most, most, most]), None);
-    for lens in [[over, 0, 0], [0, over, 0], [0, 0, over]] {
+    assert_eq!(plan([most, most, most, most]), None);
+    for lens in [[over, 0, 0, 0], [0, over, 0, 0], [0, 0, over, 0], [0, 0, 0, over]] {
         assert_eq!(plan(lens), Some(Limit("plan")));
     }
     assert_eq!(to_sender(48, &|e| e.raw(&[1, 0, 0, 5, 0, 0])), Some(Limit("plan")), "too few");
@@ -343,7 +369,7 @@ fn every_other_number_is_unknown() {
     let known = |side, kind| match side {
         Side::Opening => matches!(kind, 1 | 2),
         Side::Reply => matches!(kind, 3 | 4),
-        Side::ToReceiver => matches!(kind, 5..=7 | 16..=28),
+        Side::ToReceiver => matches!(kind, 5..=7 | 16..=29),
         Side::ToSender => matches!(kind, 5..=7 | 48..=55),
     };
     for side in SIDES {
@@ -360,7 +386,7 @@ fn nothing_follows_the_last_field() {
     for (name, message) in samples() {
         let frame = message.frame();
         let open_ended = match message.side() {
-            Side::ToReceiver => matches!(frame.kind, 16 | 18 | 19 | 20),
+            Side::ToReceiver => matches!(frame.kind, 16 | 18 | 19 | 20 | 29),
             Side::ToSender => matches!(frame.kind, 50..=52),
             Side::Opening | Side::Reply => false,
         };

@@ -131,7 +131,7 @@ fn any_entry() -> impl Strategy<Value = Entry> {
 proptest! {
     #[test]
     fn whatever_an_entry_holds_it_is_refused_or_comes_back(entry in any_entry()) {
-        let listed = Listed { entry: entry.clone(), link: None, mount: false, content: None };
+        let listed = Listed { entry: entry.clone(), link: None, mount: false, xattr_hash: None, content: None };
         let (directory, first) = (EntryId(0), EntryId(1));
         let listing =
             Listing { directory, first, last: true, complete: true, unasked: false, entries: vec![listed] };

@@ -41,6 +41,7 @@ labels!(to_receiver, TO_RECEIVER, ToReceiver {
     ToReceiver::LeafRequest(..) => "leaf request",
     ToReceiver::BlockRequest(..) => "block request",
     ToReceiver::Credit(_) => "credit to receiver",
+    ToReceiver::Attributes(_) => "attributes",
     ToReceiver::Blocked => "blocked",
     ToReceiver::Ping => "ping to receiver",
     ToReceiver::Abort(..) => "abort to receiver",
@@ -236,10 +237,12 @@ fn from_sender() -> Vec<(String, Message)> {
     let rebuilt = ended(ContentCheck::Digest(pattern()));
     let all = [
         ("listing", ToReceiver::Listing(listing())),
+        ("listing-of-hashes", ToReceiver::Listing(listing_of_hashes())),
         ("listing-unasked", ToReceiver::Listing(listing_unasked())),
         ("listing-of-nothing", ToReceiver::Listing(listing_of_nothing())),
         ("end-of-listing", ToReceiver::EndOfListing(Box::new(meta(FileKind::Directory)))),
         ("small-files", ToReceiver::SmallFiles(vec![small(7, b"one"), small(8, b"")])),
+        ("attributes", ToReceiver::Attributes(vec![(id, note()), (EntryId(301), Vec::new())])),
         ("data", ToReceiver::Data(id, 1 << 33, content.clone())),
         ("patch", ToReceiver::Patch(id, 4096, content)),
         ("hole", ToReceiver::Hole(id, 65536, 1 << 20)),
@@ -268,6 +271,7 @@ fn from_receiver() -> Vec<(String, Message)> {
         new_directories: vec![0, 200],
         wants: vec![(1, Want::Whole), (3, delta)],
         later: vec![2],
+        attributes: vec![0, 4],
     };
     let commit = Commit {
         manifest: pattern(),
@@ -331,6 +335,26 @@ fn listing() -> Listing {
     }
 }
 
+/// Hashes stand for the extended attributes.
+fn listing_of_hashes() -> Listing {
+    let hashed = |name, kind| Listed { xattr_hash: Some(pattern()), ..listed(name, meta(kind)) };
+    let mut entries = vec![hashed(b"dir", FileKind::Directory), hashed(b"link", FileKind::Symlink)];
+    entries[1].entry.target = (*b"target").into();
+    entries[1].link = Some(EntryId(3));
+    Listing {
+        directory: EntryId(1),
+        first: EntryId(2),
+        last: true,
+        complete: true,
+        unasked: false,
+        entries,
+    }
+}
+
+fn note() -> Vec<Xattr> {
+    vec![Xattr { name: (*b"user.note").into(), value: (*b"value").into() }]
+}
+
 fn listing_unasked() -> Listing {
     let mut file = listed(b"f", Metadata { size: 3, ..meta(FileKind::File) });
     let bytes = Bytes::from_static(b"abc");
@@ -359,7 +383,7 @@ fn listing_of_nothing() -> Listing {
 
 fn listed(name: &[u8], meta: Metadata) -> Listed {
     let entry = Entry { name: Name::new(name).unwrap(), meta, target: Box::default() };
-    Listed { entry, link: None, mount: false, content: None }
+    Listed { entry, link: None, mount: false, xattr_hash: None, content: None }
 }
 
 pub(crate) fn meta(kind: FileKind) -> Metadata {

@@ -112,6 +112,9 @@ fn to_receiver(message: &ToReceiver) -> usize {
         ToReceiver::SmallFiles(files) => {
             vec_len(files) + files.iter().map(|file| metadata(&file.meta)).sum::<usize>()
         }
+        ToReceiver::Attributes(entries) => {
+            vec_len(entries) + entries.iter().map(|(_, list)| xattrs(list)).sum::<usize>()
+        }
         ToReceiver::EndOfListing(meta) => size_of::<Metadata>() + metadata(meta),
         ToReceiver::EndOfFile(_, _, wire::Ended::Whole(meta, _)) => {
             size_of::<Metadata>() + metadata(meta)
@@ -135,7 +138,8 @@ fn to_receiver(message: &ToReceiver) -> usize {
 fn to_sender(message: &ToSender) -> usize {
     match message {
         ToSender::Plan(plan) => {
-            vec_len(&plan.new_directories) + vec_len(&plan.wants) + vec_len(&plan.later)
+            let lists = [&plan.new_directories, &plan.later, &plan.attributes];
+            vec_len(&plan.wants) + lists.into_iter().map(vec_len).sum::<usize>()
         }
         ToSender::Wanted(wants) => vec_len(wants),
         ToSender::Signature(_, _, hashes, _) | ToSender::Leaves(_, _, hashes) => vec_len(hashes),
@@ -152,8 +156,12 @@ fn listed(listed: &Listed) -> usize {
 }
 
 fn metadata(meta: &Metadata) -> usize {
-    let bytes: usize = meta.xattrs.iter().map(|x| x.name.len() + x.value.len()).sum();
-    vec_len(&meta.xattrs) + bytes
+    xattrs(&meta.xattrs)
+}
+
+fn xattrs(list: &Vec<wire::Xattr>) -> usize {
+    let bytes: usize = list.iter().map(|x| x.name.len() + x.value.len()).sum();
+    vec_len(list) + bytes
 }
 
 fn vec_len<T>(vec: &Vec<T>) -> usize {
