@@ -2,11 +2,11 @@
 
 use std::{fs, os::unix::fs::MetadataExt};
 
-use testkit::{Content, Process, Snapshot, TempTree, skip};
+use testkit::{Content, Process, Rng, Snapshot, TempTree, skip};
 
 use crate::{
     device::Loop,
-    support::{assert_untouched, below, copy, copy_command, report},
+    support::{assert_untouched, below, changes, copy, copy_command, report},
 };
 
 /// Options that take different paths to the content of the destination.
@@ -139,4 +139,112 @@ fn dry_run_onto_nothing_makes_nothing() {
         assert!(!parent.at("new").exists(), "{options:?}");
         assert_eq!(ctime(), before, "{options:?}");
     }
+}
+
+/// A tree of few names, contents and times, so that two of them agree in some entries and differ in all ways in others.
+fn small_tree(rng: &mut Rng) -> TempTree {
+    const NAMES: [&str; 6] = ["a", "b", "c.keep", "d", "keep", "z"];
+    let tree = TempTree::new();
+    let mut files: Vec<String> = Vec::new();
+    for _ in 0..30 {
+        let depth = 1 + rng.below(3);
+        let parts: Vec<_> = (0..depth).map(|_| NAMES[rng.below(6) as usize]).collect();
+        let path = parts.join("/");
+        let free = (1..=parts.len()).all(|n| {
+            let at = tree.at(parts[..n].join("/"));
+            at.symlink_metadata().map_or(true, |meta| n < parts.len() && meta.is_dir())
+        });
+        if !free {
+            continue;
+        }
+        match rng.below(10) {
+            0 => {
+                tree.dir(&path);
+            }
+            1 => {
+                tree.symlink(&path, NAMES[rng.below(2) as usize]);
+            }
+            2 => {
+                tree.fifo(&path);
+            }
+            3 | 4 if !files.is_empty() => {
+                let first = &files[rng.below(files.len() as u64) as usize];
+                tree.hard_link(first, &path);
+            }
+            kind => {
+                let content = match kind {
+                    5 | 6 => Content::from(""),
+                    7 => Content::random(rng.below(2), 100_000),
+                    _ => Content::from(["x", "y"][rng.below(2) as usize]),
+                };
+                tree.file(&path, content).mtime(&path, 5 + rng.below(2) as i64, 0);
+                if rng.below(4) == 0 {
+                    tree.mode(&path, 0o600);
+                }
+                files.push(path);
+            }
+        }
+    }
+    tree
+}
+
+#[test]
+fn dry_run_and_the_run_after_it_name_the_same_set() {
+    let rules: [&[&str]; 4] = [
+        &[],
+        &["--exclude=*.keep"],
+        &["--exclude=keep/", "--exclude=/z"],
+        &["--include=*/", "--exclude=a"],
+    ];
+    let seeds = std::env::var("PVFERRY_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(60);
+    for seed in 0..seeds {
+        let mut rng = Rng::new(seed);
+        let (source, destination) = (small_tree(&mut rng), small_tree(&mut rng));
+        let mut options = vec!["--itemize", "--progress", "none", "--allow-empty-source"];
+        for option in ["--checksum", "--delete", "--atomic", "--no-owner"] {
+            if rng.below(2) == 0 {
+                options.push(option);
+            }
+        }
+        options.extend(rules[rng.below(4) as usize]);
+        let before = Snapshot::of(destination.path());
+        let dry = copy(source.path(), destination.path(), &[&options[..], &["-n"]].concat());
+        assert_untouched(&before, destination.path());
+        let real = copy(source.path(), destination.path(), &options);
+        let case = format!("seed {seed} {options:?}\n{}\n{}", dry.stderr, real.stderr);
+        assert_eq!(changes(&dry), changes(&real), "{case}");
+        assert_eq!(dry.code(), real.code(), "{case}");
+        let (dry, real) = (report(&dry), report(&real));
+        let errors = |report: &serde_json::Value| {
+            let errors = report["errors"].as_array().unwrap().iter().map(ToString::to_string);
+            errors.collect::<std::collections::BTreeSet<_>>()
+        };
+        assert_eq!(errors(&dry), errors(&real), "{case}");
+        for count in ["files_written", "files_deleted", "entries"] {
+            assert_eq!(dry[count], real[count], "{count} {case}\n{dry}\n{real}");
+        }
+    }
+}
+
+#[test]
+fn dry_run_of_new_hard_linked_empty_files_exits_0() {
+    let (source, destination) = (TempTree::new(), TempTree::new());
+    source.file("empty", "").hard_link("empty", "second").hard_link("empty", "d/third");
+    let ended = copy(source.path(), destination.path(), &["-n", "--progress", "none"]);
+    ended.expect(0);
+    assert_eq!(changes(&ended), ["create d/", "create d/third", "create empty", "create second"]);
+}
+
+#[test]
+fn dry_run_by_content_announces_every_name_of_a_changed_file() {
+    let (source, destination) = (TempTree::new(), TempTree::new());
+    for (tree, content) in [(&source, "new"), (&destination, "old")] {
+        tree.file("a", content).hard_link("a", "b").hard_link("a", "c").mtime("a", 5, 0);
+        tree.mtime("", 5, 0);
+    }
+    let options = ["--checksum", "--itemize", "--progress", "none"];
+    let dry = copy(source.path(), destination.path(), &[&options[..], &["-n"]].concat());
+    assert_eq!(changes(dry.expect(0)), ["update a", "update b", "update c"]);
+    let real = copy(source.path(), destination.path(), &options);
+    assert_eq!(changes(real.expect(0)), changes(&dry));
 }

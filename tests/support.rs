@@ -46,6 +46,16 @@ pub(crate) fn report(finished: &Finished) -> Value {
     report
 }
 
+/// The lines that a run with `--progress none` printed about its changes, sorted. Beside a report they go to standard error.
+pub(crate) fn changes(finished: &Finished) -> Vec<&str> {
+    const VERBS: [&str; 4] = ["create ", "update ", "metadata ", "delete "];
+    let is_change = |line: &&str| VERBS.iter().any(|verb| line.starts_with(verb));
+    let mut lines: Vec<_> =
+        finished.stdout.lines().chain(finished.stderr.lines()).filter(is_change).collect();
+    lines.sort_unstable();
+    lines
+}
+
 /// Fails unless rsync, with all it can keep switched on, finds nothing to do.
 #[track_caller]
 pub(crate) fn assert_rsync_finds_nothing(source: &Path, destination: &Path) {

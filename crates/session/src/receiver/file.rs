@@ -23,6 +23,7 @@ use wire::{ContentCheck, Ended, Entry, EntryId, FileKind, Metadata, SmallFile, T
 use super::{
     basis::{Basis, Output},
     dirs::{self, DirState},
+    links,
     merge::{self, Settled},
     patch::Delta,
     state::{Shared, TargetKindRef},
@@ -359,6 +360,7 @@ impl FileState {
         match finished {
             Ok(Finished::Written(applied)) => {
                 shared.count_written();
+                links::would_make_anew(shared, self.link, self.id);
                 let verb = if self.existing.is_some() { "update" } else { "create" };
                 shared.action(verb, &self.display())?;
                 shared.report(&self.display(), &applied)?;

@@ -20,16 +20,12 @@ use crate::control::Stopped;
 pub(super) fn link_groups(shared: &Arc<Shared>) -> Result<(), Stopped> {
     let groups = std::mem::take(&mut *shared.links.lock());
     for (leader_id, group) in groups {
-        let LinkGroup { leader, followers } = group;
+        let LinkGroup { leader, anew, followers } = group;
         for follower in followers {
             shared.control.check()?;
             match &leader {
+                _ if anew => announce(shared, &follower)?,
                 Some(leader) => link(shared, leader_id, leader, &follower)?,
-                None if shared.dry_run() => {
-                    shared.count_written();
-                    let verb = if follower.exists { "update" } else { "create" };
-                    shared.action(verb, &follower.dir.display_entry(&follower.entry.name))?;
-                }
                 None => {
                     let shown = follower.dir.display_entry(&follower.entry.name);
                     let what = "is a further name of a file that was not transferred";
@@ -40,6 +36,21 @@ pub(super) fn link_groups(shared: &Arc<Shared>) -> Result<(), Stopped> {
         }
     }
     Ok(())
+}
+
+/// Tells, in a dry run, that the run would make the inode of an entry anew. Its further names then become links to it,
+/// whatever they are now.
+pub(super) fn would_make_anew(shared: &Shared, link: Option<EntryId>, id: EntryId) {
+    if shared.dry_run() && link == Some(id) {
+        shared.links.lock().entry(id).or_default().anew = true;
+    }
+}
+
+fn announce(shared: &Shared, follower: &Follower) -> Result<(), Stopped> {
+    follower.dir.touch();
+    shared.count_written();
+    let verb = if follower.exists { "update" } else { "create" };
+    shared.action(verb, &follower.dir.display_entry(&follower.entry.name))
 }
 
 fn link(

@@ -46,6 +46,8 @@ pub(super) struct Merge {
 pub(super) struct LinkGroup {
     /// The first name, once it is what it should be.
     pub(super) leader: Option<Leader>,
+    /// In a dry run: the run would make the inode of the first name anew, so that no other name leads to it.
+    pub(super) anew: bool,
     pub(super) followers: Vec<Follower>,
 }
 

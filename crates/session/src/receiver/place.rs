@@ -18,6 +18,7 @@ use super::{
     deletions,
     dirs::{self, DirState},
     file::FileState,
+    links,
     merge::{Follower, Merge, Settled, settle},
     state::{Known, Shared},
 };
@@ -335,6 +336,7 @@ impl<'a> Placing<'a> {
                 shared.count_written();
                 shared.action(verb, &shown)?;
                 self.dir.touch();
+                links::would_make_anew(shared, listed.link, id);
                 if shared.dry_run() {
                     return Ok(());
                 }

@@ -8,6 +8,7 @@ use wire::{ContentCheck, Entry, EntryId, FileKind, Listed, Metadata, Want};
 
 use super::{
     file::{Existing, FileState, NOT_WHAT_WAS_SENT},
+    links,
     merge::Merge,
     place::{Attributes, Placing, Standing, comes},
 };
@@ -72,6 +73,7 @@ impl Placing<'_> {
             }
             let actual = self.write_small(&entry, content, standing.is_some(), &shown)?;
             self.settle(&entry, id, listed.link, actual, expected.map(ContentCheck::Checksum));
+            links::would_make_anew(shared, listed.link, id);
             return Ok(());
         }
         if attributes == Attributes::Came {
@@ -92,6 +94,7 @@ impl Placing<'_> {
             shared.count_written();
             let verb = if regular.is_some() { "update" } else { "create" };
             shared.action(verb, &shown)?;
+            links::would_make_anew(shared, listed.link, id);
             if comes(shared, self.unasked) {
                 shared.register_file(&FileState::lost(shared, id), true);
             }
