@@ -7,15 +7,19 @@
 //!   ours stops the run, which entries went first depends on the order; only the count is compared.
 //! * Where a file of the source takes the place of a directory of which something must stay, both say 23 and keep what
 //!   must stay. What else of that directory is removed before is not compared.
+//! * An entry that the rules leave out at the destination, and that is of another kind at the source, where they do not, is
+//!   kept by us, with 23; rsync replaces it.
 
 use std::{collections::BTreeMap, ffi::OsString, path::PathBuf, process::Command};
 
+use serde_json::Value;
 use testkit::{Finished, Kind, Process, Rng, Snapshot, TempTree, skip};
 
 use crate::{
     counts,
     findings::{Findings, seeds},
     support::copy,
+    trees::last_line,
 };
 
 const NAMES: [&str; 14] = [
@@ -116,15 +120,18 @@ impl Trees {
 
         let codes = (theirs.status.code(), ours.status.code());
         let limited = codes.1 == Some(25) && limit.is_some();
+        let kept = kept_in_the_way(&ours);
         let mut wrong = Vec::new();
-        if codes.0 != codes.1 && !limited {
+        if codes.0 != codes.1 && !limited && (codes.1 != Some(23) || kept.is_empty()) {
             let told = [&theirs, &ours].map(|run| run.stderr.lines().last().unwrap_or_default());
             wrong.push(format!("rsync and we ended with {codes:?}: {told:?}"));
         }
         let left = [&self.theirs, &self.ours].map(survivors);
-        wrong.extend(only("only we removed", &left[0], &left[1]).into_iter().filter(|_| !limited));
+        if !limited {
+            wrong.extend(only("only we removed", &left[0], &left[1], &kept));
+        }
         if codes.0 == Some(0) && !limited {
-            wrong.extend(only("only we kept", &left[1], &left[0]));
+            wrong.extend(only("only we kept", &left[1], &left[0], &kept));
         }
         if let Some(most) = limit {
             let is_gone = |left: &BTreeMap<_, _>, path: &PathBuf| {
@@ -216,11 +223,23 @@ fn survivors(tree: &TempTree) -> BTreeMap<PathBuf, Option<[u8; 32]>> {
     nodes.collect()
 }
 
+/// What stands in the way of something else and is kept, as our report names it.
+fn kept_in_the_way(run: &Finished) -> Vec<PathBuf> {
+    let report: Value = serde_json::from_str(last_line(run)).unwrap_or_default();
+    let errors = report["errors"].as_array().cloned().unwrap_or_default();
+    let kept = errors
+        .iter()
+        .filter(|error| error["what"].as_str().is_some_and(|what| what.ends_with("is kept")));
+    kept.filter_map(|error| Some(error["name"].as_str()?.replace("\\x5c", "\\").into())).collect()
+}
+
 fn only(
     what: &str,
     one: &BTreeMap<PathBuf, Option<[u8; 32]>>,
     other: &BTreeMap<PathBuf, Option<[u8; 32]>>,
+    but_for: &[PathBuf],
 ) -> Vec<String> {
     let only = one.iter().filter(|(path, content)| other.get(*path) != Some(content));
+    let only = only.filter(|(path, _)| !but_for.iter().any(|kept| path.starts_with(kept)));
     only.map(|(path, _)| format!("{what}: {}", path.display())).collect()
 }
