@@ -269,12 +269,16 @@ pub(crate) fn touched(what: &str, before: &Snapshot, path: &Path) -> Vec<String>
     found.iter().map(|line| format!("{what}: {line}")).collect()
 }
 
-/// The lines that tell of a change, wherever they are written.
+/// The changes that a run tells of, wherever and in whatever form.
 pub(crate) fn actions(run: &Finished) -> BTreeSet<String> {
     let verbs = ["create ", "update ", "metadata ", "delete ", "rename ", "link "];
     let lines = run.stdout.lines().chain(run.stderr.lines());
-    let lines = lines.filter(|line| verbs.iter().any(|verb| line.starts_with(verb)));
-    lines.map(str::to_owned).collect()
+    let changes = lines.filter_map(|line| match serde_json::from_str::<Value>(line) {
+        Ok(object) if object["type"] == "change" => Some(object["what"].as_str()?.to_owned()),
+        Ok(_) => None,
+        Err(_) => verbs.iter().any(|verb| line.starts_with(verb)).then(|| line.to_owned()),
+    });
+    changes.collect()
 }
 
 fn unlike_actions(dry: &BTreeSet<String>, run: &BTreeSet<String>) -> Vec<String> {
