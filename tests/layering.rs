@@ -68,8 +68,8 @@ const CONFINED: [Confined; 6] = [
 /// Packages that a peer can talk to, or that hold credentials: without `unsafe`, for good.
 const FORBID_UNSAFE: [&str; 5] = ["wire", "session", "tunnel", "pod", "controller"];
 
-/// Packages that may relax the workspace's `deny(unsafe_code)`, where it is measured to pay; the binary for the options of
-/// its allocator alone.
+/// Packages that may relax the workspace's `deny(unsafe_code)`, where it is measured to pay; the binary for its
+/// allocator and the end of a process without memory.
 const MAY_BE_UNSAFE: [&str; 3] = ["delta", "volume", "pvferry"];
 
 #[test]

@@ -218,3 +218,56 @@ fn work_grows_with_the_depth_of_a_tree_and_not_with_its_square() {
     let over: Vec<_> = each.filter(|(_, opens)| *opens > OPENS).collect();
     assert!(over.is_empty(), "files opened for each further directory: {over:?}");
 }
+
+/// What a process may map, in MiB: from too little to start up to more than enough.
+const MEMORY: std::ops::RangeInclusive<u64> = 16..=256;
+
+/// A run within every one of those limits: how it ended, and what it reported.
+fn with_little_memory(start: impl Fn() -> Command, check: impl Fn(&testkit::Finished)) {
+    let mut reported = 0;
+    for limit in MEMORY.step_by(16) {
+        let limit = format!("--data={}", limit << 20);
+        let finished = Process::run(below(&["prlimit", &limit], &start()));
+        // Before the program runs there is nobody to report.
+        let Some(code) = finished.status.code() else {
+            panic!("{limit}: {}\n{}", finished.status, finished.stderr);
+        };
+        if code == 22 {
+            reported += 1;
+            assert!(finished.stderr.contains("pvferry: out of memory"), "{}", finished.stderr);
+            check(&finished);
+        }
+    }
+    assert!(reported > 0, "no limit was met");
+}
+
+#[test]
+fn out_of_memory_is_reported_with_exit_code_22() {
+    if !can_limit() {
+        return;
+    }
+    let (source, destination) = (TempTree::new(), TempTree::new());
+    source.populate(1, 200);
+    let copy = || copy_command(source.path(), destination.path(), &["--progress", "none"]);
+    with_little_memory(copy, |finished| {
+        let report = report(finished);
+        assert_eq!((&report["outcome"], &report["exit_code"]), (&"failed".into(), &22.into()));
+    });
+}
+
+#[test]
+fn out_of_memory_leaves_marker_and_termination_message() {
+    if !can_limit() {
+        return;
+    }
+    let (pod, source, destination) = (Pod::new(), TempTree::new(), TempTree::new());
+    source.populate(1, 200);
+    let _serve = pod.serve(&[("a", destination.path())], &[]);
+    let options = ["--wait", "1", "--attempts", "1"];
+    let sync = || pod.direct(pod.server, &pod.pki.source(), source.path(), &options);
+    with_little_memory(sync, |_| {
+        for report in [pod.marker("a"), pod.message("a")] {
+            assert_eq!((&report["outcome"], &report["exit_code"]), (&"failed".into(), &22.into()));
+        }
+    });
+}

@@ -7,6 +7,7 @@ mod cli;
 mod commands;
 mod link;
 mod memory;
+mod out_of_memory;
 mod outcome;
 mod sandbox;
 mod setup;

@@ -1,11 +1,50 @@
-//! The allocator, and how long it keeps what was freed.
+//! The allocator: how long it keeps what was freed, and what happens where the kernel gives no more.
 
-use std::ffi::{c_int, c_long};
+use std::{
+    alloc::{GlobalAlloc, Layout},
+    ffi::{c_int, c_long},
+};
+
+use mimalloc::MiMalloc;
+
+use crate::out_of_memory;
 
 /// Buffers are filled by one thread and freed by another all the time. The system's allocator gives
 /// them back to the kernel in between, and a static binary's is slower still.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: Allocator = Allocator;
+
+/// `mimalloc`, but the process ends with a report where it has nothing left: whoever asks would abort it.
+struct Allocator;
+
+// SAFETY: every call is passed on as it is, with the caller's promises, and answered by what it answers. Where that is
+// null the call does not return.
+#[allow(unsafe_code, reason = "the interface of an allocator")]
+unsafe impl GlobalAlloc for Allocator {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: as promised to this function.
+        given(unsafe { MiMalloc.alloc(layout) })
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: as promised to this function.
+        given(unsafe { MiMalloc.alloc_zeroed(layout) })
+    }
+
+    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: as promised to this function.
+        given(unsafe { MiMalloc.realloc(memory, layout, size) })
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        // SAFETY: as promised to this function.
+        unsafe { MiMalloc.dealloc(memory, layout) }
+    }
+}
+
+fn given(memory: *mut u8) -> *mut u8 {
+    if memory.is_null() { out_of_memory::report_and_exit() } else { memory }
+}
 
 /// `mi_option_purge_delay` of `mimalloc.h`, version 3: milliseconds until freed pages go back to the kernel.
 const PURGE_DELAY: c_int = 15;

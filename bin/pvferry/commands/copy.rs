@@ -17,6 +17,7 @@ use super::{
 use crate::{
     cli::CopyArgs,
     link::BoxedLink,
+    out_of_memory::{self, Destinations},
     outcome::{self, Failure},
     sandbox::Sandbox,
     setup::{self, Common, Surroundings},
@@ -33,6 +34,7 @@ pub(super) fn run(
     surroundings: &Surroundings,
 ) -> Result<ExitCode, Failure> {
     let json = args.transfer.json;
+    out_of_memory::prepare(VOLUME, &Destinations { stdout: json, ..Destinations::default() });
     let ended = begin(args, filters, common, surroundings);
     ended.inspect_err(|failure| {
         if json {

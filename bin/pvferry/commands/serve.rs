@@ -25,6 +25,7 @@ use super::{endpoints, transfer, with_runtime};
 use crate::{
     cli::ServeArgs,
     link::BoxedLink,
+    out_of_memory::{self, Destinations},
     outcome::{self, Failure},
     sandbox::Sandbox,
     setup::{self, Common, Surroundings},
@@ -39,6 +40,8 @@ pub(super) fn run(
     surroundings: &Surroundings,
 ) -> Result<ExitCode, Failure> {
     let message = transfer::termination_log(args.termination_log.clone());
+    let last = Destinations { message: message.as_deref(), ..Destinations::default() };
+    out_of_memory::prepare("", &last);
     let begun = Clock::now();
     let (mut report, failure) = match begin(args, common, surroundings) {
         Ok(ended) => (total(&ended), None),

@@ -19,6 +19,7 @@ use super::{
 use crate::{
     cli::SyncArgs,
     link::BoxedLink,
+    out_of_memory::{self, Destinations},
     outcome::{self, Failure},
     sandbox::Sandbox,
     setup::{self, Common, Surroundings},
@@ -38,6 +39,12 @@ pub(super) fn run(
         console: surroundings.console.clone(),
     };
     let json = args.transfer.json;
+    let last = Destinations {
+        stdout: json,
+        message: ending.message.as_deref(),
+        marker: ending.marker_dir.as_deref().map(|dir| (dir, &ending.volume)),
+    };
+    out_of_memory::prepare(ending.volume.as_str(), &last);
     let report = match begin(args, filters, common, surroundings) {
         Ok(report) => report,
         Err(failure) => {

@@ -5,7 +5,12 @@
 //! whole, so a reader never sees half of one. `sync` clears its own marker when it starts: the
 //! emptyDir outlives a restart of the container.
 
-use std::{fmt, fs, io, path::Path, str::FromStr, time::Duration};
+use std::{
+    fmt, fs, io,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
 
 use crate::{
     Error, ExitCode, Report,
@@ -72,6 +77,13 @@ pub fn write(dir: &Path, volume: &VolumeName, report: &Report) -> Result<(), Err
     let json = report.to_json_within(LIMIT);
     file::publish(dir, &name, json.as_bytes(), Durability::Synced)
         .map_err(Error::file("write", &dir.join(&name)))
+}
+
+/// Where [`write`] builds the marker of `volume` in `dir`, and where it puts it.
+#[must_use]
+pub fn paths(dir: &Path, volume: &VolumeName) -> (PathBuf, PathBuf) {
+    let name = volume.marker();
+    (file::temp_path(dir, &name), dir.join(&name))
 }
 
 /// Removes the marker of `volume` that an earlier run left in `dir`, and its unfinished one.

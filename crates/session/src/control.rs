@@ -5,6 +5,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    thread::{self, Scope},
     time::Duration,
 };
 
@@ -41,6 +42,19 @@ impl Cancel {
             notified.await;
         }
     }
+}
+
+/// Starts a thread of a session. Where the system has none to give, the session ends for that reason.
+pub(crate) fn start_thread<'scope>(
+    control: &Control,
+    scope: &'scope Scope<'scope, '_>,
+    work: impl FnOnce() + Send + 'scope,
+) -> Result<(), Stopped> {
+    let started = thread::Builder::new().spawn_scoped(scope, work);
+    started.map(drop).map_err(|error| {
+        control.fail(Error::Thread(error));
+        Stopped
+    })
 }
 
 /// How long the end of a session may take.

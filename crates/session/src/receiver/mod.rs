@@ -48,7 +48,7 @@ use wire::{ManifestDigest, ToSender};
 
 use crate::{
     Context, Error, Phase, Problem, Result, Summary,
-    control::{Outbox, Stopped, wind_up},
+    control::{Outbox, Stopped, start_thread, wind_up},
     handshake::Agreed,
     pump::{self, PumpConfig},
 };
@@ -190,11 +190,14 @@ async fn run_pump<S>(
 /// The threads of the receiver, from the first listing to the sender's goodbye.
 fn run(shared: &Arc<Shared>) -> Result<Received, Stopped> {
     let outcome = thread::scope(|scope| {
-        for lane in 0..shared.lanes() {
-            scope.spawn(move || shared.guard(|| work::work(shared, lane)));
-        }
-        scope.spawn(|| shared.guard(|| signature::work(shared)));
-        let outcome = finish::drive(shared);
+        let control = &shared.control;
+        let start_all = || {
+            for lane in 0..shared.lanes() {
+                start_thread(control, scope, move || shared.guard(|| work::work(shared, lane)))?;
+            }
+            start_thread(control, scope, || shared.guard(|| signature::work(shared)))
+        };
+        let outcome = start_all().and_then(|()| finish::drive(shared));
         if outcome.is_err() {
             shared.control.stop();
         }

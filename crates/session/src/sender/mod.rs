@@ -33,7 +33,7 @@ use wire::{Commit, Goodbye, ToReceiver};
 
 use crate::{
     Context, Error, Phase, Result, Summary,
-    control::{Outbox, Stopped, wind_up},
+    control::{Outbox, Stopped, start_thread, wind_up},
     handshake::Agreed,
     pump::{self, PumpConfig},
 };
@@ -146,14 +146,15 @@ where
 /// The threads of the sender, from the first listing to the commit record.
 fn run(shared: &Arc<Shared>) -> Result<Summary, Stopped> {
     let (commit, tree) = thread::scope(|scope| {
-        for _ in 0..shared.context.workers.max(2) {
-            scope.spawn(|| shared.guard(files::work));
-            scope.spawn(|| shared.guard(inline::work));
-        }
-        for _ in 0..shared.context.workers.div_ceil(2) {
-            scope.spawn(|| shared.guard(delta::work));
-        }
-        let outcome = drive(shared);
+        let start = |work| start_thread(&shared.control, scope, move || shared.guard(work));
+        let start_all = || {
+            for _ in 0..shared.context.workers.max(2) {
+                start(files::work)?;
+                start(inline::work)?;
+            }
+            (0..shared.context.workers.div_ceil(2)).try_for_each(|_| start(delta::work))
+        };
+        let outcome = start_all().and_then(|()| drive(shared));
         // The workers wait on these queues; closing them lets the scope end.
         shared.close_jobs();
         outcome
