@@ -1,7 +1,7 @@
 //! Processes that are killed at any moment: what is visible then is old or new or marked, and the next run
 //! converges.
 
-use std::{thread, time::Duration};
+use std::{os::unix::fs::MetadataExt, thread, time::Duration};
 
 use testkit::{
     Content, Faults, Process, Relay, Rng, Snapshot, TempTree, assert_same, interrupted::unfinished,
@@ -89,23 +89,66 @@ fn kill_9_with_atomic_never_shows_a_half_written_file() {
     }
 }
 
+/// Lays down a staging directory as an interrupted run leaves it, with these entries in it.
+fn interrupted(destination: &TempTree, fill: impl FnOnce(&str)) {
+    destination.dir("staging").mode("staging", 0o700);
+    fill("staging");
+    let number = destination.at("staging").metadata().unwrap().ino();
+    destination.rename("staging", format!(".pvferry-{number:x}-0123456789abcdef"));
+}
+
+/// Where an unfinished entry lies that is to become `path`, which is in `source`.
+fn staged(source: &TempTree, path: &str) -> String {
+    let root = volume::Dir::open_root(source.path()).unwrap();
+    let mut names: Vec<_> =
+        path.split('/').map(|name| wire::Name::new(name.as_bytes()).unwrap()).collect();
+    let last = names.pop().unwrap();
+    let dir = names.iter().fold(root, |dir, name| dir.open_child(name).unwrap());
+    volume::staging::staged_name(&dir, &last).to_string()
+}
+
 #[test]
-fn stale_temporary_files_of_another_run_are_ignored_and_removed() {
+fn what_another_run_left_in_staging_is_removed_without_delete_and_not_counted() {
     let (source, destination) = (TempTree::new(), TempTree::new());
     source.file("d/f", "text");
-    destination.file("d/.pvferry-0123456789abcdef.part", "left behind");
-    destination.file(".pvferry-fedcba9876543210.new/inside", "left behind");
-    crate::support::copy(source.path(), destination.path(), &["--delete"]).expect(0);
+    interrupted(&destination, |staging| {
+        destination.file(format!("{staging}/0123"), "left behind");
+        destination.file(format!("{staging}/4567-dir/inside/f"), "left behind");
+    });
+    let finished = crate::support::copy(source.path(), destination.path(), &[]);
+    assert_eq!(crate::support::report(finished.expect(0))["files_deleted"], 0);
     assert_same(source.path(), destination.path());
 }
 
 #[test]
 fn a_part_that_is_of_no_use_is_removed() {
     let (source, destination) = (TempTree::new(), TempTree::new());
-    // By now the file is smaller than what is worth to go on from. The names follow from that of "a".
+    // By now the file is smaller than what is worth to go on from.
     source.file("a/a", "small by now").file("b", "text");
-    let part = ".pvferry-17762fddd969a453.new/.pvferry-17762fddd969a453.part";
-    destination.file("b", "old").file(part, Content::random(1, 200_000));
+    destination.file("b", "old");
+    interrupted(&destination, |staging| {
+        destination
+            .file(format!("{staging}/{}", staged(&source, "a/a")), Content::random(1, 200_000));
+        destination.dir(format!("{staging}/{}-dir/a", staged(&source, "a")));
+    });
     crate::support::copy(source.path(), destination.path(), &[]).expect(0);
+    assert_same(source.path(), destination.path());
+}
+
+#[test]
+fn a_part_and_a_directory_of_an_interrupted_run_are_gone_on_from() {
+    let (source, destination) = (TempTree::new(), TempTree::new());
+    let content = Content::random(1, 3_000_000);
+    source.file("new/large", content.clone()).file("new/small", "1").mtime("new/small", 5, 5);
+    destination.file("other", "2");
+    source.file("other", "2");
+    interrupted(&destination, |staging| {
+        destination.file(format!("{staging}/{}", staged(&source, "new/large")), content);
+        let small = format!("{staging}/{}-dir/small", staged(&source, "new"));
+        destination.file(&small, "1").mtime(&small, 5, 5);
+    });
+    let finished = crate::support::copy(source.path(), destination.path(), &[]);
+    let report = crate::support::report(finished.expect(0));
+    assert_eq!(report["bytes_literal"], 0, "{report}");
     assert_same(source.path(), destination.path());
 }

@@ -36,6 +36,7 @@ mod rights;
 mod sandbox;
 mod set_id;
 mod skipped;
+mod staging;
 mod start_up;
 mod support;
 

@@ -205,9 +205,6 @@ fn an_address_that_is_taken() {
     assert_explains(&finished, &[&pod.server.to_string()]);
 }
 
-/// The journal of a run that has not ended well: at the root, until a later run has.
-const JOURNAL: &str = ".pvferry-ee2d19316401a6f5.part";
-
 /// A run into `target` that must fail with 11 and a word of why; the old files stay, nothing else is left.
 #[track_caller]
 fn fails_on_disk(source: &Path, target: &Path, options: &[&str], why: &str, kept: &[&str]) {
@@ -219,11 +216,8 @@ fn fails_on_disk(source: &Path, target: &Path, options: &[&str], why: &str, kept
         assert_eq!(before.node(path).content, after.node(path).content, "{path}");
         assert_eq!(before.node(path).mtime, after.node(path).mtime, "{path}");
     }
-    let temporary: Vec<_> = after
-        .paths()
-        .filter(|path| path.to_string_lossy().contains(".pvferry-") && *path != Path::new(JOURNAL))
-        .collect();
-    assert!(temporary.is_empty(), "left behind: {temporary:?}");
+    let left = testkit::interrupted::left_behind(&after);
+    assert!(left.is_empty(), "left behind: {left:?}");
 }
 
 #[test]

@@ -6,7 +6,7 @@
 mod actor;
 mod listing;
 
-use std::{ffi::OsStr, fs, path::Path, sync::LazyLock};
+use std::{fs, path::Path, sync::LazyLock};
 
 use arbitrary::Unstructured;
 use parking_lot::Mutex;
@@ -103,8 +103,10 @@ impl Actor {
     fn check_content(&self, volume: &Path, before: &[Seen]) {
         for seen in look_at(volume) {
             let below = seen.path.strip_prefix(volume).expect("it is below");
-            let temporary = |name: &OsStr| name.to_string_lossy().starts_with(".pvferry-");
-            if seen.is_file() && !before.contains(&seen) && !below.iter().any(temporary) {
+            let staged = below.iter().next().is_some_and(|name| {
+                volume::staging::inode_number(name.as_encoded_bytes()).is_some()
+            });
+            if seen.is_file() && !before.contains(&seen) && !staged {
                 self.check_file(&seen, below == "large");
             }
         }

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use testkit::Snapshot;
+use testkit::{Snapshot, interrupted::is_staged};
 
 /// Everything that `now` shows under a final name and that is neither as it was in `before` nor as it is to be in
 /// `wanted`, or that is gone though it was to stay. `in_place` may be half patched, if it is marked so.
@@ -17,7 +17,7 @@ pub(crate) fn wrongly_shown(
     in_place: &str,
 ) -> Vec<String> {
     let mut found = Vec::new();
-    for (path, node) in now.0.iter().filter(|(path, _)| !is_temporary(path)) {
+    for (path, node) in now.0.iter().filter(|(path, _)| !is_staged(path)) {
         let mut complain = |what: &str| found.push(format!("{}: {what}", path.display()));
         let known = [before.0.get(path), wanted.0.get(path)]
             .map(|known| known.filter(|known| known.kind == node.kind));
@@ -56,10 +56,6 @@ pub(crate) fn wait_until_free(root: &Path) {
     }
 }
 
-fn is_temporary(path: &Path) -> bool {
-    path.iter().any(|name| name.as_encoded_bytes().starts_with(b".pvferry-"))
-}
-
 #[test]
 fn what_is_wrong_is_seen_and_what_is_not_is_not() {
     use testkit::{Content, TempTree};
@@ -71,7 +67,7 @@ fn what_is_wrong_is_seen_and_what_is_not_is_not() {
     let found = || wrongly_shown(&before, &wanted, &Snapshot::of(tree.path()), "large");
     assert_eq!(found(), [""; 0]);
     tree.file("f", "new").mode("f", 0o640).file("d/new", "2").remove("gone");
-    tree.file("d/.pvferry-x.part", "half");
+    tree.file(".pvferry-1-2/part", "half");
     assert_eq!(found(), [""; 0]);
 
     type Change = fn(&TempTree) -> &TempTree;

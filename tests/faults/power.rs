@@ -5,8 +5,8 @@
 //! nothing of what was still in memory. Meanwhile a neighbour on the same file system flushes a file of its own all the
 //! time, so that new names and times come to the disk long before the content does.
 //!
-//! A clone in which no journal lies must hold one run to the last byte. One with a journal may show new names
-//! without their content, which is what the journal is for: the next run, in another boot, must find them.
+//! A clone without a crash marker must hold one run to the last byte. One with a crash marker may show new names
+//! without their content, which is what the marker is for: the next run, in another boot, must find them.
 
 use std::{
     collections::BTreeMap,
@@ -24,7 +24,7 @@ use std::{
 
 use testkit::{
     Aspects, Content, Mount, Node, Process, Rng, Snapshot, TempTree, differences,
-    interrupted::is_temporary, skip,
+    interrupted::is_staged, skip,
 };
 
 use crate::{
@@ -135,20 +135,17 @@ fn cut_the_power(name: &str, disk: &Mount, runs: u32) {
 /// Whether what a run left when the power was cut is one run's, to the last byte, or says that it is not.
 fn judge(tally: &mut Tally, volume: &Path, before: &Snapshot, wanted: &Snapshot, case: &str) {
     let now = Snapshot::of(volume);
-    // All else lies in a directory, so this is the journal.
-    let journal = now.paths().any(|path| {
-        path.parent() == Some(Path::new("")) && path.extension().is_some_and(|it| it == "part")
-    });
+    let marked = now.paths().any(|path| is_staged(path) && path.ends_with("crash-marker"));
     let torn = wanted.0.iter().filter(|(path, wanted)| {
         let torn = |now: &Node| now.mtime == wanted.mtime && now.content != wanted.content;
         now.0.get(*path).is_some_and(torn)
     });
     let torn = torn.count();
     assert!(
-        journal || torn == 0,
-        "{case}: no journal, and {torn} files with a time that is not theirs"
+        marked || torn == 0,
+        "{case}: no crash marker, and {torn} files with a time that is not theirs"
     );
-    if journal {
+    if marked {
         tally.torn += torn;
         tally.open += 1;
     } else if contents(&now) == contents(wanted) {
@@ -157,7 +154,7 @@ fn judge(tally: &mut Tally, volume: &Path, before: &Snapshot, wanted: &Snapshot,
         let lost = differences(before, &now, Aspects::default());
         assert!(
             contents(&now) == contents(before),
-            "{case}: no journal, and neither tree: {lost:?}"
+            "{case}: no crash marker, and neither tree: {lost:?}"
         );
         tally.untouched += 1;
     }
@@ -166,7 +163,7 @@ fn judge(tally: &mut Tally, volume: &Path, before: &Snapshot, wanted: &Snapshot,
 /// What every file holds.
 fn contents(tree: &Snapshot) -> BTreeMap<&PathBuf, [u8; 32]> {
     let files = tree.0.iter().filter_map(|(path, node)| Some((path, node.content?)));
-    files.filter(|(path, _)| !is_temporary(path)).collect()
+    files.filter(|(path, _)| !is_staged(path)).collect()
 }
 
 /// A run on the disk of a machine that was started again, which must converge.

@@ -7,8 +7,11 @@ use std::{
 
 use crate::snapshot::{Kind, Node, Snapshot, shown};
 
-/// How names begin under which unfinished entries may lie.
-const TEMPORARY: &str = ".pvferry-";
+/// How the name of the directory begins, at the root of a volume, in which unfinished entries may lie.
+const STAGING: &str = ".pvferry-";
+
+/// The file in it that tells a crash from an orderly end.
+const CRASH_MARKER: &str = "crash-marker";
 
 /// Everything in `now` that passes for finished and is not, or is worse than both ends, one line each. `before` is the
 /// tree as the run found it, `wanted` what it was to become. The files in `in_place` may be partly old and partly
@@ -23,7 +26,7 @@ pub fn unfinished(
     let mut found = Vec::new();
     let mut paths: BTreeSet<&Path> = before.paths().collect();
     paths.extend(now.paths());
-    for path in paths.into_iter().filter(|path| !is_temporary(path)) {
+    for path in paths.into_iter().filter(|path| !is_staged(path)) {
         let [wanted, before, now] = [wanted, before, now].map(|tree| tree.0.get(path));
         let in_place = in_place.iter().any(|name| path == Path::new(name));
         if let Some(what) = objection(wanted, before, now, in_place) {
@@ -33,12 +36,22 @@ pub fn unfinished(
     found
 }
 
-/// True where a component of `path` has a temporary name.
+/// True for the staging directory and what is in it. `path` is relative to the root of the volume.
 #[must_use]
-pub fn is_temporary(path: &Path) -> bool {
-    path.components().any(|component| {
-        matches!(component, Component::Normal(name) if name.as_encoded_bytes().starts_with(TEMPORARY.as_bytes()))
-    })
+pub fn is_staged(path: &Path) -> bool {
+    let first = path.components().next();
+    matches!(first, Some(Component::Normal(name)) if name.as_encoded_bytes().starts_with(STAGING.as_bytes()))
+}
+
+/// What a run that failed left in `tree` besides the crash marker.
+#[must_use]
+pub fn left_behind(tree: &Snapshot) -> Vec<&Path> {
+    let is_marker = |path: &Path| {
+        let mut below = path.components().skip(1);
+        let name = below.next().map(|component| component.as_os_str().to_owned());
+        name.is_none_or(|name| name == CRASH_MARKER) && below.next().is_none()
+    };
+    tree.paths().filter(|path| is_staged(path) && !is_marker(path)).collect()
 }
 
 fn objection(
@@ -117,7 +130,7 @@ mod tests {
         assert_eq!(after(|tree| tree.file("d/f", "new text")), [""; 0]);
         assert_eq!(after(|tree| tree.file("large", "ned")), [""; 0]);
         assert_eq!(after(|tree| tree.remove("l").symlink("l", "new")), [""; 0]);
-        assert_eq!(after(|tree| tree.file(".pvferry-1.new/f", "ne")), [""; 0]);
+        assert_eq!(after(|tree| tree.file(".pvferry-1-2/f", "ne")), [""; 0]);
         assert_eq!(after(|tree| tree.file("new/f", "new")), [""; 0]);
     }
 
@@ -134,6 +147,8 @@ mod tests {
         assert_eq!(after(|tree| tree.file("new/f", "ne")), ["new/f: is neither old nor new"]);
         assert_eq!(after(|tree| tree.remove("d/f")), ["d/f: is gone"]);
         assert_eq!(after(|tree| tree.file("x", "")), ["x: is in neither tree"]);
+        let deeper = after(|tree| tree.file("d/.pvferry-1.part", ""));
+        assert_eq!(deeper, ["d/.pvferry-1.part: is in neither tree"]);
         assert_eq!(after(|tree| tree.remove("l").symlink("l", "x")), ["l: is neither old nor new"]);
         assert_eq!(after(|tree| tree.mode("same", 0o604)), ["same: has a mode looser than either"]);
     }

@@ -90,6 +90,13 @@ impl Preflight {
     }
 }
 
+/// True where this process may give the group `gid` to a file of its own.
+pub(crate) fn may_give_group(gid: u32) -> bool {
+    let member = rustix::process::getgroups()
+        .is_ok_and(|groups| groups.iter().any(|group| group.as_raw() == gid));
+    member || thread::capabilities(None).is_ok_and(|s| s.effective.contains(CapabilitySet::CHOWN))
+}
+
 /// True where user ids mean something else here than on the node. Where `/proc` does not say, they
 /// are taken to be the same.
 fn in_user_namespace() -> bool {

@@ -10,7 +10,7 @@ use std::{
     os::fd::{AsFd as _, OwnedFd},
     path::Path,
     sync::{
-        Arc, Weak,
+        Arc, OnceLock, Weak,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -45,10 +45,12 @@ pub struct Dir(Arc<Node>);
 struct Node {
     /// `None` for the root.
     parent: Option<Dir>,
-    /// Name within the parent. May change once, when a directory that was built under a temporary
-    /// name is published.
-    name: RwLock<Option<Name>>,
-    shown: RwLock<Option<Name>>,
+    /// Name within the parent; `None` for the root.
+    name: Option<Name>,
+    /// Where the directory lies until it is published: the directory that holds it, and its name there.
+    staged: RwLock<Option<(Dir, Name)>>,
+    /// See [`Dir::path_hash`].
+    path_hash: OnceLock<[u8; 32]>,
     identity: (u64, u64),
     volume: Arc<Volume>,
     descriptor: Descriptor,
@@ -125,8 +127,9 @@ impl Dir {
         });
         Ok(Self(Arc::new(Node {
             parent: None,
-            name: RwLock::new(None),
-            shown: RwLock::new(None),
+            name: None,
+            staged: RwLock::new(None),
+            path_hash: OnceLock::from([0; 32]),
             identity: (stat.st_dev, stat.st_ino),
             volume,
             descriptor: Descriptor::Fixed(Loan::fixed(fd)),
@@ -141,18 +144,37 @@ impl Dir {
     /// `ENOTDIR` or `ELOOP` where the entry is something else, and whatever `openat2(2)` answers.
     pub fn open_child(&self, name: &Name) -> Result<Self> {
         let fd = self.open_at(name, OPEN_DIRECTORY, Mode::empty())?;
+        self.child(name, fd, None)
+    }
+
+    /// Opens the directory that is to become `name` in this one and lies in `area`, as `staged`, until
+    /// [`Dir::published`] tells otherwise.
+    ///
+    /// # Errors
+    /// As [`Dir::open_child`].
+    pub fn open_staged(&self, name: &Name, area: &Self, staged: &Name) -> Result<Self> {
+        let fd = area
+            .open_at(staged, OPEN_DIRECTORY, Mode::empty())
+            .map_err(|e| self.error(e.operation, name, e.errno))?;
+        self.child(name, fd, Some((area.clone(), staged.clone())))
+    }
+
+    fn child(&self, name: &Name, fd: OwnedFd, staged: Option<(Self, Name)>) -> Result<Self> {
         let stat = fs::fstat(&fd).map_err(|e| self.error("stat", name, e))?;
         let child = Self(Arc::new(Node {
             parent: Some(self.clone()),
-            name: RwLock::new(Some(name.clone())),
-            shown: RwLock::new(None),
+            name: Some(name.clone()),
+            staged: RwLock::new(staged),
+            path_hash: OnceLock::new(),
             identity: (stat.st_dev, stat.st_ino),
             volume: Arc::clone(&self.0.volume),
             descriptor: Descriptor::Cached(Arc::default()),
             lifted: Mutex::default(),
             below: Mutex::default(),
         }));
-        *self.0.below.lock() = Arc::downgrade(&child.0);
+        if child.staged().is_none() {
+            *self.0.below.lock() = Arc::downgrade(&child.0);
+        }
         child.keep(fd);
         Ok(child)
     }
@@ -196,14 +218,14 @@ impl Dir {
         let mut chain = vec![self.clone()];
         let mut fd = loop {
             let Some(top) = chain.last() else { return Err(self.stale()) };
-            let Some(parent) = top.0.parent.clone() else { return Err(self.stale()) };
+            let Some((parent, _)) = top.location() else { return Err(self.stale()) };
             if let Some(fd) = parent.at_hand() {
                 break fd;
             }
             chain.push(parent);
         };
         for dir in chain.iter().rev() {
-            let Some(name) = dir.name() else { return Err(self.stale()) };
+            let Some((_, name)) = dir.location() else { return Err(self.stale()) };
             let next = opening(|| fs::openat(&fd, name.as_bytes(), OPEN_DIRECTORY, Mode::empty()))
                 .map_err(|e| Error::new("open", dir.display(), e))?;
             let stat = fs::fstat(&next).map_err(|e| Error::new("stat", dir.display(), e))?;
@@ -211,7 +233,7 @@ impl Dir {
                 return Err(dir.stale());
             }
             fd = dir.keep(next);
-            if let Some(parent) = dir.parent() {
+            if let (Some(parent), None) = (dir.parent(), dir.staged()) {
                 *parent.0.below.lock() = Arc::downgrade(&dir.0);
             }
         }
@@ -258,21 +280,50 @@ impl Dir {
         self.0.parent.as_ref()
     }
 
-    /// The name on disk within the parent; `None` for the root.
+    /// The name within the parent; `None` for the root.
     #[must_use]
-    pub fn name(&self) -> Option<Name> {
-        self.0.name.read().clone()
+    pub fn name(&self) -> Option<&Name> {
+        self.0.name.as_ref()
     }
 
-    /// Tells that the directory now lies under `name` in the same parent.
-    pub fn renamed(&self, name: Name) {
-        *self.0.name.write() = Some(name);
-        *self.0.shown.write() = None;
+    /// Where the directory lies before it is published: the directory that holds it, and its name there.
+    #[must_use]
+    pub fn staged(&self) -> Option<(Self, Name)> {
+        self.0.staged.read().clone()
     }
 
-    /// Shows the directory as `name` while it lies under a temporary one.
-    pub fn show_as(&self, name: Name) {
-        *self.0.shown.write() = Some(name);
+    /// Tells that the directory now bears its name in its parent.
+    pub fn published(&self) {
+        *self.0.staged.write() = None;
+    }
+
+    /// The directory that holds this one, and the name there.
+    fn location(&self) -> Option<(Self, Name)> {
+        self.staged().or_else(|| Some((self.0.parent.clone()?, self.0.name.clone()?)))
+    }
+
+    /// A hash of the names from the root down to this directory; zeros for the root.
+    #[must_use]
+    pub fn path_hash(&self) -> [u8; 32] {
+        let mut unknown = Vec::new();
+        let mut at = self;
+        let mut hash = loop {
+            match (at.0.path_hash.get(), at.parent()) {
+                (Some(hash), _) => break *hash,
+                (None, Some(parent)) => {
+                    unknown.push(at);
+                    at = parent;
+                }
+                (None, None) => break [0; 32],
+            }
+        };
+        for dir in unknown.into_iter().rev() {
+            let name = dir.0.name.as_ref().map_or(&[][..], |name| name.as_bytes());
+            hash = crate::staging::hash(&hash, name);
+            // Another thread can only have found the same.
+            let _ = dir.0.path_hash.set(hash);
+        }
+        hash
     }
 
     /// `(device, inode)`.
@@ -302,8 +353,7 @@ impl Dir {
         let mut names = Vec::new();
         let mut at = Some(self);
         while let Some(dir) = at {
-            let shown = dir.0.shown.read().clone();
-            names.extend(shown.or_else(|| dir.name()));
+            names.extend(dir.0.name.clone());
             at = dir.parent();
         }
         names.reverse();
@@ -352,9 +402,13 @@ impl Node {
     /// [`unlock::restore`](crate::unlock::restore) before.
     fn put_back(&mut self) {
         let Some(before) = self.lifted.get_mut().take() else { return };
-        let fd = match (self.descriptor.get(), &self.parent, self.name.get_mut()) {
-            (Some(fd), ..) => fd,
-            (None, Some(parent), Some(name)) => {
+        let place = match self.staged.get_mut() {
+            Some((area, staged)) => Some((&*area, &*staged)),
+            None => self.parent.as_ref().zip(self.name.as_ref()),
+        };
+        let fd = match (self.descriptor.get(), place) {
+            (Some(fd), _) => fd,
+            (None, Some((parent, name))) => {
                 let Ok(fd) = parent.open_at(name, OPEN_DIRECTORY, Mode::empty()) else { return };
                 let Ok(stat) = fs::fstat(&fd) else { return };
                 if (stat.st_dev, stat.st_ino) != self.identity {
@@ -371,6 +425,7 @@ impl Node {
     /// which is a step away as long as this one is open.
     fn open_parent(&self) {
         if let Some(parent) = &self.parent
+            && self.staged.read().is_none()
             && parent.0.descriptor.get().is_none()
             && let Some(fd) = self.descriptor.get()
         {

@@ -13,10 +13,10 @@ use wire::{Attributes, FileKind, Metadata, Name};
 
 use crate::{
     Dir, Result,
-    create::{ParentHints, discard, rename_over},
+    create::{ParentHints, discard},
     held::Held,
     metadata::{self, Applied, ApplyOptions, MetadataDiff},
-    temp,
+    staging::{Place, conflict},
     unlock::unlocking,
     writer,
 };
@@ -36,7 +36,10 @@ pub fn write_new(
     options: ApplyOptions,
 ) -> Result<Applied> {
     check(dir, name, want, content)?;
-    let fd = create(dir, name, want, hints).map_err(|e| dir.error("create", name, e))?;
+    let fd = create(dir, name, want, hints).map_err(|e| match e {
+        Errno::EXIST => conflict(dir, name, e),
+        _ => dir.error("create", name, e),
+    })?;
     let file = File { dir, shown: name, fd: fd.as_fd(), want, hints };
     file.fill(content)
         .and_then(|done| match done {
@@ -46,38 +49,33 @@ pub fn write_new(
         .inspect_err(|_| discard(dir, name))
 }
 
-/// Writes the file `name` with all of `content` under its temporary name and renames it over whatever
-/// bears the name, unless that is a directory.
+/// Writes the file with all of `content` in the staging directory and renames it to its place, where it is occupied over
+/// whatever bears the name, unless that is a directory.
 ///
 /// # Errors
 /// As [`write_new`], and what renaming answers. The old entry stays then.
 pub fn write_over(
-    dir: &Dir,
-    name: &Name,
+    place: Place<'_>,
     want: &Metadata,
     content: &[u8],
-    hints: ParentHints,
     options: ApplyOptions,
 ) -> Result<Applied> {
+    let Place { dir, name, .. } = place;
     check(dir, name, want, content)?;
-    let part = temp::part_name(name);
-    let fd = match create(dir, &part, want, hints) {
-        Err(Errno::EXIST) => {
-            discard(dir, &part);
-            create(dir, &part, want, hints)
-        }
-        other => other,
-    };
-    let fd = fd.map_err(|e| dir.error("create", name, e))?;
-    let file = File { dir, shown: name, fd: fd.as_fd(), want, hints };
-    file.fill(content)
-        .and_then(|done| match done {
-            Some(applied) if want.attributes == Attributes::default() => {
-                rename_over(dir, &part, name).map(|()| applied)
+    place.build(
+        &mut |area, name| create(&area.dir, name, want, area.hints),
+        &mut |area, hidden, fd| {
+            let file = File { dir, shown: name, fd: fd.as_fd(), want, hints: area.hints };
+            match file.fill(content)? {
+                Some(applied) if want.attributes == Attributes::default() => {
+                    hidden.put(dir, name, place.occupied).map(|()| applied)
+                }
+                _ => {
+                    writer::publish((dir, name, place.occupied), hidden, fd.as_fd(), want, options)
+                }
             }
-            _ => writer::publish(dir, &part, name, fd.as_fd(), want, options),
-        })
-        .inspect_err(|_| discard(dir, &part))
+        },
+    )
 }
 
 fn check(dir: &Dir, name: &Name, want: &Metadata, content: &[u8]) -> Result<()> {

@@ -4,26 +4,37 @@
 
 use wire::{FileKind, Name};
 
-use crate::{Dir, Error, Result, list::NameList};
+use crate::{Dir, Error, Result, list::NameList, staging};
 
 /// One directory of a walk, and how far the walk has come in it.
 pub(crate) struct Level {
     pub(crate) dir: Dir,
     names: Option<NameList>,
     next: usize,
+    /// Staging directories, which are no part of the data. In ascending order.
+    passed_over: Vec<usize>,
 }
 
 impl Level {
-    /// Lists `dir`.
+    /// Lists `dir`, but for staging directories.
     pub(crate) fn read(dir: Dir) -> Result<Self> {
-        let names = Some(NameList::read(&dir)?);
-        Ok(Self { dir, names, next: 0 })
+        let names = NameList::read(&dir)?;
+        let passed_over = staging::among(&dir, &names);
+        let mut level = Self { dir, names: Some(names), next: 0, passed_over };
+        level.pass_over();
+        Ok(level)
+    }
+
+    fn pass_over(&mut self) {
+        while self.passed_over.binary_search(&self.next).is_ok() {
+            self.next += 1;
+        }
     }
 
     /// A directory that is not looked into, such as a mount point. It is not even opened, so `dir`
     /// is the one above.
     pub(crate) fn closed(dir: Dir) -> Self {
-        Self { dir, names: None, next: 0 }
+        Self { dir, names: None, next: 0, passed_over: Vec::new() }
     }
 
     /// The bytes of the next name.
@@ -40,6 +51,7 @@ impl Level {
     pub(crate) fn pop(&mut self) -> Option<Name> {
         let name = self.names.as_ref()?.name(self.next);
         self.next += 1;
+        self.pass_over();
         name
     }
 

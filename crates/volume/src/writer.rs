@@ -4,8 +4,7 @@
 //!
 //! | made by | while it is written | [`finish`](FileWriter::finish) | dropped unfinished |
 //! | --- | --- | --- | --- |
-//! | [`create_new`](FileWriter::create_new) | under its name, in a directory that is itself new | sets metadata | removed |
-//! | [`beside`](FileWriter::beside), [`open_part`](FileWriter::open_part) | under its [temporary name](crate::temp) | sets metadata, renames | removed, or [kept](FileWriter::keep) for the next run |
+//! | [`staged`](FileWriter::staged), [`open_part`](FileWriter::open_part) | in the [staging directory](crate::staging) | sets metadata, renames | removed, or [kept](FileWriter::keep) for the next run |
 //! | [`in_place`](FileWriter::in_place) | under its name, narrowed and marked dirty | flushes, sets metadata | stays, marked dirty |
 //!
 //! While it is written, a new file is readable and writable by its owner alone; setuid and the like
@@ -33,7 +32,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{self, AtFlags, FileType, Mode, OFlags},
+    fs::{self, AtFlags, FileType, Mode, OFlags, SeekFrom},
     io::Errno,
 };
 use wire::{FileKind, Metadata, Name, Timestamp};
@@ -41,10 +40,11 @@ use wire::{FileKind, Metadata, Name, Timestamp};
 use crate::{
     Dir, Error, Result,
     basis::BasisFile,
-    create::{discard, rename_over},
+    create::ParentHints,
     held::{self, Held, OWNER_FILE},
     metadata::{self, Applied, ApplyOptions, Stage},
-    narrow, temp,
+    narrow,
+    staging::{self, Hidden, Place},
     unlock::{LiftedFlags, unlocking},
 };
 
@@ -60,16 +60,22 @@ pub struct FileWriter {
     /// The final name.
     name: Name,
     fd: OwnedFd,
-    place: Place,
+    way: Way,
     /// Finished, or to be left as it is.
     settled: bool,
     /// Writing past the page cache was refused.
     cached: AtomicBool,
 }
 
-enum Place {
-    New,
-    Beside { part: Name },
+/// The way in which the file gets its name.
+enum Way {
+    Staged {
+        hidden: Hidden,
+        /// See [`Place::occupied`].
+        occupied: bool,
+        /// See [`Place::hints`].
+        hints: ParentHints,
+    },
     Existing(Box<Existing>),
 }
 
@@ -84,57 +90,46 @@ struct Existing {
 }
 
 impl FileWriter {
-    /// Makes the file under its final name. Only for a directory that nobody knows yet.
-    ///
-    /// # Errors
-    /// `EEXIST` where the name is taken; whatever `open(2)` answers.
-    pub fn create_new(dir: &Dir, name: &Name) -> Result<Self> {
-        let fd = create(dir, name).map_err(|e| dir.error("create", name, e))?;
-        Ok(Self::new(dir, name, fd, Place::New))
-    }
-
-    /// Makes the file under its temporary name. What an earlier run left there is removed.
+    /// Makes the file in the staging directory. What an earlier run left there is removed.
     ///
     /// # Errors
     /// Whatever `open(2)` answers.
-    pub fn beside(dir: &Dir, name: &Name) -> Result<Self> {
-        let part = temp::part_name(name);
-        // Removed and not truncated: it might be a further name of a file that is in use.
-        let fd = match create(dir, &part) {
-            Err(Errno::EXIST) => {
-                discard(dir, &part);
-                create(dir, &part)
-            }
-            other => other,
-        };
-        let fd = fd.map_err(|e| dir.error("create", name, e))?;
-        Ok(Self::new(dir, name, fd, Place::Beside { part }))
+    pub fn staged(place: Place<'_>) -> Result<Self> {
+        let (_, hidden, fd) = place.stage(&mut |area, name| create(&area.dir, name))?;
+        Ok(Self::hidden(place, hidden, fd))
     }
 
-    /// Opens what an earlier run left of the file under its temporary name, and its size. It is the
-    /// basis of the next try and is patched where it lies. `None` where there is nothing of use.
+    /// Opens what an earlier run left of the file in the staging directory, and its size. It is the
+    /// basis of the next attempt and is patched where it lies. `None` where there is nothing of use.
     ///
     /// # Errors
-    /// Whatever `open(2)` answers, other than that there is no such file of ours.
-    pub fn open_part(dir: &Dir, name: &Name) -> Result<Option<(Self, u64)>> {
-        let part = temp::part_name(name);
-        match regular_file(dir, &part) {
+    /// Whatever `open(2)` answers, other than that there is no such file.
+    pub fn open_part(place: Place<'_>) -> Result<Option<(Self, u64)>> {
+        let hidden =
+            Hidden { dir: place.staging.dir()?, name: staging::staged_name(place.dir, place.name) };
+        match regular_file(&hidden.dir, &hidden.name) {
             Ok(_) => {}
             Err(Errno::NOENT) => return Ok(None),
             Err(_) => {
-                discard(dir, &part);
+                hidden.discard();
                 return Ok(None);
             }
         }
-        let (fd, flags) = open_existing(dir, &part)?;
+        let (fd, flags) = open_existing(&hidden.dir, &hidden.name)
+            .map_err(|e| place.error(e.operation, e.errno))?;
         if let Some(flags) = flags {
             flags.settle();
         }
         // It may have had its final mode already, with setuid perhaps.
-        fs::fchmod(&fd, Mode::RUSR | Mode::WUSR).map_err(|e| dir.error("set mode", name, e))?;
-        let size = fs::fstat(&fd).map_err(|e| dir.error("stat", name, e))?.st_size;
-        let writer = Self::new(dir, name, fd, Place::Beside { part });
+        fs::fchmod(&fd, Mode::RUSR | Mode::WUSR).map_err(|e| place.error("set mode", e))?;
+        let size = fs::fstat(&fd).map_err(|e| place.error("stat", e))?.st_size;
+        let writer = Self::hidden(place, hidden, fd);
         Ok(Some((writer, u64::try_from(size).unwrap_or(0))))
+    }
+
+    fn hidden(place: Place<'_>, hidden: Hidden, fd: OwnedFd) -> Self {
+        let way = Way::Staged { hidden, occupied: place.occupied, hints: place.hints };
+        Self::new(place.dir, place.name, fd, way)
     }
 
     /// Opens the existing file to be patched where it lies until it is `want`; `identity` is the `(device, inode)`
@@ -151,15 +146,15 @@ impl FileWriter {
         let (fd, flags) = open_existing(dir, name)?;
         let want = narrow::limits(want);
         let existing = Existing { want, mark: OnceLock::new(), flags };
-        let writer = Self::new(dir, name, fd, Place::Existing(Box::new(existing)));
+        let writer = Self::new(dir, name, fd, Way::Existing(Box::new(existing)));
         // What was looked at by name is what was opened.
         let stat = fs::fstat(&writer.fd).map_err(refuse)?;
         if (stat.st_dev, stat.st_ino) == identity { Ok(writer) } else { Err(refuse(Errno::STALE)) }
     }
 
-    fn new(dir: &Dir, name: &Name, fd: OwnedFd, place: Place) -> Self {
+    fn new(dir: &Dir, name: &Name, fd: OwnedFd, way: Way) -> Self {
         let cached = AtomicBool::new(false);
-        Self { dir: dir.clone(), name: name.clone(), fd, place, settled: false, cached }
+        Self { dir: dir.clone(), name: name.clone(), fd, way, settled: false, cached }
     }
 
     /// The directory that the file will be in.
@@ -188,26 +183,66 @@ impl FileWriter {
         if self.changed_in_place() {
             fs::fdatasync(&self.fd).map_err(|e| self.error("flush", e))?;
         }
-        let Place::Beside { part } = &self.place else {
-            let applied =
-                metadata::apply_fd(&self.dir, &self.name, self.fd.as_fd(), want, options)?;
-            self.settled = true;
-            if let Place::Existing(existing) = &mut self.place
-                && let Some(flags) = existing.flags.take()
-            {
-                flags.settle();
+        let (dir, name, fd) = (&self.dir, &self.name, self.fd.as_fd());
+        let published = match &self.way {
+            Way::Existing(_) => metadata::apply_fd(dir, name, fd, want, options),
+            Way::Staged { hints, .. } if hints.foreign_group => {
+                return self.publish_copy(want, options);
             }
-            return Ok(applied);
+            Way::Staged { hidden, occupied, .. } => {
+                publish((dir, name, *occupied), hidden, fd, want, options)
+            }
         };
-        let applied = publish(&self.dir, part, &self.name, self.fd.as_fd(), want, options)?;
-        self.settled = true;
+        match published {
+            Err(error) if error.errno == Errno::XDEV => self.publish_copy(want, options),
+            Ok(applied) => {
+                self.settled = true;
+                if let Way::Existing(existing) = &mut self.way
+                    && let Some(flags) = existing.flags.take()
+                {
+                    flags.settle();
+                }
+                Ok(applied)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Publishes a copy that is made in the directory itself, which staging does not reach. Dropping removes the
+    /// staged file.
+    fn publish_copy(&self, want: &Metadata, options: ApplyOptions) -> Result<Applied> {
+        let Way::Staged { occupied, hints, .. } = &self.way else {
+            return Err(self.error("copy", Errno::INVAL));
+        };
+        let area = staging::Area { dir: self.dir.clone(), hints: *hints };
+        let (hidden, fd) = staging::hide_beside(&area, &mut |area, name| create(&area.dir, name))
+            .map_err(|e| self.error("create", e))?;
+        let way = Way::Staged { hidden, occupied: *occupied, hints: *hints };
+        let mut copy = Self::new(&self.dir, &self.name, fd, way);
+        let mut at = 0;
+        while at < want.size {
+            let data = match fs::seek(&self.fd, SeekFrom::Data(at)) {
+                Err(Errno::NXIO) => break,
+                found => found.unwrap_or(at),
+            };
+            let end = fs::seek(&self.fd, SeekFrom::Hole(data)).unwrap_or(want.size);
+            copy.copy_range(&self.fd, data, data, end.min(want.size).saturating_sub(data))?;
+            at = end.max(data + 1);
+        }
+        copy.set_len(want.size)?;
+        let Way::Staged { hidden, .. } = &copy.way else {
+            return Err(self.error("copy", Errno::INVAL));
+        };
+        let at = (&self.dir, &self.name, *occupied);
+        let applied = publish(at, hidden, copy.fd.as_fd(), want, options)?;
+        copy.settled = true;
         Ok(applied)
     }
 
     /// Gives up for now and leaves what was written for [`FileWriter::open_part`]. A file that is
-    /// patched in place stays marked dirty; one under its final name is removed all the same.
+    /// patched in place stays marked dirty.
     pub fn keep(mut self) {
-        self.settled = matches!(self.place, Place::Beside { .. });
+        self.settled = matches!(self.way, Way::Staged { .. });
     }
 
     /// Makes the file ready to be changed, where it lies under its name already. Done before the first change at the
@@ -216,7 +251,7 @@ impl FileWriter {
     /// # Errors
     /// `EPERM` where the mode of somebody else's file would have to be narrowed; whatever the calls answer.
     pub fn begin(&self) -> Result<()> {
-        let Place::Existing(existing) = &self.place else { return Ok(()) };
+        let Way::Existing(existing) = &self.way else { return Ok(()) };
         let begin = || {
             narrow::file(&Held::Open(&self.dir, self.fd.as_fd()), &existing.want)?;
             self.mark_dirty()
@@ -230,11 +265,11 @@ impl FileWriter {
     /// As [`BasisFile::open`].
     pub fn as_basis(&self) -> Result<BasisFile> {
         let stat = fs::fstat(&self.fd).map_err(|e| self.error("stat", e))?;
-        let name = match &self.place {
-            Place::Beside { part } => part,
-            Place::New | Place::Existing { .. } => &self.name,
+        let (dir, name) = match &self.way {
+            Way::Staged { hidden, .. } => (&hidden.dir, &hidden.name),
+            Way::Existing(_) => (&self.dir, &self.name),
         };
-        BasisFile::open(&self.dir, name, (stat.st_dev, stat.st_ino))
+        BasisFile::open(dir, name, (stat.st_dev, stat.st_ino))
     }
 
     fn mark_dirty(&self) -> Result<(), Errno> {
@@ -242,7 +277,7 @@ impl FileWriter {
     }
 
     fn changed_in_place(&self) -> bool {
-        matches!(&self.place, Place::Existing(existing) if existing.mark.get().is_some())
+        matches!(&self.way, Way::Existing(existing) if existing.mark.get().is_some())
     }
 
     fn error(&self, operation: &'static str, errno: Errno) -> Error {
@@ -262,27 +297,25 @@ impl Drop for FileWriter {
             return;
         }
         // Whoever drops a file unfinished has an error to report already.
-        match &self.place {
-            Place::New => discard(&self.dir, &self.name),
-            Place::Beside { part } => discard(&self.dir, part),
-            Place::Existing(_) if self.changed_in_place() => _ = self.mark_dirty(),
-            Place::Existing(_) => {}
+        match &self.way {
+            Way::Staged { hidden, .. } => hidden.discard(),
+            Way::Existing(_) if self.changed_in_place() => _ = self.mark_dirty(),
+            Way::Existing(_) => {}
         }
     }
 }
 
-/// Applies `want` to the file `fd` under the name `part`, renames it to `name`, and sets the inode
-/// flags that would have forbidden that.
+/// Applies `want` to the file `fd`, renames it to its directory and name, over what is there where that is
+/// `occupied`, and sets the inode flags that would have forbidden that.
 pub(crate) fn publish(
-    dir: &Dir,
-    part: &Name,
-    name: &Name,
+    (dir, name, occupied): (&Dir, &Name, bool),
+    hidden: &Hidden,
     fd: BorrowedFd<'_>,
     want: &Metadata,
     options: ApplyOptions,
 ) -> Result<Applied> {
     let applied = metadata::apply_staged(dir, name, fd, want, options, Stage::BeforeRename)?;
-    rename_over(dir, part, name)?;
+    hidden.put(dir, name, occupied)?;
     if applied.actual.attributes == want.attributes {
         return Ok(applied);
     }

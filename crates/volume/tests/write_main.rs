@@ -22,5 +22,6 @@ mod write {
     mod read_only;
     mod remove;
     mod small;
+    mod staging;
     mod support;
 }

@@ -2,7 +2,7 @@
 
 use arbitrary::Unstructured;
 use bytes::{BufMut, BytesMut};
-use wire::{EntryId, Name};
+use wire::EntryId;
 
 use super::actor::{Actor, LARGE, checksum};
 use crate::{
@@ -119,16 +119,8 @@ fn name(u: &mut Unstructured<'_>) -> Vec<u8> {
     let evil: [&[u8]; 8] = [b"", b".", b"..", b"../outside", b"a/b", b"/", b"a\0b", &[b'x'; 256]];
     match byte(u) {
         low @ 0..240 => names[usize::from(low) % names.len()].to_vec(),
-        // A name that the receiver uses itself.
-        240..248 => {
-            let of = Name::new(pick(u, &names)).expect("a name");
-            let of = if byte(u).is_multiple_of(2) {
-                volume::temp::part_name(&of)
-            } else {
-                volume::temp::new_dir_name(&of)
-            };
-            of.as_bytes().to_vec()
-        }
+        // The form of a name that the receiver uses itself.
+        240..248 => format!(".pvferry-{:x}-0123456789abcdef", u16::from(byte(u)) + 1).into_bytes(),
         high => evil[usize::from(high) % evil.len()].to_vec(),
     }
 }

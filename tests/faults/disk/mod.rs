@@ -11,7 +11,10 @@ mod live;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use testkit::{Content, Finished, Kind, Process, Snapshot, TempTree, assert_same};
+use testkit::{
+    Content, Finished, Kind, Process, Snapshot, TempTree, assert_same,
+    interrupted::{is_staged, left_behind},
+};
 
 use crate::{
     pod::Pod,
@@ -23,9 +26,6 @@ const PLAIN: &[&str] = &["env"];
 
 /// The one file that is patched in place: it may show half-patched, but never with the time of the source.
 const IN_PLACE: &str = "patched";
-
-/// The journal of a run that has not ended well, at the root.
-const JOURNAL: &str = ".pvferry-ee2d19316401a6f5.part";
 
 /// Adds what the source has: something of every way that content takes.
 fn fill_source(tree: &TempTree) -> &TempTree {
@@ -162,7 +162,7 @@ impl Source {
             assert!(finished || !passes, "{path:?} passes for finished: {told}");
             // In a directory that is new files grow under their own names.
             let known = path.parent().is_some_and(|dir| before.0.contains_key(dir));
-            let exempt = path == Path::new(IN_PLACE) || is_temporary(path);
+            let exempt = path == Path::new(IN_PLACE) || is_staged(path);
             assert!(finished || exempt || !known, "{path:?} is half-written: {told}");
         }
     }
@@ -211,16 +211,11 @@ fn is_reading(what: &str) -> bool {
     ["open", "list", "stat"].iter().any(|operation| what.starts_with(operation))
 }
 
-fn is_temporary(path: &Path) -> bool {
-    path.components().any(|part| part.as_os_str().to_string_lossy().starts_with(".pvferry-"))
-}
-
-/// Fails where a run that could go no further left more than its journal behind.
+/// Fails where a run that could go no further left more than its crash marker behind.
 #[track_caller]
 fn assert_tidy(destination: &Path) {
     let after = Snapshot::of(destination);
-    let left: Vec<_> =
-        after.paths().filter(|path| is_temporary(path) && *path != Path::new(JOURNAL)).collect();
+    let left = left_behind(&after);
     assert!(left.is_empty(), "left behind: {left:?}");
 }
 

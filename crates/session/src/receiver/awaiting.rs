@@ -27,6 +27,8 @@ pub(super) enum Awaiting {
 pub(super) struct Deferred {
     pub(super) dir: Arc<DirState>,
     pub(super) listed: Listed,
+    /// Something bore its name when the directory was listed.
+    pub(super) exists: bool,
     pub(super) _memory: MemoryReservation,
 }
 
@@ -41,9 +43,9 @@ pub(super) fn take(shared: &Arc<Shared>, id: EntryId, xattrs: Xattrs) -> Result<
             dirs::release(shared, &dir)?;
         }
         Awaiting::Entry(deferred) => {
-            let Deferred { dir, mut listed, _memory } = *deferred;
+            let Deferred { dir, mut listed, exists, _memory } = *deferred;
             listed.entry.meta.xattrs = xattrs;
-            Placing::late(shared, &dir).place_late(&listed, id)?;
+            Placing::late(shared, &dir).place_late(&listed, id, exists)?;
             dirs::release(shared, &dir)?;
         }
     }

@@ -248,7 +248,7 @@ impl Candidates {
         }
     }
 
-    /// Moves a file of this size and time to the temporary name of `name` in `to`, where it is the basis of that file.
+    /// Moves a file of this size and time to the staged name of `name` in `to`, where it is the basis of that file.
     /// False if there is none, or it cannot be moved: it stays where it is then.
     pub(super) fn rename_away(
         &mut self,
@@ -261,7 +261,8 @@ impl Candidates {
         if !shared.deletions.limit.reserve() {
             return Ok(false);
         }
-        if to.dir().and_then(|to| create::adopt(&from, &old, to, name)).is_err() {
+        let place = to.place(shared, name, false);
+        if place.and_then(|place| create::adopt(&from, &old, place)).is_err() {
             shared.deletions.limit.release();
             return Ok(false);
         }

@@ -2,7 +2,7 @@
 //!
 //! A directory is finished, deepest first, when nothing in it is pending: its listing is merged, its
 //! files have come, its children are finished, and nothing waits for the end of the session. Only
-//! then it gets its name, where it was made under a temporary one, and its metadata.
+//! then it gets its name, where it was filled in the staging directory, and its metadata.
 
 use std::sync::{
     Arc,
@@ -13,10 +13,11 @@ use parking_lot::Mutex;
 use volume::{
     Dir, create,
     create::ParentHints,
-    metadata::{self, MetadataDiff},
-    remove,
+    metadata::{self, Applied, MetadataDiff},
+    small,
+    staging::Place,
 };
-use wire::{EntryId, Metadata, Name, Xattrs};
+use wire::{Entry, EntryId, Metadata, Name, Xattrs};
 
 use super::state::Shared;
 use crate::{
@@ -36,10 +37,9 @@ pub(super) struct DirState {
     pub(super) name: Option<Name>,
     /// `None` where it does not exist, in a dry run.
     pub(super) dir: Option<Dir>,
-    /// Nobody knows it yet: it was made by this session and lies under a temporary name, or in such
-    /// a directory. What is in it needs no temporary name of its own.
+    /// Nobody sees it yet: it lies in the staging directory, or in such a directory.
     pub(super) unpublished: bool,
-    /// It lies under a temporary name itself.
+    /// It lies in the staging directory itself.
     pub(super) publish: bool,
     /// It was made by this session, so there is nothing in it.
     pub(super) new: bool,
@@ -49,8 +49,6 @@ pub(super) struct DirState {
     pub(super) have: Option<Metadata>,
     /// Something in it was made, renamed or removed, which moved its modification time.
     pub(super) touched: AtomicBool,
-    /// Temporary names of an earlier run that were found in it.
-    pub(super) stale: Mutex<Vec<Name>>,
     pending: AtomicU64,
     memory: Mutex<Option<MemoryReservation>>,
     hints: Mutex<Option<ParentHints>>,
@@ -69,7 +67,6 @@ impl DirState {
             want: Mutex::new(None),
             have,
             touched: AtomicBool::new(false),
-            stale: Mutex::default(),
             // The listing, and the end of the session, which brings the root's metadata.
             pending: AtomicU64::new(2),
             memory: Mutex::default(),
@@ -77,7 +74,7 @@ impl DirState {
         }
     }
 
-    /// A directory in `parent`, with its listing pending. `dir` lies under a temporary name where
+    /// A directory in `parent`, with its listing pending. `dir` lies in the staging directory where
     /// `publish` says so.
     pub(super) fn child(
         parent: &Arc<Self>,
@@ -100,7 +97,6 @@ impl DirState {
             want: Mutex::new(Some(want)),
             have,
             touched: AtomicBool::new(false),
-            stale: Mutex::default(),
             pending: AtomicU64::new(1),
             memory: Mutex::default(),
             hints: Mutex::default(),
@@ -137,6 +133,35 @@ impl DirState {
             Some(hints) => Ok(hints),
             None => Ok(*hints.insert(ParentHints::of(self.dir()?)?)),
         }
+    }
+
+    /// The place of an entry in it; `occupied` says that something bears the name.
+    pub(super) fn place<'a>(
+        &'a self,
+        shared: &'a Shared,
+        name: &'a Name,
+        occupied: bool,
+    ) -> volume::Result<Place<'a>> {
+        let (staging, dir, hints) = (shared.staging()?, self.dir()?, self.hints()?);
+        Ok(Place { staging, dir, name, occupied, hints })
+    }
+
+    /// Writes a small file into it; `occupied` says that something bears the name.
+    pub(super) fn write_small(
+        &self,
+        shared: &Shared,
+        entry: &Entry,
+        content: &[u8],
+        occupied: bool,
+    ) -> volume::Result<Applied> {
+        let Entry { name, meta, .. } = entry;
+        if self.unpublished && !occupied {
+            // Nobody sees it before the directory is published.
+            let (dir, hints) = (self.dir()?, self.hints()?);
+            return small::write_new(dir, name, meta, content, hints, shared.apply_options);
+        }
+        let place = self.place(shared, name, occupied)?;
+        small::write_over(place, meta, content, shared.apply_options)
     }
 
     pub(super) fn touch(&self) {
@@ -247,10 +272,9 @@ fn apply(shared: &Shared, state: &DirState, mut want: Metadata) -> Result<Metada
         shared.action("metadata", &format!("{}/", state.display()))?;
     }
     let Some(dir) = state.dir.as_ref().filter(|_| !shared.dry_run()) else { return Ok(want) };
-    sweep(shared, state, dir);
-    if let (true, Some(name)) = (state.publish, &state.name) {
+    if state.publish {
         shared.unpublished.lock().remove(&state.id);
-        create::publish_directory(dir, name)?;
+        create::publish_directory(dir)?;
         if let Some(parent) = &state.parent {
             parent.touch();
         }
@@ -260,22 +284,4 @@ fn apply(shared: &Shared, state: &DirState, mut want: Metadata) -> Result<Metada
     dir.release();
     shared.report(&state.display(), &applied)?;
     Ok(applied.actual)
-}
-
-/// Removes what an earlier run left under temporary names and this one had no use for.
-fn sweep(shared: &Shared, state: &DirState, dir: &Dir) {
-    for name in state.stale.lock().drain(..) {
-        let mut quiet = Quiet(shared);
-        let _ = remove::remove_tree(dir, &name, remove::Mode::Remove, &mut quiet);
-    }
-}
-
-/// Removes what is ours, without counting it as a deletion.
-struct Quiet<'a>(&'a Shared);
-
-impl remove::Removal for Quiet<'_> {
-    fn removed(&mut self, _dir: &Dir, _name: &Name, _is_dir: bool) {}
-    fn failed(&mut self, error: volume::Error) {
-        let _ = self.0.failed(&error);
-    }
 }

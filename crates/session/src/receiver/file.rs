@@ -1,7 +1,7 @@
 //! One file while its content comes.
 //!
 //! ```text
-//!   Whole:  Data*  EndOfFile          written beside (or unseen, in a new directory), then renamed
+//!   Whole:  Data*  EndOfFile          written in the staging directory, then renamed
 //!   Delta:  (Patch | Hole)*           onto the file itself, a clone of it, or a part of earlier
 //!           [Rebuild (Patch | Hole | Copy)*]   from here on into a new file
 //!           EndOfFile
@@ -17,7 +17,8 @@ use std::sync::{
 
 use delta::Checksum;
 use parking_lot::Mutex;
-use volume::{basis::BasisFile, small, stat, writer::FileWriter};
+use rustix::io::Errno;
+use volume::{basis::BasisFile, staging::Place, stat, writer::FileWriter};
 use wire::{ContentCheck, Ended, Entry, EntryId, FileKind, Metadata, SmallFile, ToReceiver, Want};
 
 use super::{
@@ -54,6 +55,16 @@ pub(super) struct Existing {
     pub(super) meta: Metadata,
 }
 
+/// What is here of a file.
+pub(super) struct Here {
+    /// The file that bears its name.
+    pub(super) existing: Option<Existing>,
+    /// Something bears its name, of whatever kind.
+    pub(super) occupied: bool,
+    /// An earlier attempt may have left a part of it.
+    pub(super) part: bool,
+}
+
 /// A file that content is expected for.
 pub(super) struct FileState {
     pub(super) id: EntryId,
@@ -62,6 +73,7 @@ pub(super) struct FileState {
     entry: Entry,
     link: Option<EntryId>,
     existing: Option<Existing>,
+    occupied: bool,
     frames: AtomicU64,
     end: Mutex<Option<(u64, Ended)>>,
     /// Something failed and was named: what still comes is passed over.
@@ -78,18 +90,17 @@ enum Body {
 }
 
 impl FileState {
-    /// A file `entry` of `dir`, to be written over `existing`; `part` says that an earlier run may
-    /// have left a part of it.
+    /// A file `entry` of `dir`.
     pub(super) fn new(
         shared: &Shared,
         dir: &Arc<DirState>,
         id: EntryId,
         entry: &Entry,
         link: Option<EntryId>,
-        existing: Option<Existing>,
-        part: bool,
+        here: Here,
     ) -> volume::Result<Self> {
-        let body = choose(shared, dir, entry, existing.as_ref(), part)?;
+        let body = choose(shared, dir, entry, &here)?;
+        let Here { existing, occupied, .. } = here;
         let of_existing = existing.as_ref().map_or(0, |old| memory_budget::of_metadata(&old.meta));
         let memory = shared.reserve(memory_budget::of_entry(entry) + of_existing);
         Ok(Self {
@@ -98,6 +109,7 @@ impl FileState {
             entry: entry.clone(),
             link,
             existing,
+            occupied,
             frames: AtomicU64::new(0),
             end: Mutex::default(),
             dead: AtomicBool::new(false),
@@ -126,6 +138,7 @@ impl FileState {
             entry,
             link: None,
             existing: None,
+            occupied: false,
             frames: AtomicU64::new(0),
             end: Mutex::default(),
             dead: AtomicBool::new(false),
@@ -143,6 +156,7 @@ impl FileState {
             entry: name,
             link: None,
             existing: None,
+            occupied: false,
             frames: AtomicU64::new(0),
             end: Mutex::default(),
             dead: AtomicBool::new(true),
@@ -274,7 +288,7 @@ impl FileState {
 
     /// The file is not to be had: what stands under its name stays.
     fn give_up(&self, shared: &Shared) -> Result<(), Stopped> {
-        self.abandon(false);
+        self.abandon(shared, false);
         shared.forget_file(self.id);
         match &self.dir {
             Some(dir) => dirs::release(shared, dir),
@@ -283,10 +297,10 @@ impl FileState {
     }
 
     /// Lets go of what was written; `keep` leaves it for the next run.
-    pub(super) fn abandon(&self, keep: bool) {
+    pub(super) fn abandon(&self, shared: &Shared, keep: bool) {
         let writer = match &self.body {
             Body::Whole(whole) => whole.writer.lock().take(),
-            Body::Delta(delta) => delta.take_writer(self),
+            Body::Delta(delta) => delta.take_writer(shared, self),
             Body::Lost => None,
         };
         if let Some(writer) = writer.and_then(Arc::into_inner)
@@ -301,7 +315,7 @@ impl FileState {
 
     /// The source changed while it was read: what came is the basis of the next try.
     fn again(self: &Arc<Self>, shared: &Arc<Shared>) -> Result<(), Stopped> {
-        self.abandon(true);
+        self.abandon(shared, true);
         let Some(dir) = &self.dir else { return self.give_up(shared) };
         // What stands there may have been patched, and be longer now.
         let existing = self.existing.clone().and_then(|mut existing| {
@@ -312,7 +326,8 @@ impl FileState {
         });
         // A dry run leaves nothing, and goes on with nothing that another left.
         let part = !shared.dry_run();
-        let next = Self::new(shared, dir, self.id, &self.entry, self.link, existing, part);
+        let here = Here { existing, occupied: self.occupied, part };
+        let next = Self::new(shared, dir, self.id, &self.entry, self.link, here);
         let next = match next {
             Ok(next) => Arc::new(next),
             Err(error) => {
@@ -450,19 +465,9 @@ impl FileState {
             no_owner::drop_what_needs_it(&mut entry.meta);
             (entry.meta.uid, entry.meta.gid) = (self.entry.meta.uid, self.entry.meta.gid);
         }
-        let written = shared.before_content().and_then(|()| dir.dir()).and_then(|on_disk| {
-            // A directory of an earlier run may hold something else under this name.
-            let direct = dir.unpublished && dir.new;
-            let write = if direct { small::write_new } else { small::write_over };
-            write(
-                on_disk,
-                &entry.name,
-                &entry.meta,
-                &content.bytes,
-                dir.hints()?,
-                shared.apply_options,
-            )
-        });
+        let written = shared
+            .before_content()
+            .and_then(|()| dir.write_small(shared, &entry, &content.bytes, self.occupied));
         match written {
             Ok(applied) => {
                 shared.count_written();
@@ -480,6 +485,22 @@ impl FileState {
 
     pub(super) fn existing(&self) -> Option<&Existing> {
         self.existing.as_ref()
+    }
+
+    /// Where the file goes.
+    pub(super) fn place<'a>(&'a self, shared: &'a Shared) -> volume::Result<Place<'a>> {
+        let invalid = || volume::Error::new("create", self.display(), Errno::INVAL);
+        let dir = self.dir.as_ref().ok_or_else(invalid)?;
+        dir.place(shared, &self.entry.name, self.occupied)
+    }
+
+    /// Begins the file in the staging directory.
+    pub(super) fn stage(&self, shared: &Shared) -> volume::Result<FileWriter> {
+        shared.before_content()?;
+        if let Some(dir) = &self.dir {
+            dir.touch();
+        }
+        FileWriter::staged(self.place(shared)?)
     }
 }
 
@@ -499,13 +520,13 @@ fn choose(
     shared: &Shared,
     dir: &Arc<DirState>,
     entry: &Entry,
-    existing: Option<&Existing>,
-    part: bool,
+    here: &Here,
 ) -> volume::Result<Body> {
     let size = entry.meta.size;
-    if part
+    if here.part
         && size > SMALL
-        && let Some((writer, len)) = FileWriter::open_part(dir.dir()?, &entry.name)?
+        && let Some((writer, len)) =
+            FileWriter::open_part(dir.place(shared, &entry.name, here.occupied)?)?
         && (SMALL + 1..=MAX_FILE).contains(&len)
     {
         // It is opened for writing again when the first difference comes, or the end: many may wait.
@@ -513,7 +534,7 @@ fn choose(
         writer.keep();
         return Ok(Body::Delta(Box::new(Delta::new(Basis::Part(basis), None, len, false))));
     }
-    let Some(existing) = existing else { return Ok(Body::Whole(Whole::default())) };
+    let Some(existing) = &here.existing else { return Ok(Body::Whole(Whole::default())) };
     let have = existing.meta.size;
     // To compare content is to compare hashes, however small the file.
     let compared = shared.by_content() && have == size;

@@ -52,7 +52,9 @@ fn doubt(shared: &Shared) -> Result<(), Stopped> {
     if named || shared.dry_run() {
         return Ok(());
     }
-    shared.journal.doubt(root).map_err(|error| {
+    let marked =
+        shared.staging().and_then(|staging| shared.crash_marker.manifests_differ(root, staging));
+    marked.map_err(|error| {
         shared.control.fail(crate::Error::Volume(error));
         Stopped
     })
@@ -68,8 +70,8 @@ fn drive_tree(shared: &Arc<Shared>, root: Option<&Dir>) -> Result<(), Stopped> {
     };
     let fresh = root.is_none();
     let state = Arc::new(DirState::root(root.cloned(), fresh, have));
-    if let Some(suspicion) = shared.journal.suspicion() {
-        let what = format!("{suspicion}: everything is compared by content");
+    if let Some(reason) = shared.crash_marker.untrusted_reason() {
+        let what = format!("{reason}: everything is compared by content");
         shared.context.monitor.action(&what);
         shared.send(&ToSender::Action(what))?;
     }
@@ -80,10 +82,23 @@ fn drive_tree(shared: &Arc<Shared>, root: Option<&Dir>) -> Result<(), Stopped> {
     shared.context.monitor.phase(Phase::Finish);
     links::link_groups(shared)?;
     deletions::delete(shared)?;
+    clear_staging(shared)?;
     *state.want.lock() = Some(*root_meta);
-    // The journal has moved its time.
+    // The staging directory has moved its time.
     state.touch();
     dirs::release(shared, &state)
+}
+
+/// Removes what an earlier run left and this one did not go on with, without counting it as deletions.
+fn clear_staging(shared: &Shared) -> Result<(), Stopped> {
+    let Ok(staging) = shared.staging() else { return Ok(()) };
+    let mut outcome = Ok(());
+    staging.clear(&mut |error| {
+        if outcome.is_ok() {
+            outcome = shared.failed(&error);
+        }
+    });
+    outcome
 }
 
 fn drive_device(shared: &Arc<Shared>) -> Result<(), Stopped> {
@@ -105,11 +120,7 @@ fn flush(shared: &Shared) -> Result<(), Stopped> {
         return Ok(());
     }
     let flushed = match shared.target_kind() {
-        TargetKindRef::Tree(Some(root)) => flush::file_system(root).and_then(|()| {
-            // What was not compared, because of some problem, is still in doubt.
-            let in_doubt = shared.journal.suspicion().is_some() && shared.problems.lock().count > 0;
-            if in_doubt { Ok(()) } else { shared.journal.end(root) }
-        }),
+        TargetKindRef::Tree(Some(root)) => flush::file_system(root),
         TargetKindRef::Tree(None) => Ok(()),
         TargetKindRef::Device(device) => device.flush(),
         TargetKindRef::ReadOnlyDevice(_) => Ok(()),
@@ -117,7 +128,16 @@ fn flush(shared: &Shared) -> Result<(), Stopped> {
     flushed.map_err(|error| {
         shared.control.fail(crate::Error::Volume(error));
         Stopped
-    })
+    })?;
+    // What was not compared, because of some problem, is still not to be trusted.
+    let reason = shared.crash_marker.untrusted_reason();
+    let untrusted = reason.is_some() && shared.problems.lock().count > 0;
+    match shared.staging() {
+        Ok(staging) if !untrusted => {
+            shared.crash_marker.end(staging).or_else(|error| shared.failed(&error))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn tree_digest(shared: &Shared) -> Result<Option<[u8; 32]>, Stopped> {

@@ -75,7 +75,7 @@ fn link(
         }
         follower.dir.touch();
         if !shared.dry_run() {
-            create::link(from, &leader.name, to, name)?;
+            create::link(from, &leader.name, follower.dir.place(shared, name, follower.exists)?)?;
             // The record below says that both are one inode: that is looked up and not taken for granted.
             let (_, own) = stat::read_entry(to, name, &plain)?;
             if (own.dev, own.ino) != (first.dev, first.ino) {

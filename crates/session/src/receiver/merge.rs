@@ -4,13 +4,9 @@
 //! too much. Directories, links and special files are made at once; files are asked for, with what
 //! is here as the basis; what is too much waits for the end of the session.
 
-use std::{
-    collections::{HashSet, hash_map::Entry as Slot},
-    sync::Arc,
-    sync::atomic::Ordering::Relaxed,
-};
+use std::{collections::hash_map::Entry as Slot, sync::Arc, sync::atomic::Ordering::Relaxed};
 
-use volume::{list::NameList, temp};
+use volume::list::NameList;
 use wire::{ContentCheck, Entry, EntryId, FileKind, Listing, Metadata, Name, Plan, ToSender};
 
 use super::{
@@ -36,8 +32,6 @@ pub(super) struct Merge {
     last_name: Option<Name>,
     /// Where the names that the source does not have lie in `local`.
     extraneous: Vec<usize>,
-    /// Temporary names of an earlier run that this one goes on with.
-    adopted: HashSet<Name>,
     entries: u64,
 }
 
@@ -91,7 +85,7 @@ impl Worker {
         for (index, listed) in listing.entries.into_iter().enumerate() {
             let id = EntryId(listing.first.0 + index as u64);
             let exists = merge.advance(shared, &listed.entry.name)?;
-            placing.place(merge, listed, id, index as u32, exists)?;
+            placing.place(listed, id, index as u32, exists)?;
         }
         placing.answer()?;
         if listing.last {
@@ -179,51 +173,23 @@ impl Merge {
         Ok(false)
     }
 
-    /// True where an earlier run left the temporary name `name`, which is now taken over.
-    pub(super) fn adopt(&mut self, name: Name) -> bool {
-        let Some(local) = &self.local else { return false };
-        let (mut low, mut high) = (0, local.len());
-        while low < high {
-            let middle = usize::midpoint(low, high);
-            match local.get(middle).map(|own| own.cmp(name.as_bytes())) {
-                Some(std::cmp::Ordering::Less) => low = middle + 1,
-                Some(std::cmp::Ordering::Equal) => {
-                    self.adopted.insert(name);
-                    return true;
-                }
-                _ => high = middle,
-            }
-        }
-        false
-    }
-
     /// The listing is complete: what is left here is what the source does not have.
     fn end(mut self, shared: &Shared, dir: &Arc<DirState>, complete: bool) -> Result<(), Stopped> {
         let Some(local) = &self.local else { return Ok(()) };
         self.extraneous.extend(self.at..local.len());
-        let adopted = &self.adopted;
-        let (ours, extraneous): (Vec<_>, Vec<_>) = self
+        let staging = shared.target.staging.as_ref().filter(|_| dir.parent.is_none());
+        let extraneous = self
             .extraneous
             .into_iter()
             .filter_map(|index| Some((local.name(index)?, local.kind_hint(index))))
-            .partition(|(name, _)| temp::is_ours(name));
-        if !shared.dry_run() {
-            let journal = |name: &Name| dir.parent.is_none() && shared.journal.is_named(name);
-            let ours = ours.into_iter().map(|(name, _)| name);
-            let stale: Vec<_> =
-                ours.filter(|name| !adopted.contains(name) && !journal(name)).collect();
-            if !stale.is_empty() {
-                dir.touch();
-                *dir.stale.lock() = stale;
-            }
-        }
+            .filter(|(name, _)| staging.is_none_or(|staging| !staging.is_own(name)));
         let options = shared.options();
         // An empty source root is refused by its own end already; here it is refused once more.
         let emptied = dir.parent.is_none() && self.entries == 0 && !options.allow_empty;
         if !options.delete || !complete || emptied {
             return Ok(());
         }
-        deletions::add_extraneous(shared, dir, extraneous.into_iter())
+        deletions::add_extraneous(shared, dir, extraneous)
     }
 }
 

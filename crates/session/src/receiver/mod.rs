@@ -11,18 +11,18 @@
 //! * [`signature`]: one thread that hashes the bases.
 //! * [`dirs`]: directories, finished when everything in them is.
 //! * [`finish`]: the phases at the end, in order: [`renames`], [`links`], [`deletions`], the flush, the commit.
-//! * [`journal`]: how a power cut or a failed device in the middle of a session is noticed by the next.
+//! * [`crash_marker`]: how a power cut or a failed device in the middle of a session is noticed by the next.
 //! * [`work`]: the workers; [`state`]: what they share; [`dispatch`]: where each frame of the sender goes.
 
 mod answer;
 mod awaiting;
 mod basis;
+mod crash_marker;
 mod deletions;
 mod dirs;
 mod dispatch;
 mod file;
 mod finish;
-mod journal;
 mod known;
 mod links;
 mod merge;
@@ -206,10 +206,10 @@ fn run(shared: &Arc<Shared>) -> Result<Received, Stopped> {
     });
     shared.abandon_files();
     shared.abandon_directories();
-    if let (Err(_), TargetKindRef::Tree(Some(root)), false) =
-        (&outcome, shared.target_kind(), shared.dry_run())
+    if let (Err(_), TargetKindRef::Tree(Some(root)), Ok(staging)) =
+        (&outcome, shared.target_kind(), shared.staging())
     {
-        shared.journal.leave(root);
+        shared.crash_marker.leave(root, staging);
     }
     outcome
 }

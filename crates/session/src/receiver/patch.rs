@@ -160,7 +160,7 @@ impl Delta {
         let (on_disk, name) = (dir.dir()?, &file.entry().name);
         let (existing, basis) = match (file.existing(), &self.basis) {
             (_, Basis::Part(part)) => {
-                let opened = FileWriter::open_part(on_disk, name)?;
+                let opened = FileWriter::open_part(file.place(shared)?)?;
                 let (writer, _) = opened.ok_or_else(|| error(Errno::STALE))?;
                 part.expect(&writer)?;
                 let output = Output::File(Arc::new(writer));
@@ -172,7 +172,7 @@ impl Delta {
         };
         let mut writer = None;
         if shared.reflinks.load(Relaxed) {
-            let clone = FileWriter::beside(on_disk, name)?;
+            let clone = file.stage(shared)?;
             if clone.reflink_from(&basis)? {
                 writer = Some(clone);
             } else {
@@ -196,7 +196,7 @@ impl Delta {
         let writer = match writer {
             Some(writer) => writer,
             None => {
-                let copy = FileWriter::beside(on_disk, name)?;
+                let copy = file.stage(shared)?;
                 Old::new(basis).copy_to(&copy, 0, 0..self.basis_len)?;
                 copy.set_len(self.basis_len)?;
                 copy
@@ -322,14 +322,13 @@ impl Delta {
     }
 
     /// What is written to. A part that nothing was written to yet is opened for it.
-    pub(super) fn take_writer(&self, file: &FileState) -> Option<Arc<FileWriter>> {
+    pub(super) fn take_writer(&self, shared: &Shared, file: &FileState) -> Option<Arc<FileWriter>> {
         let mut inner = self.inner.lock();
         inner.rebuilt = None;
         match (inner.output.take(), &self.basis) {
             (Some(Output::File(writer)), _) => Some(writer),
             (None, Basis::Part(part)) => {
-                let dir = file.dir()?.dir().ok()?;
-                let (writer, _) = FileWriter::open_part(dir, &file.entry().name).ok()??;
+                let (writer, _) = FileWriter::open_part(file.place(shared).ok()?).ok()??;
                 part.expect(&writer).ok().map(|()| Arc::new(writer))
             }
             _ => None,

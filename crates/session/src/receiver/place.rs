@@ -7,9 +7,9 @@ use rustix::io::Errno;
 use volume::{
     create,
     metadata::{self, MetadataDiff},
-    narrow,
+    narrow, staging,
     stat::{self, Inode},
-    temp, unlock,
+    unlock,
 };
 use wire::{ContentCheck, Entry, EntryId, FileKind, Listed, Metadata, Name, Plan, ToSender, Want};
 
@@ -19,7 +19,7 @@ use super::{
     dirs::{self, DirState},
     file::FileState,
     links,
-    merge::{Follower, Merge, Settled, settle},
+    merge::{Follower, Settled, settle},
     state::{Known, Shared},
 };
 use crate::{control::Stopped, fault::Fault, memory_budget, no_owner, xattr_hash};
@@ -66,7 +66,6 @@ impl<'a> Placing<'a> {
 
     pub(super) fn place(
         &mut self,
-        merge: &mut Merge,
         mut listed: Listed,
         id: EntryId,
         index: u32,
@@ -75,17 +74,11 @@ impl<'a> Placing<'a> {
         let shared = self.shared;
         let progress = &shared.context.progress;
         progress.entries_total.fetch_add(1, Relaxed);
-        if self.dir.parent.is_none() && shared.journal.is_named(&listed.entry.name) {
-            let what = "this name is taken while a volume is written to";
-            shared.problem(&self.dir.display_entry(&listed.entry.name), what, 23)?;
-            self.lost(&listed, id);
-            return Ok(());
-        }
         let follows = listed.link.filter(|&link| link != id);
         if listed.entry.meta.kind == FileKind::File && follows.is_none() {
             progress.bytes_total.fetch_add(listed.entry.meta.size, Relaxed);
         }
-        self.try_place(merge, &mut listed, id, index, exists).or_else(|fault| {
+        self.try_place(&mut listed, id, index, exists).or_else(|fault| {
             fault.settle(|error| shared.failed(error))?;
             self.lost(&listed, id);
             Ok(())
@@ -94,7 +87,6 @@ impl<'a> Placing<'a> {
 
     fn try_place(
         &mut self,
-        merge: &mut Merge,
         listed: &mut Listed,
         id: EntryId,
         index: u32,
@@ -102,6 +94,12 @@ impl<'a> Placing<'a> {
     ) -> Result<(), Fault> {
         let shared = self.shared;
         let standing = self.standing(&listed.entry.name, exists)?;
+        if self.is_staging(&listed.entry.name, standing.as_ref()) {
+            let what = "has the name of the staging directory of this volume";
+            shared.problem(&self.dir.display_entry(&listed.entry.name), what, 23)?;
+            self.lost(listed, id);
+            return Ok(());
+        }
         let standing = match deletions::make_way(shared, self.dir, &listed.entry, standing)? {
             Way::Free(standing) => standing,
             Way::Blocked => {
@@ -114,16 +112,23 @@ impl<'a> Placing<'a> {
             (Some(leader), _) => {
                 Ok(self.follow(leader, listed.entry.clone(), id, standing.is_some())?)
             }
-            (None, FileKind::Directory) => {
-                self.directory(merge, listed, id, index, standing, attributes)
-            }
-            (None, FileKind::File) => self.file(merge, listed, id, index, standing, attributes),
+            (None, FileKind::Directory) => self.directory(listed, id, index, standing, attributes),
+            (None, FileKind::File) => self.file(listed, id, index, standing, attributes),
             (None, _) if attributes == Attributes::ToCome => {
-                self.defer(listed, id, index);
+                self.defer(listed, id, index, standing.is_some());
                 Ok(())
             }
             (None, _) => self.node(listed, id, standing),
         }
+    }
+
+    /// True where `standing` is, or could be taken for, a staging directory.
+    fn is_staging(&self, name: &Name, standing: Option<&(Entry, Inode)>) -> bool {
+        self.dir.parent.is_none()
+            && standing.is_some_and(|(have, inode)| {
+                have.meta.kind == FileKind::Directory
+                    && staging::inode_number(name) == Some(inode.ino)
+            })
     }
 
     /// Puts the attributes that a hash stands for in their place, where they are known without asking. Where they are not,
@@ -153,12 +158,13 @@ impl<'a> Placing<'a> {
     }
 
     /// Asks for the attributes of an entry, which is put in place when they come.
-    pub(super) fn defer(&mut self, listed: &Listed, id: EntryId, index: u32) {
+    pub(super) fn defer(&mut self, listed: &Listed, id: EntryId, index: u32, exists: bool) {
         self.dir.hold();
         self.plan.attributes.push(index);
         let deferred = Deferred {
             dir: Arc::clone(self.dir),
             listed: listed.clone(),
+            exists,
             _memory: self.shared.reserve(memory_budget::of_entry(&listed.entry)),
         };
         self.shared.await_attributes(id, Awaiting::Entry(Box::new(deferred)));
@@ -178,16 +184,20 @@ impl<'a> Placing<'a> {
     }
 
     /// Puts an entry in place whose attributes have come.
-    pub(super) fn place_late(mut self, listed: &Listed, id: EntryId) -> Result<(), Stopped> {
+    pub(super) fn place_late(
+        mut self,
+        listed: &Listed,
+        id: EntryId,
+        exists: bool,
+    ) -> Result<(), Stopped> {
         let shared = self.shared;
         let placed = (|| {
             let entry = &listed.entry;
-            let standing = self.standing(&entry.name, true)?;
+            let standing = self.standing(&entry.name, exists)?;
             let way = deletions::make_way(shared, self.dir, entry, standing)?;
             let Way::Free(standing) = way else { return Ok(()) };
             if entry.meta.kind == FileKind::File {
-                let mut merge = Merge::default();
-                self.file(&mut merge, listed, id, 0, standing, Attributes::Came)
+                self.file(listed, id, 0, standing, Attributes::Came)
             } else {
                 self.node(listed, id, standing)
             }
@@ -245,7 +255,6 @@ impl<'a> Placing<'a> {
 
     pub(super) fn directory(
         &mut self,
-        merge: &mut Merge,
         listed: &Listed,
         id: EntryId,
         index: u32,
@@ -254,35 +263,35 @@ impl<'a> Placing<'a> {
     ) -> Result<(), Fault> {
         let shared = self.shared;
         let name = &listed.entry.name;
-        let temporary = temp::new_dir_name(name);
         let mut have = standing.map(|(entry, _)| entry.meta);
         let mut publish = false;
         let dir = match (&self.dir.dir, &have) {
             (Some(parent), Some(_)) if shared.dry_run() => Some(parent.open_child(name)?),
             (Some(parent), Some(_)) => Some(unlock::open_dir(parent, name)?),
             _ if shared.dry_run() => None,
-            (Some(parent), None) if merge.adopt(temporary.clone()) => {
-                let dir = unlock::open_dir(parent, &temporary)?;
-                have = Some(stat::root_entry(&dir, &shared.read_options)?);
-                publish = true;
-                Some(dir)
-            }
             (Some(parent), None) => {
-                publish = !self.dir.unpublished;
-                let made_as = if publish { &temporary } else { name };
-                Some(create::directory(parent, made_as, self.dir.hints()?)?)
+                let place = self.dir.place(shared, name, false)?;
+                let left = create::left_directory(place)?;
+                if let Some(left) = &left {
+                    have = Some(stat::root_entry(left, &shared.read_options)?);
+                }
+                publish = left.is_some()
+                    || (!self.dir.unpublished
+                        && create::can_stage_directories(parent, place.hints)?);
+                Some(match left {
+                    Some(left) => left,
+                    None if publish => create::staged_directory(place)?,
+                    None => create::directory(parent, name, place.hints)?,
+                })
             }
             (None, _) => None,
         };
         let made = have.is_none();
         let mut want = listed.entry.meta.clone();
         self.adjust_owner(&mut want, have.as_ref())?;
-        if let (Some(dir), Some(have), false) = (&dir, &have, shared.dry_run()) {
+        if let (Some(dir), Some(have), false) = (&dir, &have, publish || shared.dry_run()) {
             // Where that fails, so does setting its metadata in the end, and that is reported.
             let _ = narrow::directory(dir, have, &want);
-        }
-        if let (Some(dir), true) = (&dir, publish) {
-            dir.show_as(name.clone());
         }
         if made || publish {
             self.dir.touch();
@@ -341,9 +350,11 @@ impl<'a> Placing<'a> {
                     return Ok(());
                 }
                 let dir = self.dir.dir()?;
-                let applied = match standing {
-                    None => create::node(dir, &entry, shared.apply_options)?,
-                    Some(_) => create::replace_node(dir, &entry, shared.apply_options)?,
+                let applied = if standing.is_some() {
+                    let place = self.dir.place(shared, &entry.name, true)?;
+                    create::replace_node(place, &entry, shared.apply_options)?
+                } else {
+                    create::node(dir, &entry, shared.apply_options)?
                 };
                 shared.report(&shown, &applied)?;
                 applied.actual

@@ -3,13 +3,12 @@
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use delta::Checksum;
-use volume::{small, stat::Inode, temp, writer::DIRTY};
+use volume::{stat::Inode, writer::DIRTY};
 use wire::{ContentCheck, Entry, EntryId, FileKind, Listed, Metadata, Want};
 
 use super::{
-    file::{Existing, FileState, NOT_WHAT_WAS_SENT},
+    file::{Existing, FileState, Here, NOT_WHAT_WAS_SENT},
     links,
-    merge::Merge,
     place::{Attributes, Placing, Standing, comes},
 };
 use crate::{fault::Fault, manifest, sender::SMALL};
@@ -22,7 +21,6 @@ const MAX_POSTPONED: usize = 50_000;
 impl Placing<'_> {
     pub(super) fn file(
         &mut self,
-        merge: &mut Merge,
         listed: &Listed,
         id: EntryId,
         index: u32,
@@ -48,7 +46,7 @@ impl Placing<'_> {
             && (!shared.by_content() || entry.meta.size == 0)
         {
             if attributes == Attributes::ToCome {
-                self.defer(listed, id, index);
+                self.defer(listed, id, index, standing.is_some());
                 return Ok(());
             }
             let actual = self.fix(&entry, &have.meta, &shown)?;
@@ -63,7 +61,7 @@ impl Placing<'_> {
             None => None,
         };
         if content.is_some() && attributes == Attributes::ToCome {
-            self.defer(listed, id, index);
+            self.defer(listed, id, index, standing.is_some());
             return Ok(());
         }
         if let Some((content, expected)) = content {
@@ -100,11 +98,16 @@ impl Placing<'_> {
             }
             return Ok(());
         }
-        // A small file comes whole, perhaps directly under its name: what an earlier run left of it is stale.
-        let part =
-            entry.meta.size > SMALL && !shared.dry_run() && merge.adopt(temp::part_name(name));
-        let file = FileState::new(shared, self.dir, id, &entry, listed.link, existing, part)?;
-        self.want(file, index, standing.is_none() && !part);
+        // A small file comes whole: what an earlier run left of it is stale.
+        let part = entry.meta.size > SMALL
+            && match (shared.staging(), &self.dir.dir) {
+                (Ok(staging), Some(dir)) => staging.left_part(dir, name),
+                _ => false,
+            };
+        let occupied = standing.is_some();
+        let here = Here { existing, occupied, part };
+        let file = FileState::new(shared, self.dir, id, &entry, listed.link, here)?;
+        self.want(file, index, !occupied && !part);
         Ok(())
     }
 
@@ -162,10 +165,7 @@ impl Placing<'_> {
             return Ok(entry.meta.clone());
         }
         shared.before_content()?;
-        let (dir, hints) = (self.dir.dir()?, self.dir.hints()?);
-        let write =
-            if self.dir.unpublished && !exists { small::write_new } else { small::write_over };
-        let applied = write(dir, &entry.name, &entry.meta, content, hints, shared.apply_options)?;
+        let applied = self.dir.write_small(shared, entry, content, exists)?;
         let literal = &shared.context.progress.bytes_literal;
         literal.fetch_add(content.len() as u64, Relaxed);
         shared.report(shown, &applied)?;

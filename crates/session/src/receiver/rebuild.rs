@@ -70,7 +70,7 @@ impl Delta {
             None
         } else {
             dir.touch();
-            match self.begin(shared, dir, file.entry(), inner, keep)? {
+            match self.begin(shared, file, dir, inner, keep)? {
                 Some(old) => Some(old),
                 None => return Ok(shared.broken("rebuild of a device")?),
             }
@@ -83,11 +83,12 @@ impl Delta {
     fn begin(
         &self,
         shared: &Shared,
+        file: &FileState,
         dir: &DirState,
-        entry: &Entry,
         inner: &mut Inner,
         keep: u64,
     ) -> volume::Result<Option<Old<OldFile>>> {
+        let entry = file.entry();
         shared.before_content()?;
         // A part is about to lose its name.
         if let Basis::Part(part) = &self.basis {
@@ -102,13 +103,13 @@ impl Delta {
             }
             _ => return Ok(None),
         };
-        // The temporary name passes to the new file; what bore it lives on by its descriptor.
+        // The staged name passes to the new file; what bore it lives on by its descriptor.
         if let Some(Output::File(writer)) = inner.output.take()
             && let Some(writer) = Arc::into_inner(writer)
         {
             writer.keep();
         }
-        let new = FileWriter::beside(dir.dir()?, &entry.name)?;
+        let new = file.stage(shared)?;
         let mut old = Old::new(old);
         old.copy_to(&new, 0, 0..keep)?;
         inner.output = Some(Output::File(Arc::new(new)));

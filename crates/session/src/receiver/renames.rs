@@ -4,7 +4,11 @@ use std::sync::Arc;
 
 use wire::Want;
 
-use super::{deletions::Candidates, file::FileState, state::Shared};
+use super::{
+    deletions::Candidates,
+    file::{FileState, Here},
+    state::Shared,
+};
 use crate::control::Stopped;
 
 /// Files that were missing are looked for among what would be removed: by size and time first, the
@@ -35,7 +39,7 @@ pub(super) fn ask_for_postponed(shared: &Arc<Shared>) -> Result<(), Stopped> {
     Ok(())
 }
 
-/// Moves a candidate to the temporary name of `file`, whose basis it becomes. `None` if there is none: the file is
+/// Moves a candidate to the staged name of `file`, whose basis it becomes. `None` if there is none: the file is
 /// sent instead.
 fn adopt(
     shared: &Arc<Shared>,
@@ -48,7 +52,8 @@ fn adopt(
     if !candidates.rename_away(shared, key, dir, &file.entry().name)? {
         return Ok(None);
     }
-    match FileState::new(shared, dir, file.id, file.entry(), file.link(), None, true) {
+    let here = Here { existing: None, occupied: false, part: true };
+    match FileState::new(shared, dir, file.id, file.entry(), file.link(), here) {
         Ok(file) => Ok(Some(Arc::new(file))),
         Err(error) => shared.failed(&error).map(|()| None),
     }

@@ -14,16 +14,17 @@ use volume::{
     Dir, create,
     filter::FilterRules,
     metadata::{Applied, ApplyOptions},
+    staging::Staging,
     stat::ReadOptions,
 };
 use wire::{Commit, EntryId, Metadata, Name, OutFrame, ToReceiver, ToSender, Want};
 
 use super::{
     awaiting::Awaiting,
+    crash_marker::CrashMarker,
     deletions::Deletions,
     dirs::DirState,
     file::FileState,
-    journal::Journal,
     merge::LinkGroup,
     target::{Target, TargetKind},
     window::Window,
@@ -45,7 +46,7 @@ pub(super) struct Shared {
     pub(super) target: Target,
     pub(super) control: Control,
     pub(super) io_timeout: u32,
-    pub(super) journal: Journal,
+    pub(super) crash_marker: CrashMarker,
     pub(super) manifest: Manifest,
     pub(super) key: delta::HashKey,
     pub(super) xattr_hasher: XattrHasher,
@@ -63,7 +64,7 @@ pub(super) struct Shared {
     pub(super) next_lane: AtomicU64,
     /// Directories whose listing is not complete.
     pub(super) directories: Mutex<HashMap<EntryId, Known>>,
-    /// New directories that lie under temporary names of their own.
+    /// New directories that lie in the staging directory.
     pub(super) unpublished: Mutex<HashMap<EntryId, Arc<DirState>>>,
     /// Files that content is expected for.
     pub(super) files: Mutex<HashMap<EntryId, Arc<FileState>>>,
@@ -148,10 +149,10 @@ impl Shared {
             (0..context.workers.clamp(2, 16)).map(|_| unbounded()).unzip();
         let (signature_queue, signatures) = unbounded();
         let control = Control::default();
-        let journal = Journal::find(match &target.kind {
-            TargetKind::Tree(root) => root.as_ref(),
-            TargetKind::Device(_) | TargetKind::ReadOnlyDevice(_) => None,
-        })?;
+        let crash_marker = match (&target.kind, &target.staging) {
+            (TargetKind::Tree(Some(root)), Some(staging)) => CrashMarker::find(root, staging)?,
+            _ => CrashMarker::default(),
+        };
         let filter = filters(options)?;
         // A peer may be less patient than this end, never more.
         let io_timeout = match agreed.hello.io_timeout {
@@ -163,7 +164,7 @@ impl Shared {
         Ok(Arc::new(Self {
             signature_credit: control.credit(agreed.hello.window),
             control,
-            journal,
+            crash_marker,
             io_timeout,
             manifest: Manifest::new(&agreed.key, options.no_owner),
             key: manifest::content_key(&agreed.key),
@@ -229,7 +230,7 @@ impl Shared {
 
     /// True where size and time are not enough to take a file for unchanged.
     pub(super) fn by_content(&self) -> bool {
-        self.options().checksum || self.journal.suspicion().is_some()
+        self.options().checksum || self.crash_marker.untrusted_reason().is_some()
     }
 
     /// To be called before content is written, which a dry run never does.
@@ -238,9 +239,18 @@ impl Shared {
             _ if self.dry_run() => {
                 Err(volume::Error::new("write in a dry run", ".", rustix::io::Errno::PERM))
             }
-            TargetKind::Tree(Some(root)) => self.journal.begin(root),
+            TargetKind::Tree(Some(root)) => self.crash_marker.begin(root, self.staging()?),
             _ => Ok(()),
         }
+    }
+
+    /// Where unfinished entries lie. A dry run has no such place.
+    pub(super) fn staging(&self) -> volume::Result<&Staging> {
+        self.target
+            .staging
+            .as_ref()
+            .filter(|_| !self.dry_run())
+            .ok_or_else(|| volume::Error::new("write in a dry run", ".", rustix::io::Errno::PERM))
     }
 
     pub(super) fn target_kind(&self) -> TargetKindRef<'_> {
@@ -522,11 +532,11 @@ impl Shared {
         let keep = !self.control.is_volume_failure();
         let files: Vec<_> = self.files.lock().drain().map(|(_, file)| file).collect();
         for file in files {
-            file.abandon(keep);
+            file.abandon(self, keep);
         }
     }
 
-    /// Directories that never came to their end wait for the next run under their temporary names, unless the volume can
+    /// Directories that never came to their end wait for the next run in the staging directory, unless the volume can
     /// take no more: then they get their own, with what is finished in them, so that nothing hidden takes up the room.
     pub(super) fn abandon_directories(&self) {
         let unpublished = std::mem::take(&mut *self.unpublished.lock());
@@ -534,9 +544,9 @@ impl Shared {
             return;
         }
         for state in unpublished.into_values() {
-            if let (Some(dir), Some(name)) = (&state.dir, &state.name) {
+            if let Some(dir) = &state.dir {
                 // Where not even that can be done, it stays as it is.
-                let _ = create::publish_directory(dir, name);
+                let _ = create::publish_directory(dir);
             }
         }
     }

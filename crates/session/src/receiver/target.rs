@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use volume::{
     Dir, capability::Preflight, device, device::BlockSource, list::NameList, lock::VolumeLock,
-    target_device::TargetDevice,
+    staging::Staging, target_device::TargetDevice,
 };
 use wire::{Hello, Refusal, RootKind};
 
@@ -15,6 +15,8 @@ pub struct Target {
     pub(super) kind: TargetKind,
     /// Nothing is in it: the sender need not ask.
     pub(crate) fresh: bool,
+    /// Where unfinished entries of a tree lie.
+    pub(super) staging: Option<Staging>,
     losses: Vec<String>,
     _lock: Option<VolumeLock>,
 }
@@ -46,7 +48,7 @@ impl Target {
             Ok(is_device) => is_device,
             Err(e) if hello.options.dry_run && e.is_vanished() => {
                 let kind = TargetKind::Tree(None);
-                return Ok(Self { kind, fresh: false, losses, _lock: None });
+                return Ok(Self { kind, fresh: false, staging: None, losses, _lock: None });
             }
             Err(e) => return Err(unavailable(e)),
         };
@@ -66,7 +68,8 @@ impl Target {
                     let why = format!("the destination holds {have} bytes, the source has {size}");
                     return Err((Refusal::Unfit, why));
                 }
-                return Ok(Self { kind, fresh: false, losses: Vec::new(), _lock: None });
+                let losses = Vec::new();
+                return Ok(Self { kind, fresh: false, staging: None, losses, _lock: None });
             }
             (RootKind::Tree, true) => {
                 return Err((
@@ -97,8 +100,9 @@ impl Target {
         let fresh = !hello.options.dry_run
             && names.complete()
             && names.iter().all(|name| name == b"lost+found");
+        let staging = Some(Staging::find(&root, &names).map_err(unavailable)?);
         let kind = TargetKind::Tree(Some(root));
-        Ok(Self { kind, fresh, losses, _lock: Some(lock) })
+        Ok(Self { kind, fresh, staging, losses, _lock: Some(lock) })
     }
 
     /// True where the volume is empty.

@@ -1,4 +1,4 @@
-//! A file that comes whole: written beside, or unseen in a new directory, with a checksum as it comes.
+//! A file that comes whole: written in the staging directory, with a checksum as it comes.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -55,12 +55,7 @@ impl Whole {
         if let Some(writer) = &*slot {
             return Ok(Arc::clone(writer));
         }
-        let dir = file.dir().ok_or_else(|| {
-            volume::Error::new("create", file.display(), rustix::io::Errno::INVAL)
-        })?;
-        shared.before_content()?;
-        dir.touch();
-        let writer = Arc::new(FileWriter::beside(dir.dir()?, &file.entry().name)?);
+        let writer = Arc::new(file.stage(shared)?);
         *slot = Some(Arc::clone(&writer));
         Ok(writer)
     }

@@ -13,6 +13,7 @@ use volume::{
     filter::{Action, FilterRules, Verdict},
     is_lost_and_found,
     list::NameList,
+    staging::is_staging,
     stat::{self, Inode},
 };
 use wire::{
@@ -308,6 +309,11 @@ impl Walker<'_> {
                 let why = "belongs to the file system and is not copied";
                 self.shared.skipped(&dir.display_entry(name), why);
             }
+            return Ok(None);
+        }
+        if is_staging(dir, name, &entry.meta, &inode) {
+            let why = "staging directory of an interrupted transfer: it is not copied";
+            self.shared.skipped(&dir.display_entry(name), why);
             return Ok(None);
         }
         if is_dir && inode.mount_root {

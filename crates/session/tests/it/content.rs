@@ -305,23 +305,26 @@ fn a_part_of_an_earlier_run_is_gone_on_from() {
     let content = noise(1, 16 * MIB);
     write(pair.from.path(), "big", &content);
     write(pair.to.path(), "other", b"so that it is not fresh");
-    let part = volume::temp::part_name(&wire::Name::new(b"big").unwrap()).to_string();
-    write(pair.to.path(), &part, &content[..10 * MIB]);
+    let part = staged(pair.to.path(), "big", "");
+    write(&staging(pair.to.path()), &part, &content[..10 * MIB]);
     let outcome = pair.converge_twice(delete());
     assert_eq!(outcome.sender.bytes_literal, 6 * MIB as u64);
     assert_eq!(outcome.summary().files_deleted, 1);
 }
 
 #[test]
-fn stale_temporary_names_go_and_similar_ones_stay() {
+fn a_stale_staging_directory_goes_and_similar_names_stay() {
     let pair = Pair::new();
     write(pair.from.path(), "a", b"a");
     pair.converge(Options::default());
-    write(pair.to.path(), ".pvferry-0123456789abcdef.part", b"stale");
-    write(pair.to.path(), ".pvferry-0123456789abcdef.new/x", b"stale");
-    write(pair.to.path(), ".pvferry-mine", b"not ours");
+    let stale = staging(pair.to.path());
+    write(&stale, "part", b"stale");
+    write(&stale, "new-dir/x", b"stale");
+    write(pair.to.path(), ".pvferry-2-0123456789abcdef/x", b"data");
+    write(pair.to.path(), ".pvferry-mine", b"data");
     pair.sync(Options::default()).assert_clean();
-    assert_eq!(pair.differences(), [".pvferry-mine: only in B"]);
+    let kept = [".pvferry-2-0123456789abcdef: only in B", ".pvferry-mine: only in B"];
+    assert_eq!(pair.differences(), kept);
 }
 
 #[test]

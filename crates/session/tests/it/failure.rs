@@ -114,15 +114,19 @@ fn a_full_volume_ends_the_session_with_its_reason_at_both_ends() {
     }
     write(pair.from.path(), "large", &noise(1, 3 << 20));
     let outcome = sync(pair.from.path(), &target, Options::default());
-    let journal = journal_name();
-    let others = |entry: &fs::DirEntry| entry.file_name() != *journal;
-    let left = fs::read_dir(&target).unwrap().filter(|e| others(e.as_ref().unwrap())).count();
+    // What may stay is the staging directory with the crash marker.
+    let left = fs::read_dir(&target).unwrap().flatten().map(|entry| {
+        let staging = volume::staging::inode_number(entry.file_name().as_encoded_bytes());
+        let names = fs::read_dir(entry.path()).map(|names| names.flatten().collect::<Vec<_>>());
+        staging.is_some() && names.is_ok_and(|n| n.iter().all(|n| n.file_name() == "crash-marker"))
+    });
+    let tidy = left.collect::<Vec<_>>().into_iter().all(|tidy| tidy);
     assert!(std::process::Command::new("umount").arg(&target).status().unwrap().success());
     assert_eq!(outcome.received.as_ref().map_or_else(session::Error::exit_code, |_| 0), 11);
     let error = outcome.sent.unwrap_err();
     assert_eq!(error.exit_code(), 11);
     assert!(error.to_string().contains("large"), "{error}");
-    assert_eq!(left, 0, "temporary files are gone");
+    assert!(tidy, "unfinished entries are gone");
 }
 
 #[test]
@@ -167,8 +171,7 @@ fn a_stream_that_finds_its_session_gone_ends_it_for_another_try() {
 #[test]
 fn what_became_a_file_takes_the_place_of_what_an_interrupted_run_made_of_it() {
     let pair = Pair::new();
-    let left = volume::temp::new_dir_name(&wire::Name::new(b"dir").unwrap()).to_string();
-    let unfinished = pair.to.path().join(left);
+    let unfinished = staging(pair.to.path()).join(staged(pair.to.path(), "dir", "-dir"));
     fs::create_dir(&unfinished).unwrap();
     for (name, content) in [("small", &b"small"[..]), ("large", &noise(1, 200_000)), ("empty", b"")]
     {
@@ -199,10 +202,6 @@ fn an_unreadable_root_is_an_error_of_the_volume() {
     assert!(matches!(outcome.1, Err(session::Error::Aborted(..))));
 }
 
-pub(crate) fn journal_name() -> String {
-    volume::temp::part_name(&wire::Name::new(b".pvferry-session").unwrap()).to_string()
-}
-
 /// What this start of the machine and this mount of the volume are called.
 fn here(root: &Path) -> String {
     use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
@@ -213,8 +212,8 @@ fn here(root: &Path) -> String {
 }
 
 /// A volume whose files have the right size and time and not the right content, and what the
-/// journal in it says.
-fn after_a_power_cut(journal: impl FnOnce(&Path) -> String) -> Pair {
+/// crash marker in it says.
+fn after_a_power_cut(marker: impl FnOnce(&Path) -> String) -> Pair {
     let pair = Pair::new();
     for (name, len) in [("small", 100), ("dir/large", 2 << 20)] {
         write(pair.from.path(), name, &noise(1, len));
@@ -222,31 +221,31 @@ fn after_a_power_cut(journal: impl FnOnce(&Path) -> String) -> Pair {
         set_mtime(&pair.from.path().join(name), 5, 5);
         set_mtime(&pair.to.path().join(name), 5, 5);
     }
-    let journal = journal(pair.to.path());
-    write(pair.to.path(), &journal_name(), journal.as_bytes());
+    let marker = marker(pair.to.path());
+    write(&staging(pair.to.path()), "crash-marker", marker.as_bytes());
     pair
 }
 
 #[test]
-fn a_journal_of_another_start_or_mount_has_everything_compared_by_content() {
+fn a_crash_marker_of_another_start_or_mount_has_everything_compared_by_content() {
     let start = |_: &Path| "another start".to_owned();
     let mount = |root: &Path| here(root) + "1";
     for pair in [after_a_power_cut(start), after_a_power_cut(mount)] {
         let outcome = pair.converge(delete());
         assert_eq!(outcome.summary().files_written, 2);
         assert!(outcome.actions[0].contains("went down"), "{:?}", outcome.actions);
-        assert!(!pair.to.path().join(journal_name()).exists());
+        assert_eq!(crash_marker(pair.to.path()), None);
         assert_eq!(pair.converge(delete()).actions, Vec::<String>::new());
     }
 }
 
 #[test]
-fn a_journal_of_this_start_and_mount_means_nothing() {
+fn a_crash_marker_of_this_start_and_mount_means_nothing() {
     let pair = after_a_power_cut(here);
     let outcome = pair.sync(delete());
     outcome.assert_clean();
     assert_eq!(outcome.summary().files_written, 0);
-    assert!(!pair.to.path().join(journal_name()).exists());
+    assert_eq!(crash_marker(pair.to.path()), None);
 }
 
 /// Neither size nor time would tell that it is not what was sent, were it put in place, and the goodbye may be lost.
@@ -266,7 +265,7 @@ fn content_that_was_spoilt_on_the_way_is_reported_and_not_put_in_place() {
 }
 
 #[test]
-fn a_session_that_is_cut_flushes_and_leaves_nothing_but_an_older_journal() {
+fn a_session_that_is_cut_flushes_and_leaves_no_crash_marker_but_an_older_one() {
     for older in [None, Some(b"another start")] {
         let pair = Pair::new();
         for n in 0..30 {
@@ -274,24 +273,23 @@ fn a_session_that_is_cut_flushes_and_leaves_nothing_but_an_older_journal() {
         }
         write(pair.to.path(), "old", b"old");
         if let Some(older) = older {
-            write(pair.to.path(), &journal_name(), older);
+            write(&staging(pair.to.path()), "crash-marker", older);
         }
         let faults = Faults { cut_after_written: Some(5_000_000), ..Faults::default() };
         assert!(sync_over(pair.from.path(), pair.to.path(), delete(), faults).sent.is_err());
-        let left = fs::read(pair.to.path().join(journal_name())).ok();
+        let left = crash_marker(pair.to.path());
         assert_eq!(left.as_deref(), older.map(|older| &older[..]));
         pair.converge_twice(delete());
     }
 }
 
 #[test]
-fn a_source_that_holds_the_journal_s_name_is_told() {
+fn a_source_that_holds_the_name_of_the_staging_directory_is_reported() {
     let pair = Pair::new();
-    write(pair.from.path(), &journal_name(), b"of its own");
+    let name = staging(pair.to.path()).file_name().unwrap().to_str().unwrap().to_owned();
+    write(pair.from.path(), &format!("{name}/f"), b"of its own");
     write(pair.from.path(), "a", b"a");
-    pair.sync(delete()).assert_problem(23, &journal_name());
-    write(pair.from.path(), &format!("dir/{}", journal_name()), b"like any other");
-    fs::remove_file(pair.from.path().join(journal_name())).unwrap();
+    pair.sync(delete()).assert_problem(23, &name);
     pair.converge(delete());
 }
 

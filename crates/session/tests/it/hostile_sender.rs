@@ -440,7 +440,7 @@ fn is_trusted_after(script: Vec<ToReceiver>, code: u8) -> bool {
         tokio::join!(sender, receive(b, pair.to.path(), context(PATIENCE))).1
     });
     assert_eq!(received.unwrap().summary.exit_code, code);
-    !pair.to.path().join(super::failure::journal_name()).exists()
+    crash_marker(pair.to.path()).is_none()
 }
 
 /// What one end has named is no reason to read everything again.

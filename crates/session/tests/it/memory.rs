@@ -63,16 +63,43 @@ fn many(kind: impl Fn(u64) -> Listed) -> Vec<Listed> {
     (0..MANY).map(kind).collect()
 }
 
-/// The root cannot hold a directory of this name, so the receiver passes over what is in it.
-fn directory_that_cannot_be_made() -> Listed {
-    dir(&super::failure::journal_name())
+/// A directory that is a mount point here, in a volume that is empty but for it: the receiver passes over what is in it.
+struct CannotBeMade<'a>(&'a Pair);
+
+const MOUNT_POINT: &str = "lost+found";
+
+impl<'a> CannotBeMade<'a> {
+    fn new(pair: &'a Pair) -> Option<Self> {
+        let point = pair.to.path().join(MOUNT_POINT);
+        fs::create_dir(&point).unwrap();
+        let mut mount = std::process::Command::new("mount");
+        let mounted = mount.args(["-t", "tmpfs", "none"]).arg(point).status();
+        if mounted.is_ok_and(|status| status.success()) {
+            return Some(Self(pair));
+        }
+        assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "CI mounts file systems");
+        eprintln!("SKIPPED: may not mount tmpfs");
+        None
+    }
+
+    fn listed(&self) -> Listed {
+        dir(MOUNT_POINT)
+    }
+}
+
+impl Drop for CannotBeMade<'_> {
+    fn drop(&mut self) {
+        let point = self.0.to.path().join(MOUNT_POINT);
+        let _ = std::process::Command::new("umount").arg(point).status();
+    }
 }
 
 #[test]
 fn directories_below_one_that_cannot_be_made_are_charged() {
     let pair = Pair::new();
+    let Some(above) = CannotBeMade::new(&pair) else { return };
     let script = vec![
-        unsolicited(0, 1, vec![directory_that_cannot_be_made()], true),
+        unsolicited(0, 1, vec![above.listed()], true),
         unsolicited(1, 2, many(|n| dir(&format!("{n:06}"))), true),
         end(),
     ];
@@ -82,8 +109,9 @@ fn directories_below_one_that_cannot_be_made_are_charged() {
 #[test]
 fn files_below_a_directory_that_cannot_be_made_are_charged() {
     let pair = Pair::new();
+    let Some(above) = CannotBeMade::new(&pair) else { return };
     let script = vec![
-        unsolicited(0, 1, vec![directory_that_cannot_be_made()], true),
+        unsolicited(0, 1, vec![above.listed()], true),
         unsolicited(1, 2, many(|n| file(&format!("{n:06}"), 1 << 20)), true),
         end(),
     ];

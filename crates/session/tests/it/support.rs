@@ -4,7 +4,8 @@ use std::{
     fs,
     future::Future,
     io,
-    path::Path,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
     pin::Pin,
     sync::Arc,
     task::{Context as Poller, Poll},
@@ -432,4 +433,31 @@ pub(crate) fn set_mtime(path: &Path, secs: i64, nanos: u32) {
 
 pub(crate) fn delete() -> Options {
     Options { delete: true, ..Options::default() }
+}
+
+/// A staging directory in `root`, as an interrupted session leaves it.
+pub(crate) fn staging(root: &Path) -> PathBuf {
+    let path = root.join("staging");
+    fs::create_dir(&path).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
+    let number = fs::metadata(&path).unwrap().ino();
+    let named = root.join(format!(".pvferry-{number:x}-0123456789abcdef"));
+    fs::rename(path, &named).unwrap();
+    named
+}
+
+/// The crash marker in `root`.
+pub(crate) fn crash_marker(root: &Path) -> Option<Vec<u8>> {
+    let mut entries = fs::read_dir(root).unwrap().map(|entry| entry.unwrap());
+    let staging = entries.find(|entry| {
+        volume::staging::inode_number(entry.file_name().as_encoded_bytes()).is_some()
+    })?;
+    fs::read(staging.path().join("crash-marker")).ok()
+}
+
+/// Where an unfinished entry lies that is to become `name` in the root.
+pub(crate) fn staged(root: &Path, name: &str, suffix: &str) -> String {
+    let root = volume::Dir::open_root(root).unwrap();
+    let name = wire::Name::new(name.as_bytes()).unwrap();
+    format!("{}{suffix}", volume::staging::staged_name(&root, &name))
 }

@@ -62,7 +62,7 @@ pub(crate) fn judge(
 /// the source's and is not.
 fn wrongly_published(from: &Snapshot, before: &Snapshot, to: &Snapshot) -> Vec<String> {
     let mut wrong = Vec::new();
-    for path in to.paths().filter(|path| !is_temporary(path)) {
+    for path in to.paths().filter(|path| !is_staged(path)) {
         let node = to.node(path);
         let (new, old) = (from.0.get(path), before.0.get(path));
         if new.is_none() && old.is_none() {
@@ -99,6 +99,6 @@ fn wrong_file(node: &Node, new: Option<&Node>, old: Option<&Node>) -> Option<&'s
     }
 }
 
-fn is_temporary(path: &Path) -> bool {
-    path.iter().any(|name| name.to_string_lossy().starts_with(".pvferry-"))
+fn is_staged(path: &Path) -> bool {
+    path.iter().next().is_some_and(|name| name.to_string_lossy().starts_with(".pvferry-"))
 }

@@ -4,10 +4,14 @@ use std::fs;
 
 use rustix::io::Errno;
 use volume::{
-    create::{ParentHints, directory, node, publish_directory, replace_node},
+    create::{
+        ParentHints, can_stage_directories, directory, left_directory, node, publish_directory,
+        staged_directory,
+    },
+    list::NameList,
     metadata::{ApplyOptions, apply_dir},
-    small, temp,
-    writer::FileWriter,
+    small,
+    staging::{CONFLICT, Place, Staging},
 };
 use wire::{FileKind, Metadata};
 
@@ -54,9 +58,9 @@ fn every_kind_takes_the_place_of_every_other_but_a_directory() {
         for mut new in nodes() {
             fs::write(scratch.at("outside"), b"outside").unwrap();
             let first = wire::Entry { name: name("x"), ..old.clone() };
-            replace_node(&scratch.dir, &first, ApplyOptions::default()).unwrap();
+            scratch.replace_node(&first).unwrap();
             new.name = name("x");
-            let applied = replace_node(&scratch.dir, &new, ApplyOptions::default()).unwrap();
+            let applied = scratch.replace_node(&new).unwrap();
             assert_node(&scratch, &new, &applied);
         }
     }
@@ -70,10 +74,11 @@ fn a_directory_is_not_replaced_and_nothing_is_left_behind() {
         new.name = name("d");
         let _ = fs::create_dir(scratch.at("d"));
         // What a run that was killed has left.
-        fs::write(scratch.at(&temp::part_name(&new.name).to_string()), b"stale").unwrap();
-        let error = replace_node(&scratch.dir, &new, ApplyOptions::default()).unwrap_err();
+        fs::write(scratch.part("d"), b"stale").unwrap();
+        let error = scratch.replace_node(&new).unwrap_err();
         assert_eq!((error.name.as_str(), error.errno), ("d", Errno::ISDIR));
         assert_eq!(scratch.names(), ["d"]);
+        assert_eq!(scratch.unfinished(), [""; 0]);
     }
 }
 
@@ -112,21 +117,16 @@ fn a_default_acl_of_the_parent_leaks_into_nothing() {
         let applied =
             small::write_new(&scratch.dir, &name("new"), &want, b"abc", hints, options).unwrap();
         assert_exact(&scratch, "new", &want, &applied);
-        let applied =
-            small::write_over(&scratch.dir, &name("new"), &want, b"abd", hints, options).unwrap();
+        let applied = scratch.write_over(&scratch.dir, "new", &want, b"abd").unwrap();
         assert_exact(&scratch, "new", &want, &applied);
-        for (at, writer) in [
-            ("a", FileWriter::create_new(&scratch.dir, &name("a")).unwrap()),
-            ("b", FileWriter::beside(&scratch.dir, &name("b")).unwrap()),
-        ] {
-            writer.write_at(0, b"abc").unwrap();
-            let applied = writer.finish(&want, options).unwrap();
-            assert_exact(&scratch, at, &want, &applied);
-        }
+        let writer = scratch.staged(&scratch.dir, "b").unwrap();
+        writer.write_at(0, b"abc").unwrap();
+        let applied = writer.finish(&want, options).unwrap();
+        assert_exact(&scratch, "b", &want, &applied);
         for entry in nodes() {
             let applied = node(&scratch.dir, &entry, options).unwrap();
             assert_node(&scratch, &entry, &applied);
-            let applied = replace_node(&scratch.dir, &entry, options).unwrap();
+            let applied = scratch.replace_node(&entry).unwrap();
             assert_node(&scratch, &entry, &applied);
         }
     }
@@ -143,8 +143,7 @@ fn a_setgid_parent_is_foreseen() {
     for gid in [0, 555] {
         let options = ApplyOptions::default();
         let want = Metadata { gid, ..file(0o640, 1) };
-        let applied =
-            small::write_over(&scratch.dir, &name("f"), &want, b"x", hints, options).unwrap();
+        let applied = scratch.write_over(&scratch.dir, "f", &want, b"x").unwrap();
         assert_exact(&scratch, "f", &want, &applied);
         let at = format!("d{gid}");
         let made = directory(&scratch.dir, &name(&at), hints).unwrap();
@@ -155,27 +154,41 @@ fn a_setgid_parent_is_foreseen() {
 }
 
 #[test]
-fn a_directory_is_filled_under_its_temporary_name_and_published() {
+fn a_directory_is_filled_unseen_and_published() {
     let scratch = Scratch::disk();
     let hints = ParentHints::of(&scratch.dir).unwrap();
-    let made = directory(&scratch.dir, &temp::new_dir_name(&name("d")), hints).unwrap();
-    made.show_as(name("d"));
+    assert!(can_stage_directories(&scratch.dir, hints).unwrap());
+    let made = scratch.place(&scratch.dir, "d", false, staged_directory).unwrap();
     assert_eq!(made.display(), "d");
     let options = ApplyOptions::default();
     small::write_new(&made, &name("f"), &file(0o600, 1), b"1", hints, options).unwrap();
-    assert!(!scratch.at("d").exists());
-    publish_directory(&made, &name("d")).unwrap();
-    assert_eq!(scratch.names(), ["d"]);
-    // Still the same directory, also when it has to be opened again.
-    made.release();
-    small::write_new(&made, &name("g"), &file(0o600, 1), b"2", hints, options).unwrap();
-    assert_eq!(names(&scratch.at("d")), ["f", "g"]);
+    let sub = directory(&made, &name("sub"), hints).unwrap();
+    assert_eq!(sub.display(), "d/sub");
+    assert_eq!(scratch.names(), [""; 0]);
+    // Still the same directories, also when they have to be opened again.
+    for published in [false, true] {
+        if published {
+            publish_directory(&made).unwrap();
+            assert_eq!(scratch.names(), ["d"]);
+        }
+        made.release();
+        sub.release();
+        let at = name(if published { "after" } else { "before" });
+        small::write_new(&sub, &at, &file(0o600, 1), b"2", hints, options).unwrap();
+    }
+    assert_eq!(names(&scratch.at("d/sub")), ["after", "before"]);
 
-    let other = directory(&scratch.dir, &name("other"), hints).unwrap();
-    let error = publish_directory(&other, &name("d")).unwrap_err();
-    assert_eq!(error.errno, Errno::EXIST);
-    let error = publish_directory(&scratch.dir, &name("d")).unwrap_err();
+    let other = scratch.place(&scratch.dir, "d", false, staged_directory).unwrap();
+    let error = publish_directory(&other).unwrap_err();
+    assert_eq!((error.operation, error.errno), (CONFLICT, Errno::EXIST));
+    let error = publish_directory(&scratch.dir).unwrap_err();
     assert_eq!(error.errno, Errno::INVAL);
+    // The next run finds it.
+    let names = NameList::read(&scratch.dir).unwrap();
+    let staging = Staging::find(&scratch.dir, &names).unwrap();
+    let next =
+        Place { staging: &staging, dir: &scratch.dir, name: &name("d"), occupied: false, hints };
+    assert_eq!(left_directory(next).unwrap().unwrap().identity(), other.identity());
 }
 
 #[test]
@@ -188,16 +201,18 @@ fn a_directory_that_became_a_link_leads_nowhere() {
     fs::rename(scratch.at("d"), scratch.at("moved")).unwrap();
     std::os::unix::fs::symlink(&outside.path, scratch.at("d")).unwrap();
     let options = ApplyOptions::default();
-    let write = |at: &str| {
-        small::write_over(&dir, &name(at), &file(0o600, 1), b"x", hints, options).map(|_| ())
-    };
+    let write = |at: &str| scratch.write_over(&dir, at, &file(0o600, 1), b"x").map(|_| ());
     // Held open, it is still the directory that it was.
     write("held").unwrap();
     assert_eq!(names(&scratch.at("moved")), ["held"]);
     dir.release();
     assert!(write("f").is_err());
     assert!(directory(&dir, &name("sub"), hints).is_err());
-    assert!(FileWriter::beside(&dir, &name("f")).is_err());
+    let writer = scratch.place(&scratch.dir, "f", true, |place| {
+        let place = Place { dir: &dir, ..place };
+        volume::writer::FileWriter::staged(place)
+    });
+    assert!(writer.unwrap().finish(&file(0o600, 0), options).is_err());
     assert!(scratch.dir.open_child(&name("d")).is_err());
     assert_eq!(fs::read(outside.at("f")).unwrap(), b"outside");
     assert_eq!(outside.names(), ["f"]);

@@ -24,7 +24,7 @@ fn delayed(scratch: &Scratch) -> Option<bool> {
 /// A file on ext4, finished a moment ago.
 fn written() -> Option<Scratch> {
     let scratch = Scratch::image("ext4")?;
-    let writer = FileWriter::beside(&scratch.dir, &name("f")).unwrap();
+    let writer = scratch.staged(&scratch.dir, "f").unwrap();
     writer.write_at(0, &vec![1; 1 << 20]).unwrap();
     writer.finish(&file(0o600, 1 << 20), ApplyOptions::default()).unwrap();
     delayed(&scratch)?.then_some(scratch)

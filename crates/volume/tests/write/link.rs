@@ -3,10 +3,7 @@
 use std::{fs, os::unix::fs::MetadataExt as _};
 
 use rustix::io::Errno;
-use volume::{
-    create::{ParentHints, directory, link},
-    temp,
-};
+use volume::create::{ParentHints, directory};
 
 use super::support::*;
 
@@ -27,14 +24,14 @@ fn a_name_becomes_a_further_name_whatever_it_was() {
     for at in ["free", "link", "file"] {
         for again in [false, true] {
             let before = ctime(&scratch);
-            link(&scratch.dir, &name("leader"), &sub, &name(at)).unwrap();
+            scratch.link("leader", &sub, at).unwrap();
             assert_eq!(
                 identity(&scratch.at(&format!("sub/{at}"))),
                 identity(&scratch.at("leader"))
             );
             // The second time it is one already, and nothing is written.
             assert_eq!(ctime(&scratch) == before, again, "{at}");
-            assert!(names(&scratch.at("sub")).iter().all(|n| !temp::is_ours(n.as_bytes())));
+            assert_eq!(scratch.unfinished(), [""; 0]);
         }
     }
     assert_eq!(names(&scratch.at("sub")), ["file", "free", "link"]);
@@ -45,9 +42,8 @@ fn what_a_killed_run_left_is_in_nobodys_way() {
     let scratch = Scratch::disk();
     fs::write(scratch.at("leader"), b"leader").unwrap();
     fs::write(scratch.at("other"), b"other").unwrap();
-    let part = temp::part_name(&name("other")).to_string();
-    fs::hard_link(scratch.at("leader"), scratch.at(&part)).unwrap();
-    link(&scratch.dir, &name("leader"), &scratch.dir, &name("other")).unwrap();
+    fs::hard_link(scratch.at("leader"), scratch.part("other")).unwrap();
+    scratch.link("leader", &scratch.dir, "other").unwrap();
     assert_eq!(scratch.names(), ["leader", "other"]);
     assert_eq!(fs::read(scratch.at("other")).unwrap(), b"leader");
 }
@@ -56,12 +52,12 @@ fn what_a_killed_run_left_is_in_nobodys_way() {
 fn a_link_is_linked_itself_and_a_directory_is_in_the_way() {
     let scratch = Scratch::disk();
     std::os::unix::fs::symlink("nowhere", scratch.at("leader")).unwrap();
-    link(&scratch.dir, &name("leader"), &scratch.dir, &name("second")).unwrap();
+    scratch.link("leader", &scratch.dir, "second").unwrap();
     assert_eq!(identity(&scratch.at("second")), identity(&scratch.at("leader")));
     fs::create_dir(scratch.at("d")).unwrap();
-    let error = link(&scratch.dir, &name("leader"), &scratch.dir, &name("d")).unwrap_err();
+    let error = scratch.link("leader", &scratch.dir, "d").unwrap_err();
     assert_eq!(error.errno, Errno::ISDIR);
-    let error = link(&scratch.dir, &name("gone"), &scratch.dir, &name("x")).unwrap_err();
+    let error = scratch.link("gone", &scratch.dir, "x").unwrap_err();
     assert_eq!((error.name.as_str(), error.errno), ("x", Errno::NOENT));
     assert_eq!(scratch.names(), ["d", "leader", "second"]);
 }
@@ -71,14 +67,13 @@ fn an_immutable_file_gets_further_names_and_stays_immutable() {
     let scratch = Scratch::disk();
     fs::write(scratch.at("leader"), b"leader").unwrap();
     fs::write(scratch.at("old"), b"old").unwrap();
-    let part = temp::part_name(&name("stale")).to_string();
     fs::write(scratch.at("stale"), b"old").unwrap();
-    fs::hard_link(scratch.at("leader"), scratch.at(&part)).unwrap();
+    fs::hard_link(scratch.at("leader"), scratch.part("stale")).unwrap();
     if !run(&["chattr", "+i", scratch.at("leader").to_str().unwrap()]) {
         return skip("no immutable files on /tmp");
     }
     for at in ["free", "old", "stale"] {
-        link(&scratch.dir, &name("leader"), &scratch.dir, &name(at)).unwrap();
+        scratch.link("leader", &scratch.dir, at).unwrap();
         assert_eq!(identity(&scratch.at(at)), identity(&scratch.at("leader")), "{at}");
         assert!(fs::write(scratch.at(at), b"x").is_err());
     }
@@ -89,12 +84,12 @@ fn an_immutable_file_gets_further_names_and_stays_immutable() {
 fn a_stale_name_of_an_immutable_file_goes_and_the_file_stays_immutable() {
     let scratch = Scratch::disk();
     fs::write(scratch.at("leader"), b"leader").unwrap();
-    let part = temp::part_name(&name("f")).to_string();
-    fs::hard_link(scratch.at("leader"), scratch.at(&part)).unwrap();
+    fs::hard_link(scratch.at("leader"), scratch.part("f")).unwrap();
     if !run(&["chattr", "+i", scratch.at("leader").to_str().unwrap()]) {
         return skip("no immutable files on /tmp");
     }
-    drop(volume::writer::FileWriter::beside(&scratch.dir, &name("f")).unwrap());
+    drop(scratch.staged(&scratch.dir, "f").unwrap());
     assert_eq!(scratch.names(), ["leader"]);
+    assert_eq!(scratch.unfinished(), [""; 0]);
     assert!(fs::write(scratch.at("leader"), b"x").is_err());
 }

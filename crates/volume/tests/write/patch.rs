@@ -142,7 +142,7 @@ fn a_new_hole_in_an_old_file_is_a_hole() {
 #[test]
 fn a_sparse_file_stays_sparse_up_to_its_end() {
     for scratch in everywhere() {
-        let writer = FileWriter::beside(&scratch.dir, &name("f")).unwrap();
+        let writer = scratch.staged(&scratch.dir, "f").unwrap();
         let size = 1 << 30;
         writer.punch_hole(0, size / 2).unwrap();
         writer.write_at(size / 2, &[1; 4096]).unwrap();
@@ -159,7 +159,7 @@ fn a_sparse_file_stays_sparse_up_to_its_end() {
 #[test]
 fn where_holes_cannot_be_made_zeros_are_written() {
     let Some(scratch) = Scratch::mounted("ramfs", "mode=755") else { return };
-    let writer = FileWriter::beside(&scratch.dir, &name("f")).unwrap();
+    let writer = scratch.staged(&scratch.dir, "f").unwrap();
     writer.write_at(0, &vec![1; 1 << 20]).unwrap();
     writer.punch_hole(10, 600_000).unwrap();
     // Beyond the end there is nothing to make zero, and the file does not grow.
@@ -180,7 +180,7 @@ fn blocks_are_shared_where_the_file_system_can() {
         let content: Vec<u8> = (0..BLOCK * 16).map(|i| (i / 512 % 251) as u8).collect();
         fs::write(scratch.at("basis"), &content).unwrap();
         let basis = fs::File::open(scratch.at("basis")).unwrap();
-        let writer = FileWriter::beside(&scratch.dir, &name("f")).unwrap();
+        let writer = scratch.staged(&scratch.dir, "f").unwrap();
         assert_eq!(writer.reflink_from(&basis), Ok(can), "{kind}");
         writer.write_at(0, b"new").unwrap();
         let size = if can { content.len() } else { 3 };
@@ -200,7 +200,7 @@ fn a_copy_is_whole_or_an_error() {
     let basis = fs::File::open(disk.at("basis")).unwrap();
     // Within a file system and into another one.
     for scratch in [&disk, &memory] {
-        let writer = FileWriter::beside(&scratch.dir, &name("f")).unwrap();
+        let writer = scratch.staged(&scratch.dir, "f").unwrap();
         writer.copy_range(&basis, 1000, 5, 900_000).unwrap();
         let mut copied = vec![9; 900_005];
         assert_eq!(writer.read_at(0, &mut copied).unwrap(), 900_005);
@@ -272,7 +272,7 @@ proptest! {
             fs::write(scratch.at("f"), &expected).unwrap();
             in_place(&scratch, "f")
         } else {
-            FileWriter::beside(&scratch.dir, &name("f")).unwrap()
+            scratch.staged(&scratch.dir, "f").unwrap()
         };
         for step in &steps {
             model(&mut expected, &basis, step);

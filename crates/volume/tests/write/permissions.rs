@@ -10,7 +10,7 @@ use rustix::{io::Errno, thread::CapabilitySet};
 use volume::{
     create::{ParentHints, directory, link, node},
     metadata::{ApplyOptions, apply_at, apply_dir},
-    small, unlock,
+    unlock,
     writer::FileWriter,
 };
 use wire::{FileKind, Metadata};
@@ -41,14 +41,8 @@ fn a_directory_without_write_permission_is_written_by_its_owner_and_closed_again
     type Change<'a> = &'a (dyn Fn(&volume::Dir) -> volume::Result<()> + Sync);
     let ways: [(&str, Change<'_>); 6] = [
         ("dir", &|d| directory(d, &name("dir"), ParentHints::of(d)?).map(|_| ())),
-        ("small", &|d| {
-            let hints = ParentHints::of(d)?;
-            small::write_over(d, &name("small"), &own(file(0o400, 1)), b"x", hints, options)
-                .map(|_| ())
-        }),
-        ("file", &|d| {
-            FileWriter::beside(d, &name("file"))?.finish(&own(file(0o400, 0)), options).map(|_| ())
-        }),
+        ("small", &|d| scratch.write_over(d, "small", &own(file(0o400, 1)), b"x").map(|_| ())),
+        ("file", &|d| scratch.staged(d, "file")?.finish(&own(file(0o400, 0)), options).map(|_| ())),
         ("fifo", &|d| {
             node(d, &entry("fifo", own(meta(FileKind::Fifo, 0o200)), b""), options).map(|_| ())
         }),
@@ -56,7 +50,7 @@ fn a_directory_without_write_permission_is_written_by_its_owner_and_closed_again
             node(d, &entry("symlink", own(meta(FileKind::Symlink, 0o777)), b"x"), options)
                 .map(|_| ())
         }),
-        ("link", &|d| link(d, &name("leader"), d, &name("link"))),
+        ("link", &|d| scratch.place(d, "link", false, |place| link(d, &name("leader"), place))),
     ];
     for (at, change) in ways {
         close(&scratch.at("d"), 0o550);
@@ -163,9 +157,7 @@ fn flags_of_a_directory_and_of_a_file_are_cleared_for_a_change() {
         let options = ApplyOptions::default();
         let place = identity(&paths[0]);
         let patch = || FileWriter::in_place(&sub, &name("f"), place, &file(0o600, 3));
-        let replace = || {
-            small::write_over(&sub, &name("f"), &file(0o600, 1), b"x", hints, options).map(|_| ())
-        };
+        let replace = || scratch.write_over(&sub, "f", &file(0o600, 1), b"x").map(|_| ());
         let error = without(CapabilitySet::LINUX_IMMUTABLE, replace).unwrap_err();
         assert_eq!((error.name.as_str(), error.errno), ("d/f", Errno::PERM));
         let error = without(CapabilitySet::LINUX_IMMUTABLE, || patch().err().unwrap());

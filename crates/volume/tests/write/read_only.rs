@@ -7,7 +7,9 @@ use rustix::{
 use volume::{
     Dir, create, metadata,
     remove::{self, Removal},
-    small, stat, unlock,
+    small,
+    staging::{Place, Staging},
+    stat, unlock,
     writer::FileWriter,
     xattr::{self, XattrTarget},
 };
@@ -53,6 +55,9 @@ fn every_change_of_a_volume_that_is_read_only_is_refused() {
     let options = metadata::ApplyOptions::default();
     let meta = stat::root_entry(&root, &stat::ReadOptions::default()).unwrap();
     let file = entry("new", &meta, FileKind::File);
+    let staging = Staging::find(&root, &volume::list::NameList::read(&root).unwrap()).unwrap();
+    let over = Place { staging: &staging, dir: &root, name: &f, occupied: true, hints };
+    let onto = Place { name: &new, occupied: false, ..over };
     let refused = |what: &str, error: Option<volume::Error>| {
         assert_eq!(error.map(|error| error.errno), Some(Errno::ROFS), "{what}");
     };
@@ -65,16 +70,15 @@ fn every_change_of_a_volume_that_is_read_only_is_refused() {
         let node = entry("new", &meta, kind);
         refused("make node", create::node(&root, &node, options).err());
         let node = Entry { name: f.clone(), ..node };
-        refused("replace by node", create::replace_node(&root, &node, options).err());
+        refused("replace by node", create::replace_node(over, &node, options).err());
     }
-    refused("link", create::link(&root, &f, &root, &new).err());
-    refused("rename away", create::adopt(&root, &f, &d, &new).err());
-    refused("publish", create::publish_directory(&d, &new).err());
+    refused("link", create::link(&root, &f, onto).err());
+    refused("rename away", create::adopt(&root, &f, onto).err());
+    refused("stage directory", create::staged_directory(onto).err());
     let (want, content) = (&file.meta, b"new");
     refused("write", small::write_new(&root, &new, want, content, hints, options).err());
-    refused("write over", small::write_over(&root, &f, want, content, hints, options).err());
-    refused("write new", FileWriter::create_new(&root, &new).err());
-    refused("write beside", FileWriter::beside(&root, &f).err());
+    refused("write over", small::write_over(over, want, content, options).err());
+    refused("stage", FileWriter::staged(onto).err());
     refused("patch", FileWriter::in_place(&root, &f, (inode.dev, inode.ino), want).err());
     refused("clear flags", unlock::unlocking(&root, None, || Ok(())).map_err(in_root).err());
     let at = XattrTarget::At(&root, &f);

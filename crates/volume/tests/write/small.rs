@@ -4,10 +4,26 @@ use std::fs;
 
 use proptest::prelude::*;
 use rustix::io::Errno;
-use volume::{create::ParentHints, metadata::ApplyOptions, small, temp};
+use volume::{
+    create::ParentHints,
+    metadata::{Applied, ApplyOptions},
+    small,
+    staging::Place,
+};
 use wire::Metadata;
 
 use super::support::*;
+
+type Write = fn(&Scratch, &Metadata, &[u8]) -> volume::Result<Applied>;
+
+/// Writes `f`: where its name is free, and over the old one.
+const WAYS: [Write; 2] = [
+    |scratch, want, content| {
+        let hints = ParentHints::of(&scratch.dir).unwrap();
+        small::write_new(&scratch.dir, &name("f"), want, content, hints, ApplyOptions::default())
+    },
+    |scratch, want, content| scratch.write_over(&scratch.dir, "f", want, content),
+];
 
 #[test]
 fn both_ways_give_exactly_what_is_wanted() {
@@ -34,20 +50,13 @@ fn both_ways_give_exactly_what_is_wanted() {
                         options,
                     );
                     assert_exact(&scratch, &at, &want, &new.unwrap());
-                    let over = small::write_over(
-                        &scratch.dir,
-                        &name(&at),
-                        &want,
-                        b"CONTENT",
-                        hints,
-                        options,
-                    );
+                    let over = scratch.write_over(&scratch.dir, &at, &want, b"CONTENT");
                     assert_exact(&scratch, &at, &want, &over.unwrap());
                     assert_eq!(fs::read(scratch.at(&at)).unwrap(), b"CONTENT");
                 }
             }
         }
-        assert!(scratch.names().iter().all(|name| !temp::is_ours(name.as_bytes())));
+        assert_eq!(scratch.unfinished(), [""; 0]);
     }
 }
 
@@ -55,12 +64,15 @@ fn both_ways_give_exactly_what_is_wanted() {
 fn wrong_hints_cost_time_and_nothing_else() {
     let scratch = Scratch::disk();
     set_default_acl(&scratch.path);
-    let hints = ParentHints { default_acl: true, uid: 77, gid: 78 };
+    let hints = ParentHints { default_acl: true, uid: 77, gid: 78, foreign_group: false };
     for (uid, gid) in [(0, 0), (77, 78), (5, 0)] {
         let want = Metadata { uid, gid, ..file(0o640, 1) };
         let options = ApplyOptions::default();
-        let applied =
-            small::write_over(&scratch.dir, &name("f"), &want, b"x", hints, options).unwrap();
+        let applied = scratch
+            .place(&scratch.dir, "f", true, |place| {
+                small::write_over(Place { hints, ..place }, &want, b"x", options)
+            })
+            .unwrap();
         assert_exact(&scratch, "f", &want, &applied);
     }
 }
@@ -69,11 +81,8 @@ fn wrong_hints_cost_time_and_nothing_else() {
 fn what_does_not_take_is_a_problem_here_too() {
     let scratch = Scratch::disk().of_user();
     let want = Metadata { uid: 1, gid: 1, ..file(0o6711, 1) };
-    for write in [small::write_new, small::write_over] {
-        let applied = as_user(|| {
-            let hints = ParentHints::of(&scratch.dir).unwrap();
-            write(&scratch.dir, &name("f"), &want, b"x", hints, ApplyOptions::default()).unwrap()
-        });
+    for write in WAYS {
+        let applied = as_user(|| write(&scratch, &want, b"x")).unwrap();
         let what: Vec<_> = applied.problems.iter().map(|p| p.what.as_str()).collect();
         assert_eq!(what, ["set owner 1:1", "set mode 6711 for another owner"]);
         assert_eq!((applied.actual.uid, applied.actual.mode), (USER, 0o711));
@@ -95,9 +104,7 @@ fn errors_leave_the_old_and_nothing_else() {
     let new = |at: &str, content: &[u8]| {
         small::write_new(&scratch.dir, &name(at), &want, content, hints, options)
     };
-    let over = |at: &str, content: &[u8]| {
-        small::write_over(&scratch.dir, &name(at), &want, content, hints, options)
-    };
+    let over = |at: &str, content: &[u8]| scratch.write_over(&scratch.dir, at, &want, content);
     assert_eq!(errno(new("f", b"new")), Errno::EXIST);
     assert_eq!(errno(over("d", b"new")), Errno::ISDIR);
     assert_eq!(errno(new("g", b"four")), Errno::UCLEAN);
@@ -109,12 +116,10 @@ fn errors_leave_the_old_and_nothing_else() {
 #[test]
 fn flags_come_last() {
     let scratch = Scratch::disk();
-    let hints = ParentHints::of(&scratch.dir).unwrap();
     let mut want = file(0o640, 1);
     want.attributes.immutable = true;
-    for write in [small::write_new, small::write_over] {
-        let applied =
-            write(&scratch.dir, &name("f"), &want, b"x", hints, ApplyOptions::default()).unwrap();
+    for write in WAYS {
+        let applied = write(&scratch, &want, b"x").unwrap();
         assert_exact(&scratch, "f", &want, &applied);
     }
 }
@@ -129,11 +134,9 @@ proptest! {
         content in prop::collection::vec(any::<u8>(), 0..5000),
     ) {
         let scratch = Scratch::memory();
-        let hints = ParentHints::of(&scratch.dir).unwrap();
         let want = Metadata { uid, gid, ..file(mode, content.len()) };
-        for write in [small::write_new, small::write_over] {
-            let applied =
-                write(&scratch.dir, &name("f"), &want, &content, hints, ApplyOptions::default());
+        for write in WAYS {
+            let applied = write(&scratch, &want, &content);
             assert_exact(&scratch, "f", &want, &applied.unwrap());
             prop_assert!(fs::read(scratch.at("f")).unwrap() == content);
         }

@@ -12,7 +12,15 @@ use rustix::{
     thread::{self, CapabilitySet},
 };
 use tempfile::TempDir;
-use volume::{Dir, metadata::Applied};
+use volume::{
+    Dir, Result,
+    create::ParentHints,
+    list::NameList,
+    metadata::{Applied, ApplyOptions},
+    small,
+    staging::{self, Place, Staging},
+    writer::FileWriter,
+};
 use wire::{Attributes, Entry, FileKind, Metadata, Name, Timestamp, Xattr, Xattrs};
 
 /// The ordinary user of the tests, and his group.
@@ -25,6 +33,7 @@ pub(crate) const GROUP: u32 = 4343;
 pub(crate) struct Scratch {
     pub(crate) dir: Dir,
     pub(crate) path: PathBuf,
+    pub(crate) staging: Staging,
     mounted: bool,
     /// What an overlay is made of.
     layers: Option<TempDir>,
@@ -45,13 +54,13 @@ impl Scratch {
     fn below(parent: &str) -> Self {
         let temp = TempDir::new_in(parent).unwrap();
         let path = temp.path().to_owned();
-        Self {
-            dir: Dir::open_root_writable(&path).unwrap(),
-            path,
-            mounted: false,
-            layers: None,
-            _temp: temp,
-        }
+        Self::of(temp, path, false)
+    }
+
+    fn of(temp: TempDir, path: PathBuf, mounted: bool) -> Self {
+        let dir = Dir::open_root_writable(&path).unwrap();
+        let staging = Staging::find(&dir, &NameList::read(&dir).unwrap()).unwrap();
+        Self { dir, path, staging, mounted, layers: None, _temp: temp }
     }
 
     /// A file system of its own, on a loop device; `None`, said loudly, where that is impossible.
@@ -67,13 +76,7 @@ impl Scratch {
             skip(&format!("no {kind} on a loop device"));
             return None;
         }
-        Some(Self {
-            dir: Dir::open_root_writable(&path).unwrap(),
-            path,
-            mounted: true,
-            layers: None,
-            _temp: temp,
-        })
+        Some(Self::of(temp, path, true))
     }
 
     /// An overlay over tmpfs, as the root of a container is.
@@ -98,13 +101,7 @@ impl Scratch {
             skip(&format!("no mount of {kind}"));
             return None;
         }
-        Some(Self {
-            dir: Dir::open_root_writable(&path).unwrap(),
-            path,
-            mounted: true,
-            layers: None,
-            _temp: temp,
-        })
+        Some(Self::of(temp, path, true))
     }
 
     /// Gives the root to the ordinary user.
@@ -117,9 +114,64 @@ impl Scratch {
         self.path.join(name)
     }
 
-    /// Sorted names of the root.
+    /// Sorted names of the root, but for the staging directory.
     pub(crate) fn names(&self) -> Vec<String> {
-        names(&self.path)
+        let mut names = names(&self.path);
+        names.retain(|name| !self.staging.is_own(name.as_bytes()));
+        names
+    }
+
+    /// Sorted names in the staging directory.
+    pub(crate) fn unfinished(&self) -> Vec<String> {
+        self.staging.dirs().iter().flat_map(|dir| names(&self.at(&dir.display()))).collect()
+    }
+
+    /// Where an unfinished entry lies that is to become `at` in the root.
+    pub(crate) fn part(&self, at: &str) -> PathBuf {
+        let staged = staging::staged_name(&self.dir, &name(at)).to_string();
+        self.at(&self.staging.dir().unwrap().display()).join(staged)
+    }
+
+    /// Calls `work` with the place `at` in `dir`.
+    pub(crate) fn place<T>(
+        &self,
+        dir: &Dir,
+        at: &str,
+        occupied: bool,
+        work: impl FnOnce(Place<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let (staging, name, hints) = (&self.staging, &name(at), ParentHints::of(dir)?);
+        work(Place { staging, dir, name, occupied, hints })
+    }
+
+    /// A file that will replace what bears its name.
+    pub(crate) fn staged(&self, dir: &Dir, at: &str) -> Result<FileWriter> {
+        self.place(dir, at, true, FileWriter::staged)
+    }
+
+    /// A small file in the place of what bears its name.
+    pub(crate) fn write_over(
+        &self,
+        dir: &Dir,
+        at: &str,
+        want: &Metadata,
+        content: &[u8],
+    ) -> Result<Applied> {
+        let options = ApplyOptions::default();
+        self.place(dir, at, true, |place| small::write_over(place, want, content, options))
+    }
+
+    /// As [`Self::write_over`], of a node.
+    pub(crate) fn replace_node(&self, entry: &Entry) -> Result<Applied> {
+        let options = ApplyOptions::default();
+        self.place(&self.dir, &entry.name.to_string(), true, |place| {
+            volume::create::replace_node(place, entry, options)
+        })
+    }
+
+    /// As [`Self::write_over`], of a further name of a file in the root.
+    pub(crate) fn link(&self, leader: &str, dir: &Dir, at: &str) -> Result<()> {
+        self.place(dir, at, true, |place| volume::create::link(&self.dir, &name(leader), place))
     }
 }
 

@@ -1,0 +1,287 @@
+//! Unfinished content lies in a private staging directory at the root of the volume: no name of the source is
+//! special, nothing that somebody else laid down is reused, and nothing that was believed absent is replaced.
+
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use testkit::{
+    Content, Mount, Process, Rng, Snapshot, TempTree, assert_same, lock, skip,
+    syscalls::{Moment, killed_at},
+};
+
+use crate::support::{assert_untouched, below, copy, copy_command, pvferry, report};
+
+/// Names that earlier versions gave to unfinished entries called `a`.
+const OLD_PART: &str = ".pvferry-17762fddd969a453.part";
+const OLD_NEW: &str = ".pvferry-17762fddd969a453.new";
+
+/// The staging directories at the root of a volume, by the form of their names.
+fn staging_of(volume: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(volume).unwrap().map(|entry| entry.unwrap().path());
+    let is_staging = |path: &PathBuf| {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        let rest = name.strip_prefix(".pvferry-").unwrap_or_default();
+        rest.split_once('-').is_some_and(|(number, _)| {
+            u64::from_str_radix(number, 16) == Ok(path.symlink_metadata().unwrap().ino())
+        })
+    };
+    entries.filter(is_staging).collect()
+}
+
+/// A destination in which a run was killed before the `nth` call of `call`.
+fn killed(source: &TempTree, destination: &TempTree, call: &'static str, nth: u32) {
+    let moment = Moment { call: call.to_owned(), nth };
+    let command = copy_command(source.path(), destination.path(), &["--delete"]);
+    let ended = Process::run(killed_at(&command, &moment));
+    assert!(!ended.status.success(), "killed at {call} {nth}");
+    lock::wait_until_free(destination.path());
+}
+
+#[test]
+fn a_file_and_another_under_its_old_part_name_both_arrive() {
+    for (of_a, of_part) in [(2, 2), (900_000, 400_000), (400_000, 900_000)] {
+        for run in 0..3 {
+            let (source, destination) = (TempTree::new(), TempTree::new());
+            for dir in ["", "dir/"] {
+                source.file(format!("{dir}a"), Content::random(run, of_a));
+                source.file(format!("{dir}{OLD_PART}"), Content::random(run + 100, of_part));
+            }
+            copy(source.path(), destination.path(), &[]).expect(0);
+            assert_same(source.path(), destination.path());
+        }
+    }
+}
+
+#[test]
+fn a_directory_under_the_old_name_of_a_new_one_arrives() {
+    let (source, destination) = (TempTree::new(), TempTree::new());
+    source.file("a/inside", "1").file(format!("{OLD_NEW}/planted"), "2");
+    destination.file("other", "so that it is not empty");
+    source.file("other", "so that it is not empty");
+    copy(source.path(), destination.path(), &[]).expect(0);
+    assert_same(source.path(), destination.path());
+}
+
+#[test]
+fn what_lies_in_the_destination_under_old_temporary_names_is_not_reused() {
+    let (source, destination) = (TempTree::new(), TempTree::new());
+    source.file("a", Content::random(1, 900_000)).mode("a", 0o600).file("d/a/f", "1");
+    let of_a_user = |path: &str| {
+        destination.owner(path, 65_534, 65_534).mode(path, 0o644);
+    };
+    destination.file(OLD_PART, Content::random(1, 900_000)).mode("", 0o1777);
+    destination.file(format!("d/{OLD_NEW}/planted"), "2");
+    if skip::root() {
+        of_a_user(OLD_PART);
+    }
+    let planted = destination.at(OLD_PART).symlink_metadata().unwrap().ino();
+    copy(source.path(), destination.path(), &[]).expect(0);
+    let arrived = destination.at("a").symlink_metadata().unwrap();
+    let uid = source.at("a").symlink_metadata().unwrap().uid();
+    assert_eq!((arrived.mode() & 0o7777, arrived.uid()), (0o600, uid));
+    assert_ne!(arrived.ino(), planted);
+    assert!(destination.at(OLD_PART).exists() && !destination.at("d/a/planted").exists());
+    copy(source.path(), destination.path(), &["--delete"]).expect(0);
+    assert_same(source.path(), destination.path());
+}
+
+#[test]
+fn a_run_that_changes_nothing_writes_nothing_and_one_that_does_leaves_nothing() {
+    let (source, destination) = (TempTree::new(), TempTree::new());
+    source.everything().file("large", Content::random(1, 900_000));
+    copy(source.path(), destination.path(), &[]).expect(0);
+    assert_same(source.path(), destination.path());
+    let before = Snapshot::of(destination.path());
+    copy(source.path(), destination.path(), &["--delete"]).expect(0);
+    assert_untouched(&before, destination.path());
+}
+
+#[test]
+fn a_killed_run_leaves_one_private_directory_which_the_next_run_reuses_and_removes() {
+    if !skip::commands(&["strace"]) {
+        return;
+    }
+    let (source, destination) = (TempTree::new(), TempTree::new());
+    source.file("new/a", "1").file("z", Content::random(1, 9_000_000));
+    for tree in [&source, &destination] {
+        tree.file("kept", "2");
+    }
+    killed(&source, &destination, "ftruncate", 1);
+    let staging = staging_of(destination.path());
+    let [staging] = &staging[..] else { panic!("{staging:?}") };
+    assert_eq!(staging.symlink_metadata().unwrap().mode() & 0o7777, 0o700);
+    let names: Vec<_> = fs::read_dir(destination.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path != staging && !path.ends_with("new") && !path.ends_with("kept"))
+        .collect();
+    assert!(names.is_empty(), "{names:?}");
+    let again = copy(source.path(), destination.path(), &[]);
+    let literal = report(again.expect(0))["bytes_literal"].as_u64().unwrap();
+    assert!(literal <= 1, "the large file is here: {literal}");
+    assert_same(source.path(), destination.path());
+}
+
+#[test]
+fn a_staging_directory_in_the_source_is_reported_and_left_out_and_a_copy_of_it_arrives() {
+    if !skip::commands(&["strace"]) {
+        return;
+    }
+    let (origin, source, destination) = (TempTree::new(), TempTree::new(), TempTree::new());
+    origin.file("a", Content::random(1, 9_000_000)).file("b", "text");
+    source.file("old", "so that it is not empty");
+    killed(&origin, &source, "ftruncate", 1);
+    let staging = staging_of(source.path());
+    let [staging] = &staging[..] else { panic!("{staging:?}") };
+    let name = staging.file_name().unwrap().to_str().unwrap();
+
+    let finished = copy(source.path(), destination.path(), &["--verify", "--progress", "none"]);
+    let report = report(finished.expect(0));
+    assert_eq!(report["skipped"], 1, "{report}");
+    let told = format!("{name}: skipped: ");
+    assert_eq!(finished.stderr.lines().filter(|line| line.starts_with(&told)).count(), 1);
+    assert!(!destination.at(name).exists());
+    let mut verify = pvferry(["verify"]);
+    verify.arg(source.path()).arg(destination.path());
+    Process::run(verify).expect(0);
+
+    // Any other tool gives the copy another inode number, so it is data like any other.
+    let mut cp = Command::new("cp");
+    cp.arg("-a").arg(staging).arg(origin.at("x"));
+    Process::run(cp).expect(0);
+    origin.rename("x", name).dir("deeper");
+    fs::create_dir(destination.at("deeper")).unwrap();
+    copy(origin.path(), destination.path(), &["--delete"]).expect(0);
+    assert_same(origin.path(), destination.path());
+}
+
+#[test]
+fn default_acls_of_root_and_directory_leak_into_nothing() {
+    if !skip::commands(&["setfacl"]) {
+        return;
+    }
+    let (source, destination) = (TempTree::new(), TempTree::new());
+    source.file("f", "1").file("old/f", "2").file("old/large", Content::random(1, 900_000));
+    source.file("new/f", "3").symlink("old/l", "x").file("old/dir/f", "4");
+    destination.file("old/f", "5");
+    for path in ["", "old"] {
+        destination.acl(path, "d:u:1000:rwx").acl(path, "d:o:rwx");
+    }
+    source.acl("old", "d:g:7:rx");
+    copy(source.path(), destination.path(), &[]).expect(0);
+    assert_same(source.path(), destination.path());
+}
+
+#[test]
+fn a_setgid_directory_gives_its_group_to_what_an_ordinary_user_receives_into_it() {
+    if !(skip::root() && skip::commands(&["setpriv"])) {
+        return;
+    }
+    // The user is not a member of the group of the last directory: only the kernel can give it.
+    for group in [65_534, 4343, 7] {
+        let (source, destination) = (TempTree::new(), TempTree::new());
+        for tree in [&source, &destination] {
+            tree.dir("old");
+            for path in ["", "old"] {
+                tree.owner(path, 65_534, group).mode(path, 0o2775);
+            }
+            let parent = tree.path().parent().unwrap();
+            fs::set_permissions(parent, PermissionsExt::from_mode(0o755)).unwrap();
+        }
+        source.file("small", "1").file("old/large", Content::random(1, 900_000));
+        source.symlink("old/link", "x").file("old/new/f", "2").file("old/small", "3");
+        source.mode("old/new", 0o755);
+        destination.file("old/small", "old").owner("old/small", 65_534, group);
+        let run = copy_command(source.path(), destination.path(), &["--no-owner"]);
+        let user = ["setpriv", "--reuid=65534", "--regid=65534", "--groups=4343", "--"];
+        Process::run(below(&user, &run)).expect(0);
+        for path in ["small", "old/large", "old/link", "old/new", "old/small"] {
+            let node = destination.at(path).symlink_metadata().unwrap();
+            assert_eq!((node.uid(), node.gid()), (65_534, group), "{path}");
+        }
+    }
+}
+
+#[test]
+fn directories_with_another_project_quota_are_written_to() {
+    if !(skip::root() && skip::commands(&["xfs_io"])) {
+        return;
+    }
+    let Some(volume) = Mount::xfs(400) else { return };
+    let (source, destination) = (TempTree::new(), TempTree::below(volume.path()));
+    for tree in [&source, &destination] {
+        tree.file("limited/replaced", "old")
+            .file("limited/sub/patched", Content::random(1, 900_000));
+    }
+    let limited = destination.at("limited");
+    let project = ["-c", "chproj -R 42", "-c", "chattr -R +P"];
+    let mut xfs_io = Command::new("xfs_io");
+    Process::run({
+        xfs_io.args(project).arg(&limited);
+        xfs_io
+    })
+    .expect(0);
+    destination.symlink("limited/link", "old");
+    source.file("limited/replaced", "new text").file("limited/small", "2");
+    source.symlink("limited/link", "new").hard_link("limited/small", "limited/second");
+    source.file("limited/large", Content::random(2, 900_000)).patch("limited/sub/patched", 5, b"x");
+    source.file("limited/new/deep/f", "3").file("outside", "4").fifo("limited/fifo");
+    source.file("limited/new/large", Content::random(3, 900_000));
+    copy(source.path(), destination.path(), &["--atomic"]).expect(0);
+    assert_same(source.path(), destination.path());
+    assert_eq!(staging_of(destination.path()), [""; 0].map(PathBuf::from));
+}
+
+/// A name of one of the forms that unfinished entries have or had, or one that is similar.
+fn name(rng: &mut Rng) -> String {
+    let digits = format!("{:016x}", rng.next_u64());
+    match rng.below(9) {
+        0 => "a".to_owned(),
+        1 => OLD_PART.to_owned(),
+        2 => OLD_NEW.to_owned(),
+        3 => format!(".pvferry-{digits}.part"),
+        4 => format!(".pvferry-{digits}.new"),
+        5 => format!(".pvferry-{:x}-{digits}", rng.below(200_000)),
+        6 => ".pvferry-ee2d19316401a6f5.part".to_owned(),
+        7 => "crash-marker".to_owned(),
+        _ => format!("{digits}{digits}"),
+    }
+}
+
+#[test]
+fn entries_of_any_name_arrive_and_a_second_run_writes_nothing() {
+    for seed in 0..24 {
+        let (source, destination) = (TempTree::new(), TempTree::new());
+        let rng = &mut Rng::new(seed);
+        for _ in 0..rng.below(9) {
+            let parent = if rng.below(2) == 0 { ".".to_owned() } else { name(rng) };
+            let path = Path::new(&parent).join(name(rng));
+            let (above, here) = (source.at(&parent), source.at(&path));
+            if (above.symlink_metadata().is_ok() && !above.is_dir())
+                || here.symlink_metadata().is_ok()
+            {
+                continue;
+            }
+            match rng.below(4) {
+                0 => source.dir(&path),
+                1 => source.file(&path, Content::random(rng.next_u64(), 100)),
+                2 => source.file(&path, Content::random(rng.next_u64(), 300_000)),
+                _ => source.symlink(&path, "x"),
+            };
+        }
+        source.file("also", "1");
+        if seed % 2 == 0 {
+            destination.file("old", "2");
+        }
+        copy(source.path(), destination.path(), &["--delete"]).expect(0);
+        assert_same(source.path(), destination.path());
+        let copied = Snapshot::of(destination.path());
+        let again = copy(source.path(), destination.path(), &["--delete"]);
+        assert_eq!(report(again.expect(0))["files_written"], 0, "seed {seed}");
+        assert_untouched(&copied, destination.path());
+    }
+}
