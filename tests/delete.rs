@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use testkit::{Finished, Mount, Process, Snapshot, TempTree, assert_same, skip};
+use testkit::{
+    Errno, Finished, Mount, OddMount, Process, Quirks, Snapshot, TempTree, assert_same, skip,
+};
 
 use crate::support::{assert_untouched, below, changes, copy, copy_command, report};
 
@@ -186,4 +188,35 @@ fn an_excluded_entry_is_not_read_at_either_end() {
     }
     let left: Vec<_> = Snapshot::of(destination.path()).paths().map(PathBuf::from).collect();
     assert_eq!(left, ["a", "d", "d/skipped", "d/x", "own.skip"].map(PathBuf::from));
+}
+
+#[test]
+fn stale_entries_of_a_network_file_system_are_kept_at_the_destination() {
+    let destination = TempTree::new();
+    let Some(odd) = OddMount::new(Quirks::default()) else { return };
+    let source = TempTree::below(odd.path());
+    for tree in [&source, &destination] {
+        tree.file("dir/a", "1").file("dir/sub/b", "2").file("other/c", "3").symlink("dir/l", "x");
+    }
+    destination.file("dir/extra", "4").file("other/extra", "5");
+    for (name, kept) in [("a", "dir/a"), ("sub", "dir/sub/b"), ("l", "dir/l")] {
+        for errno in [Errno::STALE, Errno::NOTDIR, Errno::ACCESS] {
+            odd.set(|quirks| quirks.lookup_errors = vec![(name.into(), errno)]);
+            let options = ["--delete", "--progress", "none"];
+            let dry = copy(source.path(), destination.path(), &[&options[..], &["-n"]].concat());
+            dry.expect(23);
+            copy(source.path(), destination.path(), &options).expect(23);
+            let at = destination.at(kept);
+            assert!(at.symlink_metadata().is_ok(), "{name} {errno}: {kept} is gone");
+            assert!(
+                destination.at("dir/extra").exists(),
+                "{name} {errno}: the listing is not complete"
+            );
+            assert!(!destination.at("other/extra").exists(), "{name} {errno}");
+            destination.file("other/extra", "5");
+        }
+    }
+    odd.set(|quirks| quirks.lookup_errors.clear());
+    copy(source.path(), destination.path(), &["--delete"]).expect(0);
+    assert!(!destination.at("dir/extra").exists());
 }

@@ -178,8 +178,20 @@ fn small_tree(rng: &mut Rng) -> TempTree {
                     _ => Content::from(["x", "y"][rng.below(2) as usize]),
                 };
                 tree.file(&path, content).mtime(&path, 5 + rng.below(2) as i64, 0);
-                if rng.below(4) == 0 {
-                    tree.mode(&path, 0o600);
+                match rng.below(8) {
+                    0 => {
+                        tree.mode(&path, 0o600);
+                    }
+                    1 => {
+                        tree.owner(&path, 7, 7);
+                    }
+                    2 => {
+                        tree.xattr(&path, "user.a", &[b'x'; 40]);
+                    }
+                    3 => {
+                        tree.xattr(&path, "user.a", b"y");
+                    }
+                    _ => {}
                 }
                 files.push(path);
             }
@@ -190,6 +202,9 @@ fn small_tree(rng: &mut Rng) -> TempTree {
 
 #[test]
 fn dry_run_and_the_run_after_it_name_the_same_set() {
+    if !skip::root() {
+        return;
+    }
     let rules: [&[&str]; 4] = [
         &[],
         &["--exclude=*.keep"],
