@@ -31,3 +31,28 @@ fn a_file_system_that_sets_both_times_or_none_gets_the_time_of_the_source() {
     testkit::assert_same(source.path(), destination.path());
     assert_eq!(report(copy(source.path(), destination.path(), &[]).expect(0))["files_written"], 0);
 }
+
+#[test]
+fn a_directory_keeps_its_time_where_open_files_leave_hidden_names() {
+    let Some(mount) = Mount::exfat(64) else { return };
+    let (source, destination) = (TempTree::new(), TempTree::below(mount.path()));
+    source.file("d/small", "small").file("d/large", Content::random(1, 300_000));
+    plain(&source);
+    copy(source.path(), destination.path(), &[]).expect(0);
+    for options in [&[][..], &["--checksum"], &["--atomic"]] {
+        for round in 0..3 {
+            source.patch("d/small", 1, &[round + 1]).patch("d/large", 100_000, &[round + 1; 50]);
+            plain(&source);
+            source.mtime("d/large", 1_000_000_010 + i64::from(round), 0);
+            source.mtime("d/small", 1_000_000_010 + i64::from(round), 0);
+            report(copy(source.path(), destination.path(), options).expect(0));
+            let found: Vec<_> = fs::read_dir(destination.at("d"))
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name())
+                .collect();
+            assert_eq!(found.len(), 2, "{found:?}");
+            let mtime = fs::metadata(destination.at("d")).unwrap().mtime();
+            assert_eq!(mtime, 1_000_000_000, "{options:?} {round}");
+        }
+    }
+}
