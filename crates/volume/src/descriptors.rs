@@ -27,7 +27,7 @@ use rustix::{
 };
 
 /// One part in so many of the limit on open files is for cached descriptors.
-const SHARE: usize = 3;
+const SHARE: usize = 2;
 /// Cached descriptors, at most: more saves nothing, and each holds memory of the kernel.
 const MOST: usize = 4096;
 /// Cached descriptors that are allowed however often the kernel has none left.
@@ -102,6 +102,11 @@ impl Slot {
         };
         CACHE.added(self);
         loan
+    }
+
+    /// Lets the descriptor stay for another round of the clock.
+    pub(crate) fn touch(&self) {
+        self.used.store(true, Relaxed);
     }
 
     /// Closes the descriptor, as soon as nobody has it on loan.

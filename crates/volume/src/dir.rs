@@ -392,7 +392,12 @@ impl Dir {
     fn keep(&self, fd: OwnedFd) -> Loan {
         match &self.0.descriptor {
             Descriptor::Fixed(fixed) => fixed.clone(),
-            Descriptor::Cached(slot) => slot.put(fd),
+            Descriptor::Cached(slot) => {
+                let loan = slot.put(fd);
+                // Many entries come by way of a directory: files, which share the cache, go first.
+                slot.touch();
+                loan
+            }
         }
     }
 }

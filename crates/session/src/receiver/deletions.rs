@@ -12,6 +12,7 @@
 
 use std::{
     collections::HashMap,
+    fmt,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -378,7 +379,9 @@ impl remove::Removal for Remover<'_> {
     fn removed(&mut self, dir: &Dir, name: &Name, is_dir: bool) {
         self.shared.context.progress.files_deleted.fetch_add(1, Relaxed);
         let slash = if is_dir { "/" } else { "" };
-        let told = self.shared.action("delete", &format!("{}{slash}", dir.display_entry(name)));
+        let told = self
+            .shared
+            .action("delete", &fmt::from_fn(|f| write!(f, "{}{slash}", dir.display_entry(name))));
         self.keep(told);
     }
 

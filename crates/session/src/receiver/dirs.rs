@@ -4,9 +4,12 @@
 //! files have come, its children are finished, and nothing waits for the end of the session. Only
 //! then it gets its name, where it was filled in the staging directory, and its metadata.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 
 use parking_lot::Mutex;
@@ -186,14 +189,49 @@ impl DirState {
     }
 
     /// The path below the root, escaped for display; `.` for the root.
-    pub(super) fn display(&self) -> String {
-        let names: Vec<_> = self.components().iter().map(ToString::to_string).collect();
-        if names.is_empty() { ".".into() } else { names.join("/") }
+    pub(super) fn display(&self) -> DisplayPath<'_> {
+        DisplayPath { dir: Some(self), entry: None }
     }
 
     /// The path of an entry below the root, escaped for display.
-    pub(super) fn display_entry(&self, name: &Name) -> String {
-        if self.parent.is_none() { name.to_string() } else { format!("{}/{name}", self.display()) }
+    pub(super) fn display_entry<'a>(&'a self, name: &'a Name) -> DisplayPath<'a> {
+        DisplayPath { dir: Some(self), entry: Some(name) }
+    }
+}
+
+/// A path that is put together where it is shown, which of most entries it never is: in a deep tree that costs as much
+/// as there are directories above.
+#[derive(Clone, Copy)]
+pub(super) struct DisplayPath<'a> {
+    dir: Option<&'a DirState>,
+    entry: Option<&'a Name>,
+}
+
+impl DisplayPath<'static> {
+    /// A device, which has no path in a volume.
+    pub(super) const DEVICE: Self = Self { dir: None, entry: None };
+}
+
+impl fmt::Display for DisplayPath<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut names: Vec<&Name> = self.entry.into_iter().collect();
+        let mut at = self.dir;
+        if at.is_none() {
+            return f.write_str("block device");
+        }
+        while let Some(dir) = at {
+            names.extend(&dir.name);
+            at = dir.parent.as_deref();
+        }
+        let Some(first) = names.pop() else { return f.write_str(".") };
+        write!(f, "{first}")?;
+        names.into_iter().rev().try_for_each(|name| write!(f, "/{name}"))
+    }
+}
+
+impl From<DisplayPath<'_>> for String {
+    fn from(path: DisplayPath<'_>) -> Self {
+        path.to_string()
     }
 }
 
@@ -269,7 +307,7 @@ fn apply(shared: &Shared, state: &DirState, mut want: Metadata) -> Result<Metada
             !diff.is_empty()
         });
     if differs {
-        shared.action("metadata", &format!("{}/", state.display()))?;
+        shared.action("metadata", &format_args!("{}/", state.display()))?;
     }
     let Some(dir) = state.dir.as_ref().filter(|_| !shared.dry_run()) else { return Ok(want) };
     if state.publish {

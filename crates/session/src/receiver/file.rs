@@ -23,7 +23,7 @@ use wire::{ContentCheck, Ended, Entry, EntryId, FileKind, Metadata, SmallFile, T
 
 use super::{
     basis::{Basis, Output},
-    dirs::{self, DirState},
+    dirs::{self, DirState, DisplayPath},
     links,
     merge::{self, Settled},
     patch::Delta,
@@ -201,10 +201,10 @@ impl FileState {
         self.dead.load(Ordering::Relaxed)
     }
 
-    pub(super) fn display(&self) -> String {
+    pub(super) fn display(&self) -> DisplayPath<'_> {
         match &self.dir {
             Some(dir) => dir.display_entry(&self.entry.name),
-            None => "block device".into(),
+            None => DisplayPath::DEVICE,
         }
     }
 

@@ -38,7 +38,7 @@ mod whole;
 mod window;
 mod work;
 
-use std::{sync::Arc, thread};
+use std::{fmt::Display, sync::Arc, thread};
 
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -239,12 +239,17 @@ impl Shared {
     }
 
     /// Counts and keeps a problem, and tells the sender of it.
-    fn problem(&self, name: &str, what: &str, exit_code: u8) -> Result<(), Stopped> {
+    fn problem(
+        &self,
+        name: &(impl Display + ?Sized),
+        what: &str,
+        exit_code: u8,
+    ) -> Result<(), Stopped> {
+        let name = name.to_string();
         self.context.progress.errors.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        self.context.monitor.error(name, what);
-        self.problems.lock().add(name, what, exit_code);
-        let Problem { name, what, .. } =
-            Problem { name: name.into(), what: what.into(), exit_code };
+        self.context.monitor.error(&name, what);
+        self.problems.lock().add(&name, what, exit_code);
+        let Problem { name, what, .. } = Problem { name, what: what.into(), exit_code };
         self.send(&ToSender::Problem(wire::Problem { name, what, exit_code }))
     }
 }

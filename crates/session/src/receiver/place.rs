@@ -16,7 +16,7 @@ use wire::{ContentCheck, Entry, EntryId, FileKind, Listed, Metadata, Name, Plan,
 use super::{
     awaiting::{Awaiting, Deferred},
     deletions,
-    dirs::{self, DirState},
+    dirs::{self, DirState, DisplayPath},
     file::FileState,
     links,
     merge::{Follower, Settled, settle},
@@ -296,7 +296,7 @@ impl<'a> Placing<'a> {
         if made || publish {
             self.dir.touch();
             shared.count_written();
-            shared.action("create", &format!("{}/", self.dir.display_entry(name)))?;
+            shared.action("create", &format_args!("{}/", self.dir.display_entry(name)))?;
         }
         if made && !shared.dry_run() {
             self.plan.new_directories.push(index);
@@ -369,7 +369,7 @@ impl<'a> Placing<'a> {
         &self,
         want: &Entry,
         have: &Metadata,
-        shown: &str,
+        shown: &DisplayPath<'_>,
     ) -> Result<Metadata, Fault> {
         let shared = self.shared;
         if MetadataDiff::between(&want.meta, have).is_empty() {

@@ -7,6 +7,7 @@ use volume::{stat::Inode, writer::DIRTY};
 use wire::{ContentCheck, Entry, EntryId, FileKind, Listed, Metadata, Want};
 
 use super::{
+    dirs::DisplayPath,
     file::{Existing, FileState, Here, NOT_WHAT_WAS_SENT},
     links,
     place::{Attributes, Placing, Standing, comes},
@@ -155,7 +156,7 @@ impl Placing<'_> {
         entry: &Entry,
         content: &[u8],
         exists: bool,
-        shown: &str,
+        shown: &DisplayPath<'_>,
     ) -> Result<Metadata, Fault> {
         let shared = self.shared;
         shared.count_written();

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    fmt::Display,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -496,7 +497,11 @@ impl Shared {
     }
 
     /// Names everything about an entry that could not be set.
-    pub(super) fn report(&self, name: &str, applied: &Applied) -> Result<(), Stopped> {
+    pub(super) fn report(
+        &self,
+        name: &(impl Display + ?Sized),
+        applied: &Applied,
+    ) -> Result<(), Stopped> {
         for problem in &applied.problems {
             self.problem(name, &problem.to_string(), 23)?;
         }
@@ -515,7 +520,7 @@ impl Shared {
     }
 
     /// A line for people: what was done, or would be.
-    pub(super) fn action(&self, what: &str, name: &str) -> Result<(), Stopped> {
+    pub(super) fn action(&self, what: &str, name: &(impl Display + ?Sized)) -> Result<(), Stopped> {
         if !self.dry_run() && !self.options().itemize {
             return Ok(());
         }

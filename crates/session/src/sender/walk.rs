@@ -237,7 +237,7 @@ impl Walker<'_> {
         if let Some(error) = &failure {
             self.shared.volume_problem(error);
         }
-        let prefix = dir.components();
+        let prefix = if self.filter.is_empty() { Vec::new() } else { dir.components() };
         let mut children = Vec::new();
         let mut batch = Batch::default();
         let mut any = false;
