@@ -3,8 +3,9 @@
 //! A process has a limit on open files (`RLIMIT_NOFILE`), and a tree may have more directories than
 //! that. So a directory or a basis keeps its descriptor in a [`Slot`] of one cache for the whole
 //! process, whatever the number of volumes. The cache takes at most a share of the limit and closes
-//! the descriptors that were not used for the longest time (the clock algorithm). A descriptor that
-//! is on loan stays open until it is given back.
+//! the descriptors that were not used for the longest time (the clock algorithm, with more than one
+//! round for those from which many others can be reached). A descriptor that is on loan stays open
+//! until it is given back.
 //!
 //! Everything else that opens a file goes through [`opening`]: where the kernel has no descriptor
 //! left, cached ones are closed and the call is repeated.
@@ -14,7 +15,7 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{
         Arc, Weak,
-        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering::Relaxed},
     },
     thread,
     time::Duration,
@@ -32,6 +33,9 @@ const SHARE: usize = 2;
 const MOST: usize = 4096;
 /// Cached descriptors that are allowed however often the kernel has none left.
 const FEWEST: usize = 12;
+/// The most that a slot may be [worth](Slot::worth), and the rounds of the clock that find one to close.
+pub(crate) const MOST_WORTH: u8 = 8;
+const ROUNDS: usize = MOST_WORTH as usize + 3;
 /// How long a call waits for others to close files, in milliseconds, before each repetition.
 const PAUSES: [u64; 11] = [0, 0, 1, 2, 5, 10, 20, 50, 100, 200, 500];
 
@@ -77,17 +81,26 @@ pub fn limit() -> usize {
 #[derive(Default)]
 pub(crate) struct Slot {
     held: Mutex<Option<Arc<OwnedFd>>>,
-    /// Used since the hand of the clock came by.
-    used: AtomicBool,
+    /// How often the hand of the clock lets it stay after a use, beyond the first time.
+    worth: u8,
+    /// How often the hand lets it stay from now on.
+    stays: AtomicU8,
     /// The hand will come by.
     queued: AtomicBool,
 }
 
 impl Slot {
+    /// A slot that stays `worth` rounds of the clock longer than others.
+    pub(crate) fn worth(worth: u8) -> Self {
+        let mut slot = Self::default();
+        slot.worth = worth;
+        slot
+    }
+
     /// The descriptor, where it is open.
     pub(crate) fn get(&self) -> Option<Loan> {
         let held = self.held.lock().clone()?;
-        self.used.store(true, Relaxed);
+        self.touch();
         Some(Loan(held))
     }
 
@@ -106,7 +119,7 @@ impl Slot {
 
     /// Lets the descriptor stay for another round of the clock.
     pub(crate) fn touch(&self) {
-        self.used.store(true, Relaxed);
+        self.stays.store(1 + self.worth, Relaxed);
     }
 
     /// Closes the descriptor, as soon as nobody has it on loan.
@@ -172,7 +185,7 @@ impl Cache {
         let limit = self.limit();
         if slot.queued.swap(true, Relaxed) {
             // It keeps the place of its earlier stay, which may be the next one.
-            slot.used.store(true, Relaxed);
+            slot.touch();
         } else {
             let mut hand = self.hand.lock();
             if hand.len() > 2 * limit + 64 {
@@ -198,14 +211,16 @@ impl Cache {
         // Closed after the lock is given back: some file systems take their time.
         let mut closed = Vec::new();
         let mut hand = self.hand.lock();
-        // The first time round takes the marks away, the second finds all without one.
-        for _ in 0..2 * hand.len() {
+        // So many rounds at most until all have stayed as often as they may.
+        for _ in 0..ROUNDS * hand.len() {
             if self.open.load(Relaxed) <= limit {
                 break;
             }
             let Some(weak) = hand.pop_front() else { break };
             let Some(slot) = weak.upgrade() else { continue };
-            if slot.used.swap(false, Relaxed) {
+            let stays = slot.stays.load(Relaxed);
+            if stays > 0 {
+                slot.stays.store(stays - 1, Relaxed);
                 hand.push_back(weak);
                 continue;
             }
@@ -252,5 +267,15 @@ mod tests {
         few.iter().for_each(|slot| slot.close());
         assert!(few[0].get().is_none());
         assert!(rustix::fs::fstat(&loan).is_ok(), "a loan outlives the slot");
+    }
+    #[test]
+    fn descriptors_that_are_worth_more_stay_longer() {
+        let landmark = Arc::new(Slot::worth(MOST_WORTH));
+        put(&CACHE, &landmark);
+        landmark.touch();
+        let others = slots(CACHE.limit() + 64);
+        others.iter().for_each(|slot| put(&CACHE, slot));
+        assert!(landmark.get().is_some());
+        assert!(others[0].get().is_none());
     }
 }

@@ -25,7 +25,7 @@ use wire::Name;
 use crate::{
     Error, Result,
     access::Access,
-    descriptors::{Loan, Slot, opening},
+    descriptors::{Loan, MOST_WORTH, Slot, opening},
 };
 
 const OPEN_DIRECTORY: OFlags =
@@ -45,6 +45,8 @@ pub struct Dir(Arc<Node>);
 struct Node {
     /// `None` for the root.
     parent: Option<Dir>,
+    /// Directories above.
+    depth: usize,
     /// Name within the parent; `None` for the root.
     name: Option<Name>,
     /// Where the directory lies until it is published: the directory that holds it, and its name there.
@@ -74,6 +76,18 @@ impl Descriptor {
             Self::Cached(slot) => slot.get(),
         }
     }
+}
+
+/// Directories at the lower end of a way down that are kept open.
+const NEAR: usize = 4;
+/// Those of every eighth depth are kept on the way.
+const LANDMARK: u8 = 3;
+
+/// How much a directory is worth as a landmark, from which those below can be reached: the rounder its depth the more,
+/// so that a cache of any size holds landmarks at even distances, as far apart as it has to.
+fn landmark(depth: usize) -> u8 {
+    let zeros = u8::try_from(depth.trailing_zeros()).unwrap_or(MOST_WORTH);
+    zeros.min(MOST_WORTH)
 }
 
 /// What all directories of one volume share.
@@ -127,6 +141,7 @@ impl Dir {
         });
         Ok(Self(Arc::new(Node {
             parent: None,
+            depth: 0,
             name: None,
             staged: RwLock::new(None),
             path_hash: OnceLock::from([0; 32]),
@@ -161,14 +176,16 @@ impl Dir {
 
     fn child(&self, name: &Name, fd: OwnedFd, staged: Option<(Self, Name)>) -> Result<Self> {
         let stat = fs::fstat(&fd).map_err(|e| self.error("stat", name, e))?;
+        let depth = self.0.depth + 1;
         let child = Self(Arc::new(Node {
             parent: Some(self.clone()),
+            depth,
             name: Some(name.clone()),
             staged: RwLock::new(staged),
             path_hash: OnceLock::new(),
             identity: (stat.st_dev, stat.st_ino),
             volume: Arc::clone(&self.0.volume),
-            descriptor: Descriptor::Cached(Arc::default()),
+            descriptor: Descriptor::Cached(Arc::new(Slot::worth(landmark(depth)))),
             lifted: Mutex::default(),
             below: Mutex::default(),
         }));
@@ -224,13 +241,18 @@ impl Dir {
             }
             chain.push(parent);
         };
-        for dir in chain.iter().rev() {
+        for (left, dir) in chain.iter().enumerate().rev() {
             let Some((_, name)) = dir.location() else { return Err(self.stale()) };
             let next = opening(|| fs::openat(&fd, name.as_bytes(), OPEN_DIRECTORY, Mode::empty()))
                 .map_err(|e| Error::new("open", dir.display(), e))?;
             let stat = fs::fstat(&next).map_err(|e| Error::new("stat", dir.display(), e))?;
             if (stat.st_dev, stat.st_ino) != dir.0.identity {
                 return Err(dir.stale());
+            }
+            // Of a long way down only landmarks are kept, and its end: to keep all would close what others work in.
+            if left >= NEAR && landmark(dir.0.depth) < LANDMARK {
+                fd = Loan::fixed(next);
+                continue;
             }
             fd = dir.keep(next);
             if let (Some(parent), None) = (dir.parent(), dir.staged()) {
