@@ -263,3 +263,18 @@ fn dry_run_by_content_announces_every_name_of_a_changed_file() {
     let real = copy(source.path(), destination.path(), &options);
     assert_eq!(changes(real.expect(0)), changes(&dry));
 }
+
+#[test]
+fn dry_run_of_a_large_file_with_another_time_and_the_same_content_names_metadata_only() {
+    let (source, destination) = (TempTree::new(), TempTree::new());
+    for (tree, time) in [(&source, 1), (&destination, 2)] {
+        tree.file("f", Content::random(1, 1 << 20)).mtime("f", time, 0).mtime("", 5, 5);
+    }
+    let options = ["--itemize", "--progress", "none"];
+    let dry = copy(source.path(), destination.path(), &[&options[..], &["-n"]].concat());
+    let run = copy(source.path(), destination.path(), &options);
+    assert_eq!(changes(&dry), ["metadata f"]);
+    assert_eq!(changes(&run), ["metadata f"]);
+    assert_eq!(report(&dry)["files_written"], 0);
+    assert_eq!(report(&run)["files_written"], 0);
+}

@@ -3,7 +3,7 @@
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use delta::Checksum;
-use volume::{stat::Inode, writer::DIRTY};
+use volume::{basis::BasisFile, stat::Inode, writer::DIRTY};
 use wire::{ContentCheck, Entry, EntryId, FileKind, Listed, Metadata, Want};
 
 use super::{
@@ -86,8 +86,12 @@ impl Placing<'_> {
             detach: self.shared_wrongly(listed.link, inode),
             meta: have.meta.clone(),
         });
-        let compared = shared.by_content()
-            && existing.as_ref().is_some_and(|existing| existing.meta.size == entry.meta.size);
+        // The run asks for the hashes of a large file whatever its time, and may find that nothing has to be written.
+        let compared = existing.as_ref().is_some_and(|existing| {
+            existing.meta.size == entry.meta.size
+                && (shared.by_content()
+                    || entry.meta.size > SMALL && self.can_read(&entry, existing))
+        });
         if shared.dry_run() && !compared {
             self.dir.touch();
             shared.count_written();
@@ -110,6 +114,12 @@ impl Placing<'_> {
         let file = FileState::new(shared, self.dir, id, &entry, listed.link, here)?;
         self.want(file, index, !occupied && !part);
         Ok(())
+    }
+
+    /// Whether what stands under the name can be compared. Where it cannot, the run writes it anew.
+    fn can_read(&self, entry: &Entry, existing: &Existing) -> bool {
+        let open = |dir| BasisFile::open(dir, &entry.name, existing.identity);
+        self.dir.dir().and_then(open).is_ok()
     }
 
     /// Asks for the content of a file, at once or when the listing is complete.
