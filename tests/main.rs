@@ -11,6 +11,7 @@
     reason = "helpers of tests fail the test, too; clippy knows only functions marked as tests"
 )]
 
+mod bench;
 mod budget;
 mod copy;
 mod crash;
@@ -29,6 +30,7 @@ mod pod;
 mod pod_form;
 mod podman;
 mod protection;
+mod readme;
 mod refusals;
 mod restored;
 mod results;

@@ -1,13 +1,19 @@
 //! What a run reports: on standard output only the result, and a result that is lost is a failure.
 
-use std::{fs, os::unix::fs::MetadataExt, path::Path, process::Command};
+use std::{
+    collections::BTreeSet,
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::Path,
+    process::Command,
+};
 
 use serde_json::Value;
-use testkit::{Finished, Process, TempTree};
+use testkit::{Content, Finished, Process, TempTree, skip};
 
 use crate::{
     pod::Pod,
-    support::{assert_explains, below, copy, pvferry, report},
+    support::{assert_explains, below, copy, copy_command, pvferry, report},
 };
 
 /// `command` with standard output on a device that is always full.
@@ -150,6 +156,78 @@ fn every_end_of_sync_leaves_a_marker_and_a_message() {
 }
 
 #[test]
+fn tree_digest_of_the_report_is_what_digest_prints_and_absent_without_verify() {
+    let (source, destination) = (TempTree::new(), TempTree::new());
+    source.everything();
+    let run = |options: &[&str]| {
+        let finished = copy(source.path(), destination.path(), options);
+        report(finished.expect(0))
+    };
+    let plain = run(&[]);
+    assert_eq!(plain["tree_digest"], Value::Null, "{plain}");
+    assert_eq!(plain["digest"].as_str().unwrap().len(), 64, "{plain}");
+
+    let verified = run(&["--verify"]);
+    let printed = Process::run(on(&["digest"], &[destination.path()]));
+    assert_eq!(verified["tree_digest"], printed.expect(0).stdout.trim(), "{verified}");
+    assert_ne!(verified["tree_digest"], verified["digest"], "{verified}");
+}
+
+#[test]
+fn dry_run_counts_as_matched_only_what_the_destination_holds() {
+    let source = TempTree::new();
+    source.file("large", Content::random(1, 3 << 20)).file("small", "text").dir("dir");
+    source.file("dir/inside", "1234567").mtime("dir/inside", 1, 1);
+    let destination = TempTree::new();
+    let finished = copy(source.path(), &destination.at("none"), &["--dry-run"]);
+    let report_ = report(finished.expect(0));
+    assert_eq!(report_["bytes_matched"], 0, "{report_}");
+
+    let finished = copy(source.path(), destination.path(), &["--dry-run"]);
+    assert_eq!(report(finished.expect(0))["bytes_matched"], 0);
+
+    destination.file("dir/inside", "1234567").mtime("dir/inside", 1, 1);
+    let finished = copy(source.path(), destination.path(), &["--dry-run"]);
+    assert_eq!(report(finished.expect(0))["bytes_matched"], 7);
+}
+
+#[test]
+fn unwritable_destination_counts_nothing_and_reports_final_names() {
+    if !(skip::root() && skip::commands(&["setpriv"])) {
+        return;
+    }
+    let (source, destination) = (TempTree::new(), TempTree::new());
+    source.file("small", "text").file("large", Content::random(1, 3 << 20)).file("empty", "");
+    source.symlink("link", "small").fifo("fifo").dir("directory").file("directory/f", "1");
+    source.hard_link("small", "second name");
+    for tree in [&source, &destination] {
+        let parent = tree.path().parent().unwrap();
+        fs::set_permissions(parent, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    source.mode("", 0o755);
+    destination.mode("", 0o755);
+    let setpriv = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"];
+    for options in [&["--no-owner"][..], &["--no-owner", "--itemize"], &["--no-owner", "--atomic"]]
+    {
+        let finished = Process::run(below(
+            &setpriv,
+            &copy_command(source.path(), destination.path(), options),
+        ));
+        let report = report(finished.expect(23));
+        assert_eq!(report["files_written"], 0, "{report}");
+        let errors = report["errors"].as_array().unwrap();
+        let named: BTreeSet<_> =
+            errors.iter().map(|error| error["name"].as_str().unwrap()).collect();
+        for name in ["small", "large", "empty", "link", "fifo", "directory"] {
+            assert!(named.contains(name), "{name} is not reported: {report}");
+        }
+        let output = format!("{}{}", finished.stdout, finished.stderr);
+        assert!(!output.contains(".pvferry-"), "{output}");
+        assert!(!output.contains("create "), "{output}");
+    }
+}
+
+#[test]
 fn destination_within_the_source_is_refused_before_anything_is_created() {
     let source = TempTree::new();
     source.file("f", "text").dir("dir").mtime("dir", 1, 1).mtime("", 1, 1);
@@ -194,4 +272,22 @@ fn refused_run_does_not_create_its_destination() {
     let taken = taken.local_addr().unwrap().to_string();
     copy(source.path(), &new, &["--metrics", &taken]).expect(5);
     assert!(!new.exists());
+}
+
+#[test]
+fn filters_that_exclude_every_entry_are_not_an_empty_source() {
+    let (source, destination) = (small_source(), TempTree::new());
+    destination.file("kept", "text");
+    let options = ["--include", "*.txt", "--exclude", "*", "--delete"];
+    let finished = copy(source.path(), destination.path(), &options);
+    finished.expect(3);
+    assert_explains(&finished, &["all 3 entries", "filters"]);
+    let reason = report(&finished)["reason"].as_str().unwrap().to_owned();
+    assert!(!reason.contains("is empty"), "{reason}");
+    assert!(destination.at("kept").exists());
+
+    let empty = TempTree::new();
+    let finished = copy(empty.path(), destination.path(), &options);
+    finished.expect(3);
+    assert_explains(&finished, &["the source is empty"]);
 }

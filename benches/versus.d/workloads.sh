@@ -171,8 +171,9 @@ make() {
 reset() {
   # Where nothing changes the last run has left it right.
   if [[ -e $dst/d00000 && $1 =~ ^(nothing-changed|delay-unchanged|memory)$ ]]; then return; fi
-  rm -rf "$dst"
-  cp -a --sparse=always "$base" "$dst"
+  # Emptied and not replaced: the sandbox of `serve` holds on to the directory itself.
+  find "$dst" -mindepth 1 -delete
+  cp -a --sparse=always "$base/." "$dst"
   if [[ $1 == resumed ]]; then interrupt "$2" "$3"; fi
   sync -f "$dst"
 }

@@ -58,6 +58,6 @@ pub(crate) struct RenderArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) from: PathBuf,
     /// Image of the transfer pods, where the migration names none
-    #[arg(long, value_name = "IMAGE", default_value = "pvferry:latest")]
+    #[arg(long, value_name = "IMAGE", default_value = "localhost/pvferry:dev")]
     pub(crate) image: String,
 }

@@ -147,6 +147,7 @@ fn completed(volume: &str, summary: &Summary) -> Report {
     report.wire_received = summary.wire_received;
     report.round_trips = u64::from(summary.round_trips);
     report.digest = Some(hex(&summary.digest));
+    report.tree_digest = summary.tree_digest.as_ref().map(|digest| hex(digest));
     report.errors = summary
         .problems
         .iter()

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use clap::CommandFactory as _;
+use clap::{Command, CommandFactory as _};
 use pod::ExitCode;
 use telemetry::Console;
 
@@ -22,11 +22,15 @@ pub(super) fn man(console: &Console) -> Result<ExitCode, Failure> {
     let mut page = Vec::new();
     let mut command = Cli::command();
     command.build();
-    clap_mangen::Man::new(command.clone()).render(&mut page).map_err(failed)?;
-    for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
-        clap_mangen::Man::new(sub.clone()).render(&mut page).map_err(failed)?;
-    }
+    render(&command, &mut page).map_err(failed)?;
     print(&page, console)
+}
+
+/// Adds a command and those below it.
+fn render(command: &Command, page: &mut Vec<u8>) -> io::Result<()> {
+    clap_mangen::Man::new(command.clone()).render(page)?;
+    let below = command.get_subcommands().filter(|sub| sub.get_name() != "help");
+    below.into_iter().try_for_each(|sub| render(sub, page))
 }
 
 fn print(document: &[u8], console: &Console) -> Result<ExitCode, Failure> {

@@ -268,6 +268,7 @@ fn total(ended: &BTreeMap<String, Report>) -> Report {
     }
     if let [only] = &ended.values().collect::<Vec<_>>()[..] {
         all.digest.clone_from(&only.digest);
+        all.tree_digest.clone_from(&only.tree_digest);
     }
     all
 }

@@ -98,6 +98,10 @@ pub struct Report {
     /// The manifest digest that both ends agreed on, in hexadecimal.
     #[serde(default)]
     pub digest: Option<String>,
+    /// The digest of the whole tree at both ends, in hexadecimal, if verification was asked for. `pvferry digest` prints
+    /// the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tree_digest: Option<String>,
     /// The first entries that could not be treated as asked.
     #[serde(default)]
     pub errors: Vec<EntryError>,
@@ -129,6 +133,7 @@ impl Report {
             round_trips: 0,
             seconds: 0.0,
             digest: None,
+            tree_digest: None,
             errors: Vec::new(),
             errors_omitted: 0,
         }
@@ -186,6 +191,7 @@ impl Report {
             reason: clip(&self.reason, limit / 4),
             volume: clip(&self.volume, limit / 16),
             digest: self.digest.as_deref().map(|digest| clip(digest, 128)),
+            tree_digest: self.tree_digest.as_deref().map(|digest| clip(digest, 128)),
             errors: Vec::new(),
             // The most digits that the number can take, so that the real one fits.
             errors_omitted: u64::MAX,
@@ -287,7 +293,8 @@ mod tests {
     prop_compose! {
         fn report()(
             code in select(ExitCode::BY_BADNESS.to_vec()),
-            (reason, volume, digest) in (text(), text(), option::of(text())),
+            (reason, volume) in (text(), text()),
+            (digest, tree_digest) in (option::of(text()), option::of(text())),
             errors in vec((text(), text()), 0..12),
             errors_omitted in prop_oneof![Just(0), any::<u64>()],
             counts: [u64; 10],
@@ -297,7 +304,7 @@ mod tests {
             let [entries, files_written, files_deleted, skipped, bytes_total, bytes_literal, bytes_matched,
                 wire_sent, wire_received, round_trips] = counts;
             Report {
-                retryable, digest, errors_omitted, seconds, entries, files_written, files_deleted, skipped,
+                retryable, digest, tree_digest, errors_omitted, seconds, entries, files_written, files_deleted, skipped,
                 bytes_total, bytes_literal, bytes_matched, wire_sent, wire_received, round_trips,
                 errors: errors.into_iter().map(|(name, what)| EntryError { name, what }).collect(),
                 ..Report::new(volume, code, reason)

@@ -42,6 +42,11 @@ pub enum Error {
         .0 >> 20
     )]
     MemoryBudget(u64),
+    /// The source has entries, and the filters leave none of them.
+    #[error(
+        "the filters exclude all {0} entries at the root of the source: pass --allow-empty-source if that is meant"
+    )]
+    AllExcluded(u64),
     /// Ended from outside.
     #[error("ended by a signal")]
     Cancelled,
@@ -67,7 +72,7 @@ impl Error {
             Self::MemoryBudget(_) => 22,
             Self::Aborted(code, _) => *code,
             Self::Timeout(_) => 30,
-            Self::EmptySource => 3,
+            Self::EmptySource | Self::AllExcluded(_) => 3,
             Self::Cancelled => 20,
         }
     }

@@ -36,8 +36,10 @@ pub struct Summary {
     pub wire_received: u64,
     /// Longest chain of messages that each waited for the one before, in round trips.
     pub round_trips: u32,
-    /// Tree digest where verification was asked for, else the manifest digest.
+    /// The digest of the manifest.
     pub digest: ManifestDigest,
+    /// The digest of the whole tree, if verification was asked for.
+    pub tree_digest: Option<ManifestDigest>,
     /// What went wrong with single entries, in the order it was noticed; the first thousand.
     pub problems: Vec<Problem>,
     /// How many problems there were in all.

@@ -37,6 +37,8 @@ pub struct Commit {
     pub files_written: u64,
     /// Entries removed.
     pub files_deleted: u64,
+    /// Bytes of content that were here before the session.
+    pub bytes_matched: u64,
     /// Problems named.
     pub problems: u64,
     /// Digest of the whole tree, where one was asked for.
@@ -146,7 +148,8 @@ impl ToSender {
                 let mut e = Encoder(&mut b);
                 e.raw(&commit.manifest);
                 let c = commit;
-                for n in [c.entries, c.files_written, c.files_deleted, c.problems] {
+                for n in [c.entries, c.files_written, c.files_deleted, c.bytes_matched, c.problems]
+                {
                     e.varint(n);
                 }
                 e.u8(u8::from(commit.tree.is_some()));
@@ -223,14 +226,15 @@ impl ToSender {
             }
             kind::COMMIT => {
                 let manifest = d.array()?;
-                let [entries, files_written, files_deleted, problems] =
-                    [d.varint()?, d.varint()?, d.varint()?, d.varint()?];
+                let [entries, files_written, files_deleted, bytes_matched, problems] =
+                    [d.varint()?, d.varint()?, d.varint()?, d.varint()?, d.varint()?];
                 let tree = if d.flag()? { Some(d.array()?) } else { None };
                 Self::Commit(Commit {
                     manifest,
                     entries,
                     files_written,
                     files_deleted,
+                    bytes_matched,
                     problems,
                     tree,
                 })

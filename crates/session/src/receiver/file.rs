@@ -256,7 +256,7 @@ impl FileState {
         applied.or_else(|fault| {
             fault.settle(|error| {
                 self.dead.store(true, Ordering::Relaxed);
-                shared.failed(error)
+                shared.failed_on(&self.display(), error)
             })
         })
     }
@@ -331,7 +331,7 @@ impl FileState {
         let next = match next {
             Ok(next) => Arc::new(next),
             Err(error) => {
-                shared.failed(&error)?;
+                shared.failed_on(&self.display(), &error)?;
                 return self.give_up(shared);
             }
         };
@@ -395,7 +395,7 @@ impl FileState {
                 self.give_up(shared)
             }
             Err(error) => {
-                shared.failed(&error)?;
+                shared.failed_on(&self.display(), &error)?;
                 self.give_up(shared)
             }
         }
@@ -477,7 +477,7 @@ impl FileState {
                 self.settle(shared, &entry, applied.actual, ContentCheck::Checksum(checksum))
             }
             Err(error) => {
-                shared.failed(&error)?;
+                shared.failed_on(&self.display(), &error)?;
                 self.give_up(shared)
             }
         }

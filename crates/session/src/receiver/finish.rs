@@ -34,6 +34,7 @@ pub(super) fn drive(shared: &Arc<Shared>) -> Result<Received, Stopped> {
         entries,
         files_written: progress.files_written,
         files_deleted: progress.files_deleted,
+        bytes_matched: progress.bytes_matched,
         problems,
         tree,
     })?;
@@ -41,7 +42,7 @@ pub(super) fn drive(shared: &Arc<Shared>) -> Result<Received, Stopped> {
     if goodbye == Some(PARTIAL) {
         doubt(shared)?;
     }
-    Ok(shared.received(tree.unwrap_or(manifest), goodbye))
+    Ok(shared.received(manifest, tree, goodbye))
 }
 
 /// Takes in that the sender has found something not as at the source. Where neither end has named what, the manifests

@@ -93,6 +93,6 @@ fn link(
             shared.record_link(follower.dir.id, follower.id, name, leader_id);
             Ok(())
         }
-        Err(error) => shared.failed(&error),
+        Err(error) => shared.failed_on(&shown, &error),
     }
 }

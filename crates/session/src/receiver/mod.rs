@@ -215,7 +215,12 @@ fn run(shared: &Arc<Shared>) -> Result<Received, Stopped> {
 }
 
 impl Shared {
-    fn received(&self, manifest: ManifestDigest, exit_code: Option<u8>) -> Received {
+    fn received(
+        &self,
+        manifest: ManifestDigest,
+        tree: Option<ManifestDigest>,
+        exit_code: Option<u8>,
+    ) -> Received {
         let snapshot = self.context.progress.snapshot();
         let mut problems = self.problems.lock();
         let summary = Summary {
@@ -230,6 +235,7 @@ impl Shared {
             wire_received: snapshot.wire_received,
             round_trips: 0,
             digest: manifest,
+            tree_digest: tree,
             problems: std::mem::take(&mut problems.named),
             problem_count: problems.count,
             exit_code: exit_code.unwrap_or(problems.worst),

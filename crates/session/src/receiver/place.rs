@@ -79,7 +79,8 @@ impl<'a> Placing<'a> {
             progress.bytes_total.fetch_add(listed.entry.meta.size, Relaxed);
         }
         self.try_place(&mut listed, id, index, exists).or_else(|fault| {
-            fault.settle(|error| shared.failed(error))?;
+            let shown = self.dir.display_entry(&listed.entry.name);
+            fault.settle(|error| shared.failed_on(&shown, error))?;
             self.lost(&listed, id);
             Ok(())
         })
@@ -342,12 +343,11 @@ impl<'a> Placing<'a> {
             Some((have, _)) => self.fix(&entry, &have.meta, &shown)?,
             None => {
                 let verb = if standing.is_some() { "update" } else { "create" };
-                shared.count_written();
-                shared.action(verb, &shown)?;
                 self.dir.touch();
                 links::would_make_anew(shared, listed.link, id);
                 if shared.dry_run() {
-                    return Ok(());
+                    shared.count_written();
+                    return Ok(shared.action(verb, &shown)?);
                 }
                 let dir = self.dir.dir()?;
                 let applied = if standing.is_some() {
@@ -356,6 +356,8 @@ impl<'a> Placing<'a> {
                 } else {
                     create::node(dir, &entry, shared.apply_options)?
                 };
+                shared.count_written();
+                shared.action(verb, &shown)?;
                 shared.report(&shown, &applied)?;
                 applied.actual
             }

@@ -169,16 +169,19 @@ impl Placing<'_> {
         shown: &DisplayPath<'_>,
     ) -> Result<Metadata, Fault> {
         let shared = self.shared;
-        shared.count_written();
-        shared.action(if exists { "update" } else { "create" }, shown)?;
+        let verb = if exists { "update" } else { "create" };
         self.dir.touch();
         if shared.dry_run() {
+            shared.count_written();
+            shared.action(verb, shown)?;
             return Ok(entry.meta.clone());
         }
         shared.before_content()?;
         let applied = self.dir.write_small(shared, entry, content, exists)?;
         let literal = &shared.context.progress.bytes_literal;
         literal.fetch_add(content.len() as u64, Relaxed);
+        shared.count_written();
+        shared.action(verb, shown)?;
         shared.report(shown, &applied)?;
         Ok(applied.actual)
     }

@@ -519,6 +519,15 @@ impl Shared {
         self.problem(&error.name, &format!("{}: {}", error.operation, error.errno), code)
     }
 
+    /// The same for an entry: the error is reported under its name, and not under that of the file that it is built in.
+    pub(super) fn failed_on(
+        &self,
+        entry: &(impl Display + ?Sized),
+        error: &volume::Error,
+    ) -> Result<(), Stopped> {
+        self.failed(&volume::Error { name: entry.to_string(), ..error.clone() })
+    }
+
     /// A line for people: what was done, or would be.
     pub(super) fn action(&self, what: &str, name: &(impl Display + ?Sized)) -> Result<(), Stopped> {
         if !self.dry_run() && !self.options().itemize {

@@ -202,6 +202,10 @@ impl Shared {
         let progress = &self.context.progress;
         progress.files_written.store(commit.files_written, Relaxed);
         progress.files_deleted.store(commit.files_deleted, Relaxed);
+        if dry_run {
+            // Nothing is asked for, so only the receiver knows what it has.
+            progress.bytes_matched.store(commit.bytes_matched, Relaxed);
+        }
         let snapshot = progress.snapshot();
         Summary {
             entries: snapshot.entries_total,
@@ -214,7 +218,8 @@ impl Shared {
             wire_sent: snapshot.wire_sent,
             wire_received: snapshot.wire_received,
             round_trips: self.round_trips(),
-            digest: tree.unwrap_or(own),
+            digest: own,
+            tree_digest: tree,
             problems: std::mem::take(&mut problems.named),
             problem_count: problems.count,
             exit_code: problems.worst,

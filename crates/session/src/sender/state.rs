@@ -303,7 +303,10 @@ impl Shared {
         self.settle_as(&FileRecord { parent, id, link, entry, content: None });
         if entry.meta.kind == FileKind::File {
             self.context.progress.bytes_done.fetch_add(entry.meta.size, Relaxed);
-            self.context.progress.bytes_matched.fetch_add(entry.meta.size, Relaxed);
+            // In a dry run this end does not know what the other one has.
+            if !self.agreed.hello.options.dry_run {
+                self.context.progress.bytes_matched.fetch_add(entry.meta.size, Relaxed);
+            }
         }
     }
 

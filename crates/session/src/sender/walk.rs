@@ -188,6 +188,15 @@ fn is_untouched_since_mkfs(dir: &Dir, entry: &Entry) -> bool {
             .is_ok_and(|names| names.is_empty() && names.complete())
 }
 
+/// What a name of the source leads to.
+enum Found {
+    Entry(Box<Entry>, Inode),
+    /// A filter leaves it out.
+    Excluded,
+    /// It is not the user's: `lost+found`, or the staging directory of a transfer.
+    NotCopied,
+}
+
 /// A listing frame that grows.
 #[derive(Default)]
 struct Batch {
@@ -240,17 +249,17 @@ impl Walker<'_> {
         let prefix = if self.filter.is_empty() { Vec::new() } else { dir.components() };
         let mut children = Vec::new();
         let mut batch = Batch::default();
-        let mut any = false;
+        let (mut any, mut excluded) = (false, 0);
         for index in 0..names.len() {
             let Some(name) = names.name(index) else { continue };
             if batch.items.len() == CHUNK_ENTRIES || batch.bytes + batch.content >= CHUNK_BYTES {
                 self.emit(dir, id, new, std::mem::take(&mut batch), &mut children, None)?;
             }
             match self.stat(dir, &prefix, &name, names.kind_hint(index)) {
-                Ok(Some((entry, inode))) => {
+                Ok(Found::Entry(entry, inode)) => {
                     any = true;
                     match entry.check() {
-                        Ok(()) => self.add(&mut batch, new, entry, &inode),
+                        Ok(()) => self.add(&mut batch, new, *entry, &inode),
                         Err(why) => {
                             let name = dir.display_entry(&name);
                             self.shared.problem(&name, &format!("cannot be sent: {why}"), 23);
@@ -258,7 +267,8 @@ impl Walker<'_> {
                         }
                     }
                 }
-                Ok(None) => {}
+                Ok(Found::Excluded) => excluded += 1,
+                Ok(Found::NotCopied) => {}
                 Err(error) => {
                     self.shared.volume_problem(&error);
                     // The entry is known to be gone only if its directory can still be reached.
@@ -271,7 +281,11 @@ impl Walker<'_> {
         let complete = failure.is_none();
         if id == EntryId::ROOT && !any && !self.shared.agreed.hello.options.allow_empty {
             // What cannot be read only looks empty.
-            self.shared.control.fail(failure.map_or(Error::EmptySource, Error::Volume));
+            self.shared.control.fail(match (failure, excluded) {
+                (Some(error), _) => Error::Volume(error),
+                (None, 0) => Error::EmptySource,
+                (None, count) => Error::AllExcluded(count),
+            });
             return Err(Stopped);
         }
         self.emit(dir, id, new, batch, &mut children, Some(complete))?;
@@ -280,7 +294,7 @@ impl Walker<'_> {
         Ok(())
     }
 
-    /// Reads an entry; `None` if it is left out. The filter decides first: an excluded entry is not read, so nothing
+    /// Reads an entry. The filter decides first: an excluded entry is not read, so nothing
     /// about it can fail.
     fn stat(
         &self,
@@ -288,39 +302,39 @@ impl Walker<'_> {
         prefix: &[Name],
         name: &Name,
         hint: Option<FileKind>,
-    ) -> volume::Result<Option<(Entry, Inode)>> {
+    ) -> volume::Result<Found> {
         let excluded = |is_dir| self.filter.matches(prefix, name, is_dir) == Verdict::Excluded;
         let mut expected = None;
         if !self.filter.is_empty() {
             let kind = hint.map_or_else(|| stat::kind(dir, name), Ok)?;
             expected = Some(kind == FileKind::Directory);
             if expected.is_some_and(excluded) {
-                return Ok(None);
+                return Ok(Found::Excluded);
             }
         }
         let (entry, inode) = stat::read_entry(dir, name, &self.shared.read_options)?;
         let is_dir = entry.meta.kind == FileKind::Directory;
         // It was replaced since the directory was listed.
         if expected.is_some_and(|expected| expected != is_dir) && excluded(is_dir) {
-            return Ok(None);
+            return Ok(Found::Excluded);
         }
         if is_dir && is_lost_and_found(dir, name) {
             if !is_untouched_since_mkfs(dir, &entry) {
                 let why = "belongs to the file system and is not copied";
                 self.shared.skipped(&dir.display_entry(name), why);
             }
-            return Ok(None);
+            return Ok(Found::NotCopied);
         }
         if is_staging(dir, name, &entry.meta, &inode) {
             let why = "staging directory of an interrupted transfer: it is not copied";
             self.shared.skipped(&dir.display_entry(name), why);
-            return Ok(None);
+            return Ok(Found::NotCopied);
         }
         if is_dir && inode.mount_root {
             let why = "mount point: its content is not copied";
             self.shared.skipped(&dir.display_entry(name), why);
         }
-        Ok(Some((entry, inode)))
+        Ok(Found::Entry(Box::new(entry), inode))
     }
 
     fn add(&mut self, batch: &mut Batch, new: bool, mut entry: Entry, inode: &Inode) {

@@ -248,14 +248,17 @@ fn want() -> impl Strategy<Value = Want> {
 
 fn commit() -> impl Strategy<Value = Commit> {
     let digests = (uniform32(any::<u8>()), option::of(uniform32(any::<u8>())));
-    (digests, any::<[u64; 4]>()).prop_map(
-        |((manifest, tree), [entries, files_written, files_deleted, problems])| Commit {
-            manifest,
-            entries,
-            files_written,
-            files_deleted,
-            problems,
-            tree,
+    (digests, any::<[u64; 5]>()).prop_map(
+        |((manifest, tree), [entries, files_written, files_deleted, bytes_matched, problems])| {
+            Commit {
+                manifest,
+                entries,
+                files_written,
+                files_deleted,
+                bytes_matched,
+                problems,
+                tree,
+            }
         },
     )
 }

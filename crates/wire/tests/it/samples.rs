@@ -278,6 +278,7 @@ fn from_receiver() -> Vec<(String, Message)> {
         entries: 1001,
         files_written: 17,
         files_deleted: 3,
+        bytes_matched: 1 << 33,
         problems: 0,
         tree: None,
     };
