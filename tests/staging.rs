@@ -9,7 +9,7 @@ use std::{
 };
 
 use testkit::{
-    Content, Mount, Process, Rng, Snapshot, TempTree, assert_same, lock, skip,
+    Content, Mount, OddMount, Process, Quirks, Rng, Snapshot, TempTree, assert_same, lock, skip,
     syscalls::{Moment, killed_at},
 };
 
@@ -234,6 +234,89 @@ fn directories_with_another_project_quota_are_written_to() {
     copy(source.path(), destination.path(), &["--atomic"]).expect(0);
     assert_same(source.path(), destination.path());
     assert_eq!(staging_of(destination.path()), [""; 0].map(PathBuf::from));
+}
+
+/// Pairs of entries whose names differ in case only.
+const PAIRS: [[&str; 2]; 8] = [
+    ["Dir", "dir"],
+    ["Fifo", "fifo"],
+    ["Hard", "hard"],
+    ["Large", "large"],
+    ["Link", "link"],
+    ["Small", "small"],
+    ["Xattr", "xattr"],
+    ["new/Small", "new/small"],
+];
+
+#[test]
+fn names_that_are_one_at_the_destination_are_conflicts_in_every_run_and_never_merged() {
+    let source = TempTree::new();
+    for (index, [upper, lower]) in PAIRS.into_iter().enumerate() {
+        for (path, seed) in [(upper, 2 * index as u64), (lower, 2 * index as u64 + 1)] {
+            match upper {
+                "Dir" => source.file(format!("{path}/in {path}"), "1"),
+                "Fifo" => source.fifo(path),
+                "Hard" if path == lower => source.hard_link(upper, lower),
+                "Large" => source.file(path, Content::random(seed, 900_000)),
+                "Link" => source.symlink(path, path),
+                "Xattr" => source.file(path, Content::random(seed, 50)).xattr(path, "user.x", b"1"),
+                _ => source.file(path, Content::random(seed, 100)),
+            };
+        }
+    }
+    let flags = Quirks { ignore_case: true, ..Quirks::default() };
+    let links = Quirks { no_rename_flags: true, ..flags.clone() };
+    let neither = Quirks { no_hard_links: true, ..links.clone() };
+    for (quirks, fresh) in [(flags.clone(), true), (flags, false), (links, false), (neither, false)]
+    {
+        let Some(odd) = OddMount::new(quirks.clone()) else { return };
+        let case = format!("{quirks:?}, fresh {fresh}");
+        if !fresh {
+            fs::write(odd.path().join("other"), "so that it is not empty").unwrap();
+        }
+        for _run in 0..2 {
+            let finished = copy(source.path(), odd.path(), &[]);
+            let report = report(finished.expect(23));
+            let errors = report["errors"].as_array().unwrap();
+            for pair in PAIRS {
+                let named = |name: &&str| {
+                    let of = |error: &&serde_json::Value| error["name"] == **name;
+                    errors.iter().filter(of).count()
+                };
+                let what = format!("{case}: {pair:?}: {report}");
+                assert_eq!(pair.iter().map(named).sum::<usize>(), 1, "{what}");
+                let [kept] =
+                    pair.into_iter().filter(|name| named(name) == 0).collect::<Vec<_>>()[..]
+                else {
+                    panic!("{what}")
+                };
+                let (here, there) = (odd.path().join(kept), source.at(kept));
+                if there.is_file() && !there.is_symlink() {
+                    assert!(fs::read(&here).unwrap() == fs::read(&there).unwrap(), "{what}");
+                }
+                assert_eq!(here.read_link().ok(), there.read_link().ok(), "{what}");
+            }
+            let conflict = |error: &&serde_json::Value| {
+                error["what"].as_str().unwrap().contains("conflicts with an existing entry")
+            };
+            assert_eq!(errors.iter().filter(conflict).count(), PAIRS.len(), "{case}: {report}");
+        }
+        let in_dir = fs::read_dir(odd.path().join("dir")).unwrap().count();
+        assert_eq!(in_dir, 1, "{case}: two directories were merged");
+        assert!(staging_of(odd.path()).is_empty(), "{case}");
+    }
+}
+
+#[test]
+fn a_file_system_without_modes_is_written_to_and_nothing_is_left() {
+    let source = TempTree::new();
+    source.file("a", "1").file("large", Content::random(1, 900_000)).file("new/f", "2");
+    let Some(odd) = OddMount::new(Quirks { no_modes: true, ..Quirks::default() }) else { return };
+    copy(source.path(), odd.path(), &["--delete"]).expect(23);
+    let names: std::collections::BTreeSet<_> =
+        fs::read_dir(odd.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["a", "large", "new"].map(Into::into).into());
+    assert!(fs::read(odd.path().join("large")).unwrap() == fs::read(source.at("large")).unwrap());
 }
 
 /// A name of one of the forms that unfinished entries have or had, or one that is similar.
