@@ -57,6 +57,14 @@ impl MemoryReservation {
         }
     }
 
+    /// Reserves `bytes` in place of what it has.
+    pub(crate) fn resize(&mut self, control: &Control, bytes: u64) {
+        match bytes.checked_sub(self.bytes) {
+            Some(more) => self.grow(control, more),
+            None => self.shrink(self.bytes - bytes),
+        }
+    }
+
     /// Gives `bytes` back.
     pub(crate) fn shrink(&mut self, bytes: u64) {
         let bytes = bytes.min(self.bytes);

@@ -33,11 +33,13 @@ pub struct Encoder<'a>(pub &'a mut BytesMut);
 
 impl Encoder<'_> {
     /// One byte.
+    #[inline]
     pub fn u8(&mut self, value: u8) {
         self.0.put_u8(value);
     }
 
     /// LEB128: seven bits a byte, low bits first, the high bit says that more follow.
+    #[inline]
     pub fn varint(&mut self, mut value: u64) {
         while value >= 0x80 {
             self.0.put_u8(value as u8 | 0x80);
@@ -52,12 +54,14 @@ impl Encoder<'_> {
     }
 
     /// A length and that many bytes.
+    #[inline]
     pub fn bytes(&mut self, value: &[u8]) {
         self.varint(value.len() as u64);
         self.0.put_slice(value);
     }
 
     /// Bytes whose length both sides know.
+    #[inline]
     pub fn raw(&mut self, value: &[u8]) {
         self.0.put_slice(value);
     }

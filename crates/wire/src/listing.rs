@@ -6,11 +6,12 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::{
-    DecodeError, Decoder, Encoder, Entry, EntryId, FileKind, Hash, Name, OutFrame, frame, limits,
+    DecodeError, Decoder, Encoder, Entry, EntryId, FileKind, Hash, Metadata, Name, OutFrame,
+    Xattrs, frame, limits,
     message::{Content, kind},
     metadata::{
         HAS_CONTENT, HAS_LINK, HAS_XATTR_HASH, MOUNT, decode_metadata, decode_target,
-        encode_fields, encode_metadata,
+        encode_metadata,
     },
 };
 
@@ -70,16 +71,23 @@ impl ListingBuilder {
         Self { buffer, count: 0, unasked }
     }
 
-    /// Adds an entry without content. A hash stands for the extended attributes of the entry, which do not travel then.
-    pub fn push(
-        &mut self,
-        entry: &Entry,
-        link: Option<EntryId>,
-        mount: bool,
-        xattr_hash: Option<&Hash>,
-    ) {
+    /// Adds an entry without content.
+    pub fn push(&mut self, entry: &Entry, link: Option<EntryId>, mount: bool) {
         let flags = if mount { MOUNT } else { 0 };
-        encode_entry(&mut Encoder(&mut self.buffer), entry, link, flags, xattr_hash);
+        encode_entry(&mut Encoder(&mut self.buffer), entry, link, flags);
+        self.count += 1;
+    }
+
+    /// As [`Self::push`], with a hash in place of the extended attributes of the entry.
+    pub fn push_hashed(&mut self, entry: &Entry, link: Option<EntryId>, mount: bool, hash: &Hash) {
+        let flags = if mount { MOUNT | HAS_XATTR_HASH } else { HAS_XATTR_HASH };
+        let Metadata { kind, mode, uid, gid, size, mtime, rdev, attributes, .. } = entry.meta;
+        let xattrs = Xattrs::new();
+        let meta = Metadata { kind, mode, uid, gid, size, mtime, rdev, attributes, xattrs };
+        let bare = Entry { name: entry.name.clone(), meta, target: entry.target.clone() };
+        let mut e = Encoder(&mut self.buffer);
+        encode_entry(&mut e, &bare, link, flags);
+        e.raw(hash);
         self.count += 1;
     }
 
@@ -95,7 +103,7 @@ impl ListingBuilder {
         fill: impl FnOnce(&mut [u8]) -> Result<u64, E>,
     ) -> Result<(), E> {
         let before = self.buffer.len();
-        encode_entry(&mut Encoder(&mut self.buffer), entry, link, HAS_CONTENT, None);
+        encode_entry(&mut Encoder(&mut self.buffer), entry, link, HAS_CONTENT);
         let start = self.buffer.len();
         self.buffer.resize(start + entry.meta.size as usize, 0);
         let filled = fill(&mut self.buffer[start..]);
@@ -169,28 +177,15 @@ impl Listing {
     }
 }
 
-fn encode_entry(
-    e: &mut Encoder<'_>,
-    entry: &Entry,
-    link: Option<EntryId>,
-    flags: u8,
-    xattr_hash: Option<&Hash>,
-) {
+fn encode_entry(e: &mut Encoder<'_>, entry: &Entry, link: Option<EntryId>, flags: u8) {
     e.bytes(&entry.name);
     let link_flag = if link.is_some() { HAS_LINK } else { 0 };
-    let flags = flags | link_flag;
-    match xattr_hash {
-        None => encode_metadata(e, &entry.meta, flags),
-        Some(_) => encode_fields(e, &entry.meta, &[], flags | HAS_XATTR_HASH),
-    }
+    encode_metadata(e, &entry.meta, flags | link_flag);
     if let Some(link) = link {
         e.varint(link.0);
     }
     if entry.meta.kind == FileKind::Symlink {
         e.bytes(&entry.target);
-    }
-    if let Some(hash) = xattr_hash {
-        e.raw(hash);
     }
 }
 

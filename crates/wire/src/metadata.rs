@@ -104,17 +104,12 @@ pub(crate) fn decode_target(d: &mut Decoder, kind: FileKind) -> Result<Box<[u8]>
 
 /// Writes metadata; `flags` are the caller's own bits of the flag byte.
 pub(crate) fn encode_metadata(e: &mut Encoder<'_>, meta: &Metadata, flags: u8) {
-    encode_fields(e, meta, &meta.xattrs, flags);
-}
-
-/// As [`encode_metadata`], with `xattrs` in place of its own.
-pub(crate) fn encode_fields(e: &mut Encoder<'_>, meta: &Metadata, xattrs: &[Xattr], flags: u8) {
     e.u8(meta.kind as u8);
     let mut flags = flags;
     for (set, bit) in [
         (meta.attributes.immutable, IMMUTABLE),
         (meta.attributes.append_only, APPEND_ONLY),
-        (!xattrs.is_empty(), HAS_XATTRS),
+        (!meta.xattrs.is_empty(), HAS_XATTRS),
     ] {
         flags |= if set { bit } else { 0 };
     }
@@ -132,8 +127,8 @@ pub(crate) fn encode_fields(e: &mut Encoder<'_>, meta: &Metadata, xattrs: &[Xatt
         }
         _ => {}
     }
-    if !xattrs.is_empty() {
-        encode_xattrs(e, xattrs);
+    if !meta.xattrs.is_empty() {
+        encode_xattrs(e, &meta.xattrs);
     }
 }
 

@@ -7,8 +7,8 @@
 use bytes::{BufMut as _, Bytes, BytesMut};
 
 use crate::{
-    Content, ContentCheck, DecodeError, Decoder, Encoder, EntryId, Frame, Listing, ListingBuilder,
-    Metadata, OutFrame, Xattr, Xattrs, frame, limits,
+    Content, ContentCheck, DecodeError, Decoder, Encoder, EntryId, Frame, Listed, Listing,
+    ListingBuilder, Metadata, OutFrame, Xattr, Xattrs, frame, limits,
     message::{abort, credit, failure_code, kind, metadata, put, range, text},
     metadata::{decode_xattrs, encode_metadata, encode_xattrs},
 };
@@ -367,9 +367,7 @@ fn encode_listing(listing: &Listing) -> OutFrame {
     let mut builder = ListingBuilder::new(listing.directory, listing.first, listing.unasked, 1024);
     for listed in &listing.entries {
         match &listed.content {
-            None => {
-                builder.push(&listed.entry, listed.link, listed.mount, listed.xattr_hash.as_ref());
-            }
+            None => push_bare(&mut builder, listed),
             Some(content) => {
                 let copied = builder.push_content(&listed.entry, listed.link, |buffer| {
                     if buffer.len() == content.bytes.len() {
@@ -382,6 +380,14 @@ fn encode_listing(listing: &Listing) -> OutFrame {
         }
     }
     builder.finish(listing.last, listing.complete)
+}
+
+fn push_bare(builder: &mut ListingBuilder, listed: &Listed) {
+    let Listed { entry, link, mount, .. } = listed;
+    match &listed.xattr_hash {
+        None => builder.push(entry, *link, *mount),
+        Some(hash) => builder.push_hashed(entry, *link, *mount, hash),
+    }
 }
 
 fn encode_small_files(files: &[SmallFile]) -> OutFrame {

@@ -80,6 +80,8 @@ pub(super) struct FileState {
     dead: AtomicBool,
     body: Body,
     _memory: Option<MemoryReservation>,
+    /// For hashes, checksums and ranges of its content.
+    content_memory: Mutex<MemoryReservation>,
 }
 
 enum Body {
@@ -115,6 +117,7 @@ impl FileState {
             dead: AtomicBool::new(false),
             body,
             _memory: Some(memory),
+            content_memory: Mutex::new(shared.reserve(0)),
         })
     }
 
@@ -144,6 +147,7 @@ impl FileState {
             dead: AtomicBool::new(false),
             body: Body::Delta(Box::new(Delta::new(basis, output, len, dry))),
             _memory: None,
+            content_memory: Mutex::new(shared.reserve(0)),
         })
     }
 
@@ -162,6 +166,7 @@ impl FileState {
             dead: AtomicBool::new(true),
             body: Body::Lost,
             _memory: Some(shared.reserve(memory_budget::ENTRY)),
+            content_memory: Mutex::new(shared.reserve(0)),
         })
     }
 
@@ -253,12 +258,23 @@ impl FileState {
             (Body::Delta(delta), message) => delta.apply(shared, self, message),
             _ => return shared.broken("content of a kind that was not asked for"),
         };
+        self.charge_content(shared);
         applied.or_else(|fault| {
             fault.settle(|error| {
                 self.dead.store(true, Ordering::Relaxed);
                 shared.failed_on(&self.display(), error)
             })
         })
+    }
+
+    /// Charges what is kept of its content until it ends, which a sender may put off.
+    pub(super) fn charge_content(&self, shared: &Shared) {
+        let bytes = match &self.body {
+            Body::Whole(whole) => whole.memory(),
+            Body::Delta(delta) => delta.memory(),
+            Body::Lost => 0,
+        };
+        self.content_memory.lock().resize(&shared.control, bytes);
     }
 
     fn end_if_complete(self: &Arc<Self>, shared: &Arc<Shared>) -> Result<(), Stopped> {

@@ -8,6 +8,10 @@ use delta::{HashKey, Layout, StrongHash};
 /// Segments behind the basis whose hashes are kept; what a file grows by beyond is read again.
 const MAX_SEGMENTS: usize = 1 << 20;
 
+/// What a hash behind the basis takes, and a range, each with its share of the map that holds it.
+const GROWN: usize = 64;
+const RANGE: usize = 32;
+
 /// The content of a file by segments. What is said of one by a later field holds before what an earlier one says.
 pub(super) struct Known {
     layout: Layout,
@@ -42,6 +46,13 @@ impl Known {
     pub(super) fn push(&mut self, hash: StrongHash, end: u64) {
         self.hashes.push(hash);
         self.len = end;
+    }
+
+    /// Bytes of memory that it takes.
+    pub(super) fn memory(&self) -> u64 {
+        let ranges = [&self.zeros, &self.stale, &self.touched].map(|ranges| ranges.0.len());
+        let mapped = self.grown.len() * GROWN + ranges.iter().sum::<usize>() * RANGE;
+        (self.hashes.len() * size_of::<StrongHash>() + mapped) as u64
     }
 
     fn segment_len(&self) -> u64 {

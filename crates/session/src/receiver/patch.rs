@@ -67,6 +67,11 @@ impl Delta {
         Want::Delta { basis_len: self.basis_len, segment_log2: self.layout.segment_log2() }
     }
 
+    /// Bytes of memory that hashes and ranges of its content take.
+    pub(super) fn memory(&self) -> u64 {
+        self.inner.lock().known.memory()
+    }
+
     pub(super) fn segments(&self) -> u64 {
         self.layout.segments(self.basis_len)
     }

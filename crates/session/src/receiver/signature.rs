@@ -30,6 +30,7 @@ pub(super) fn work(shared: &Shared) -> Result<(), Stopped> {
                     None => readable = false,
                 }
             }
+            file.charge_content(shared);
             let last = at == segments || !readable;
             let count = hashes.len() as u32;
             let frame = ToSender::Signature(file.id, first, hashes, last).encode();

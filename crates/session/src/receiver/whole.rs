@@ -16,6 +16,9 @@ use crate::{fault::Fault, layout::RANGE_LOG2, manifest};
 /// Zeros of this many bytes become a hole: the block of most file systems.
 const HOLE_BLOCK: usize = 4 << 10;
 
+/// What the checksum of a range takes, with its share of the map that holds it.
+const RANGE: usize = 64;
+
 #[derive(Default)]
 pub(super) struct Whole {
     pub(super) writer: Mutex<Option<Arc<FileWriter>>>,
@@ -48,6 +51,11 @@ impl Whole {
         drop(writer);
         self.ranges.lock().insert(index, checksum);
         Ok(())
+    }
+
+    /// Bytes of memory that the checksums of its ranges take.
+    pub(super) fn memory(&self) -> u64 {
+        (self.ranges.lock().len() * RANGE) as u64
     }
 
     fn writer(&self, shared: &Shared, file: &FileState) -> volume::Result<Arc<FileWriter>> {

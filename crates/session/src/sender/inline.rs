@@ -46,7 +46,7 @@ fn inline(shared: &Arc<Shared>, job: &InlineJob) -> Result<(), Stopped> {
         let leads = item.link.is_none_or(|link| link == id);
         let is_file = item.entry.meta.kind == FileKind::File;
         if !is_file || !leads {
-            builder.push(&item.entry, item.link, item.mount, None);
+            builder.push(&item.entry, item.link, item.mount);
             shared.settle(chunk.directory, id, item);
             continue;
         }
@@ -70,7 +70,7 @@ fn inline(shared: &Arc<Shared>, job: &InlineJob) -> Result<(), Stopped> {
             })
             .is_ok();
         if !sent {
-            builder.push(&item.entry, item.link, item.mount, None);
+            builder.push(&item.entry, item.link, item.mount);
             large.push(index);
         }
     }

@@ -435,7 +435,10 @@ impl Walker<'_> {
             chunk.items.iter().map(Item::listed_len).sum::<u64>() as usize + frame::HEADER_LEN,
         );
         for item in &chunk.items {
-            builder.push(&item.entry, item.link, item.mount, item.xattr_hash.as_ref());
+            match &item.xattr_hash {
+                None => builder.push(&item.entry, item.link, item.mount),
+                Some(hash) => builder.push_hashed(&item.entry, item.link, item.mount, hash),
+            }
         }
         self.shared.send_charged(0, builder.finish(last.is_some(), last.unwrap_or(true)))
     }

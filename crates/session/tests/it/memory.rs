@@ -2,11 +2,13 @@
 
 use std::{fs, os::unix::fs::symlink, path::Path};
 
-use session::{Context, Error, Received, Result, Summary};
+use bytes::{Bytes, BytesMut};
+use session::{Context, Error, Received, Result, Summary, handshake};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use wire::{EntryId, FileKind, FilterAction, FilterRule, Listed, Listing, Options, ToReceiver};
 
 use super::{
-    hostile_sender::{dir, end, file, listed, play},
+    hostile_sender::{dir, end, file, hear, is_plan, listed, listing, play},
     support::*,
 };
 
@@ -202,4 +204,55 @@ fn fill(root: &Path) {
     for n in 0..MANY {
         write(root, &format!("{n:06}"), b"");
     }
+}
+
+/// Sends `listing`, waits for its plan, sends `script` at once and drops the stream after the receiver's end.
+fn receive_burst(pair: &Pair, listing: ToReceiver, script: Vec<ToReceiver>) -> Result<Received> {
+    block_on(async {
+        let (mut a, b) = tokio::io::duplex(8 << 20);
+        let sender = async {
+            handshake::open(&mut a, hello(Options::default(), 20)).await.unwrap();
+            a.write_all(&listing.encode().head).await.unwrap();
+            hear(&mut a, &mut BytesMut::new(), is_plan).await;
+            for message in script {
+                let frame = message.encode();
+                let bytes = [&frame.head[..], &frame.payload[..]].concat();
+                if a.write_all(&bytes).await.is_err() {
+                    break;
+                }
+            }
+            let _ = a.read_to_end(&mut Vec::new()).await;
+        };
+        tokio::join!(sender, receive(b, pair.to.path(), little())).1
+    })
+}
+
+/// A piece here and there keeps a checksum for each stretch of the file.
+#[test]
+fn pieces_of_a_large_file_are_charged() {
+    let pair = Pair::new();
+    write(pair.to.path(), "old", b"old");
+    let piece = |n| ToReceiver::Data(EntryId(1), n << 26, Bytes::from_static(b"x"));
+    let listing = listing(0, 1, vec![file("new", 1 << 46)]);
+    assert_over_budget(receive_burst(&pair, listing, (0..2 * MANY).map(piece).collect()));
+}
+
+/// Hashes of a basis are kept until the file ends, which a sender may put off.
+#[test]
+fn hashes_of_a_basis_are_charged() {
+    let pair = Pair::new();
+    let basis = fs::File::create(pair.to.path().join("large")).unwrap();
+    basis.set_len(BUDGET / 16 * (64 << 10)).unwrap();
+    let listing = listing(0, 1, vec![file("large", 1 << 20)]);
+    assert_over_budget(receive_burst(&pair, listing, Vec::new()));
+}
+
+/// As for a basis, of what is written here and there.
+#[test]
+fn patches_here_and_there_are_charged() {
+    let pair = Pair::new();
+    write(pair.to.path(), "large", &noise(1, 2 << 20));
+    let patch = |n: u64| ToReceiver::Patch(EntryId(1), (n << 20) + 1, Bytes::from_static(b"x"));
+    let listing = listing(0, 1, vec![file("large", 1 << 40)]);
+    assert_over_budget(receive_burst(&pair, listing, (0..2 * MANY).map(patch).collect()));
 }
