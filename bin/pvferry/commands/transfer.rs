@@ -184,6 +184,11 @@ pub(super) fn check_filters(rules: &[FilterRule]) -> Result<(), Failure> {
     if rules.len() > wire::limits::MAX_FILTERS {
         return Err(usage(format!("more than {} filter rules", wire::limits::MAX_FILTERS)));
     }
+    let bytes: usize = rules.iter().map(|rule| rule.pattern.len() + wire::limits::RULE).sum();
+    if bytes > wire::limits::MAX_RULES {
+        let limit = wire::limits::MAX_RULES >> 10;
+        return Err(usage(format!("filter rules of more than {limit} KiB in all")));
+    }
     for rule in rules {
         let option = match rule.action {
             FilterAction::Exclude => "--exclude",

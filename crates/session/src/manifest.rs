@@ -10,8 +10,9 @@ use delta::{Checksum, HashKey};
 use parking_lot::Mutex;
 use wire::{ContentCheck, EntryId, FileKind, ManifestDigest, Metadata, Name};
 
-/// Stands in the record of a hard link where that of an inode has its kind.
+/// Stand in records where that of an inode has its kind.
 const HARD_LINK: u8 = 0;
+const LISTING: u8 = 255;
 
 /// The digest of the entries folded so far.
 pub(crate) struct Manifest {
@@ -98,6 +99,15 @@ impl Manifest {
         record.push(HARD_LINK);
         record.extend_from_slice(&(name.len() as u64).to_le_bytes());
         record.extend_from_slice(name);
+        self.fold(&blake3::keyed_hash(&self.key, &record));
+    }
+
+    /// Folds in that the listing of a directory ended, and whether the directory was read to its end: what decides about
+    /// removals in it is proved like anything else.
+    pub(crate) fn add_listing(&self, directory: EntryId, complete: bool) {
+        let mut record = [0; 26];
+        record[..8].copy_from_slice(&directory.0.to_le_bytes());
+        (record[24], record[25]) = (LISTING, u8::from(complete));
         self.fold(&blake3::keyed_hash(&self.key, &record));
     }
 

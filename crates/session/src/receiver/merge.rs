@@ -89,7 +89,7 @@ impl Worker {
         }
         placing.answer()?;
         if listing.last {
-            shared.listing_ended(listing.complete);
+            shared.listing_ended(listing.directory, listing.complete);
             if let Some(merge) = self.merges.remove(&dir.id) {
                 merge.end(shared, dir, listing.complete)?;
             }
@@ -121,7 +121,7 @@ pub(super) fn pass_over(shared: &Arc<Shared>, listing: &Listing) -> Result<(), S
         shared.send(&ToSender::Plan(Plan { first: listing.first.0, ..Plan::default() }))?;
     }
     if listing.last {
-        shared.listing_ended(listing.complete);
+        shared.listing_ended(listing.directory, listing.complete);
         shared.forget_directory(listing.directory);
     }
     Ok(())

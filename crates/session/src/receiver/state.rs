@@ -368,7 +368,8 @@ impl Shared {
     }
 
     /// The last frame of a listing came; where it is not complete, the sender names why.
-    pub(super) fn listing_ended(&self, complete: bool) {
+    pub(super) fn listing_ended(&self, directory: EntryId, complete: bool) {
+        self.manifest.add_listing(directory, complete);
         if !complete {
             self.sender_failed.store(true, Relaxed);
         }

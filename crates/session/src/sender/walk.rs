@@ -66,6 +66,10 @@ pub(super) fn walk(shared: &Arc<Shared>, root: &Dir) -> Result<(), Stopped> {
         Ok(meta) => meta,
         Err(error) => return fail(shared, error),
     };
+    if root_meta.check().is_err() {
+        // Without the root there is no end of the listing.
+        return fail(shared, volume::Error::new("send metadata", root.display(), Errno::NOTSUP));
+    }
     let filter = match filters(options) {
         Ok(filter) => filter,
         Err(error) => return fail(shared, error),
@@ -232,6 +236,7 @@ impl Walker<'_> {
 
     /// A directory that cannot be read: nothing of it is known, so nothing in it may be deleted.
     fn send_empty(&self, id: EntryId) -> Result<(), Stopped> {
+        self.shared.manifest.add_listing(id, false);
         self.send_rest(id, Some(false))
     }
 
@@ -288,6 +293,7 @@ impl Walker<'_> {
             });
             return Err(Stopped);
         }
+        self.shared.manifest.add_listing(id, complete);
         self.emit(dir, id, new, batch, &mut children, Some(complete))?;
         // Popped from the end: reversed, so that the walk goes on in the order of names.
         self.stack.extend(children.into_iter().rev());

@@ -307,3 +307,19 @@ fn a_file_larger_than_can_be_moved_is_reported_and_the_rest_arrives() {
     assert_eq!(fs::read(pair.to.path().join("z")).unwrap(), b"z");
     assert!(pair.to.path().join("dir/extraneous").exists());
 }
+
+#[test]
+fn a_symbolic_link_with_an_empty_target_is_reported_and_the_rest_arrives() {
+    let Some(odd) = testkit::OddMount::new(testkit::Quirks::default()) else { return };
+    let to = tempfile::tempdir_in("/dev/shm").unwrap();
+    write(to.path(), "dir/extraneous", b"stays, for the listing is not complete");
+    write(odd.path(), "dir/a", b"a");
+    write(odd.path(), "z", b"z");
+    std::os::unix::fs::symlink("target", odd.path().join("dir/empty")).unwrap();
+    odd.set(|quirks| quirks.empty_targets = vec!["empty".into()]);
+    let outcome = sync(odd.path(), to.path(), delete());
+    outcome.assert_problem(23, "dir/empty");
+    assert_eq!(fs::read(to.path().join("dir/a")).unwrap(), b"a");
+    assert_eq!(fs::read(to.path().join("z")).unwrap(), b"z");
+    assert!(to.path().join("dir/extraneous").exists());
+}
