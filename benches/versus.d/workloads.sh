@@ -90,6 +90,16 @@ make_renamed() {
   cp "$src/new/"* "$base/old"
 }
 
+# Not as deep as it may be: the paths of rsync end at 4096 bytes, and its time grows with the square of the depth.
+make_deep() {
+  perl -e '
+    my ($dir) = @ARGV; chdir $dir or die $!;
+    for (1 .. 1000) {
+      mkdir "d" or die $!; chdir "d" or die $!;
+      open my $f, ">", "f" or die $!; print $f $_;
+    }' "$src"
+}
+
 make_resumed() { random_file $((2 * mib)) "$src/file"; }
 make_delay-unchanged() { small_files $((files * 3 / 10)) "$src"; cp -a "$src/." "$base"; }
 make_delay-first-copy() { small_files $((files * 3 / 10)) "$src"; }
@@ -106,6 +116,7 @@ describe() {
     rewritten) echo "$mib MiB rewritten entirely, same name" ;;
     sparse) echo "first copy, $((4 * mib)) MiB of which $((mib / 5)) MiB are data" ;;
     renamed) echo "a directory of 8 × $((mib / 8)) MiB renamed" ;;
+    deep) echo "first copy, 1000 nested directories with a file each" ;;
     resumed) echo "first copy of $((2 * mib)) MiB, killed at 60 %, resumed" ;;
     delay-unchanged) echo "$round_trip ms round trip, nothing changed, $((files * 3 / 10)) files" ;;
     delay-first-copy) echo "$round_trip ms round trip, first copy, $((files * 3 / 10)) files of 0.1–9 KB" ;;
@@ -116,7 +127,7 @@ describe() {
 # Sets of flags that may be the fastest of the peer; one trial each decides.
 candidates() {
   case $1 in
-    nothing-changed|memory) ;;
+    nothing-changed|memory|deep) ;;
     delay-unchanged) echo '--no-inc-recursive' ;;
     delay-first-copy) echo '-W'; echo '--no-inc-recursive'; echo '-W --no-inc-recursive' ;;
     sparse) echo '-S'; echo '-S -W' ;;
@@ -139,6 +150,7 @@ goals() {
     rewritten) echo 'movers pod,direct 15'; echo 'best pod,direct 2.5' ;;
     sparse) echo 'best pod,direct 50' ;;
     renamed) echo 'best pod,direct 20' ;;
+    deep) echo 'best pod,direct 1' ;;
     resumed) echo 'movers pod,direct 8'; echo 'best pod,direct 1.5' ;;
     delay-unchanged) echo 'trips pod,direct 4' ;;
     delay-first-copy) echo 'trips pod,direct 5' ;;
@@ -152,6 +164,7 @@ footprint() {
     first-copy-small) echo $((files / 300)) ;;
     nothing-changed) echo $((files / 60)) ;;
     delay-*) echo $((files / 200)) ;;
+    deep) echo 64 ;;
     memory) echo $((files / 25)) ;;
     first-copy-large|append|shift|pages-in-place|renamed|rewritten) echo $((9 * mib / 2)) ;;
     *) echo $((6 * mib)) ;;
@@ -186,6 +199,7 @@ limit() {
     nothing-changed) echo "Three quarters of it are getdents, statx and listxattrat in the kernel, at both ends, on the same two processors." ;;
     pages-in-place|append|renamed) echo "Both ends read and hash what is there (1 GiB in 0.3 s with both processors busy): that is the proof. Only hashes kept from an earlier run would save it, and would say what was written once and not what is there." ;;
     shift) echo "Content is copied into a new file, with pages of its own, and hashed once at each end; a move within the file would save the pages." ;;
+    deep) echo "Landlock walks up to the root of the volume at each open, mkdir and rename." ;;
     rewritten) echo "As a first copy, after a look at the old content." ;;
     delay-*) echo "Connecting takes two round trips, the opening messages and the listing one each; without a tunnel the end takes one more." ;;
     memory) echo "What is on its way, at most 16 MiB a session where the receiver is the slower end." ;;
