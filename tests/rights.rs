@@ -151,3 +151,24 @@ fn times_that_the_destination_cannot_hold_are_reported() {
     assert_eq!(report["errors"][0]["name"], "far", "{report}");
     assert_eq!(Snapshot::of(destination.path()).node("near").size, 1);
 }
+
+#[test]
+fn an_ordinary_user_makes_directories_where_a_default_acl_closes_them_to_their_owner() {
+    if !(skip::root() && skip::commands(&["setpriv", "setfacl"])) {
+        return;
+    }
+    let (source, destination) = (TempTree::new(), TempTree::new());
+    source.file("new/f", "1").file("there/new/f", "2");
+    destination.dir("there");
+    for tree in [&source, &destination] {
+        for path in Snapshot::of(tree.path()).0.keys() {
+            tree.owner(path, 65_534, 65_534);
+        }
+        let parent = tree.path().parent().unwrap();
+        fs::set_permissions(parent, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    destination.acl("", "d:u::---,d:g::---,d:o::---").acl("there", "d:u::---,d:g::---,d:o::---");
+    let nobody = ["--reuid=65534", "--regid=65534", "--clear-groups"];
+    copy_with(&nobody, source.path(), destination.path(), &[]).expect(0);
+    assert_same(source.path(), destination.path());
+}

@@ -22,7 +22,7 @@ use crate::{
     Dir, Error, Result, capability,
     metadata::{self, Applied, ApplyOptions, Stage},
     staging::{self, Place, conflict, put_new},
-    unlock::{lifting, unlocking},
+    unlock::{lifting, open_new_dir, unlocking},
     xattr::{self, XattrTarget},
 };
 
@@ -94,11 +94,12 @@ pub fn directory(dir: &Dir, name: &Name, hints: ParentHints) -> Result<Dir> {
     let fd = dir.descriptor()?;
     unlocking(dir, None, || fs::mkdirat(&fd, name.as_bytes(), Mode::RWXU))
         .map_err(|e| failed("make directory", dir, name, e))?;
-    let made = dir.open_child(name)?;
-    if hints.default_acl {
-        remove_acls(made.descriptor()?.as_fd())
-            .map_err(|e| dir.error("remove inherited ACL", name, e))?;
+    if !hints.default_acl {
+        return dir.open_child(name);
     }
+    let made = open_new_dir(dir, name)?;
+    remove_acls(made.descriptor()?.as_fd())
+        .map_err(|e| dir.error("remove inherited ACL", name, e))?;
     Ok(made)
 }
 

@@ -40,7 +40,7 @@ use crate::{
     metadata,
     remove::{self, Removal},
     stat::{self, Inode, ReadOptions},
-    unlock::unlocking,
+    unlock::{open_new_dir, unlocking},
 };
 
 const PREFIX: &str = ".pvferry-";
@@ -297,7 +297,7 @@ fn make(root: &Dir) -> Result<Dir> {
 
 /// Takes away what a new directory may have inherited: ACLs, setgid.
 fn close_to_others(root: &Dir, name: &Name) -> Result<Dir> {
-    let made = root.open_child(name)?;
+    let made = open_new_dir(root, name)?;
     let fd = made.descriptor()?;
     remove_acls(fd.as_fd()).map_err(|e| root.error("remove inherited ACL", name, e))?;
     // A file system without permissions refuses; it keeps nothing from anybody.

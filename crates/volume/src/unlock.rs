@@ -159,6 +159,17 @@ pub fn open_dir(dir: &Dir, name: &Name) -> Result<Dir> {
     }
 }
 
+/// Opens a directory that was just made, although what it inherited may close it to its owner. Its mode is not put back:
+/// the final one is still to come.
+///
+/// # Errors
+/// As [`open_dir`].
+pub(crate) fn open_new_dir(dir: &Dir, name: &Name) -> Result<Dir> {
+    let made = open_dir(dir, name)?;
+    settle(&made);
+    Ok(made)
+}
+
 /// As [`stat::read_entry`], also where attributes are closed to their own owner: they are read with a wider mode.
 ///
 /// # Errors
