@@ -1,6 +1,6 @@
 //! A dry run cannot write, whatever the destination is and whatever the options are.
 
-use std::{fs, os::unix::fs::MetadataExt};
+use std::{fs, os::unix::fs::MetadataExt, path::Path};
 
 use testkit::{Content, Process, Rng, Snapshot, TempTree, skip};
 
@@ -277,4 +277,74 @@ fn dry_run_of_a_large_file_with_another_time_and_the_same_content_names_metadata
     assert_eq!(changes(&run), ["metadata f"]);
     assert_eq!(report(&dry)["files_written"], 0);
     assert_eq!(report(&run)["files_written"], 0);
+}
+
+#[test]
+fn dry_run_leaves_what_an_interrupted_run_left() {
+    let (source, destination) = (TempTree::new(), TempTree::new());
+    source.file("f", "1");
+    destination.dir("made").mode("made", 0o700);
+    let staging = format!(
+        ".pvferry-{:x}-0123456789abcdef",
+        fs::metadata(destination.at("made")).unwrap().ino()
+    );
+    destination.rename("made", &staging).file(format!("{staging}/part"), "unfinished");
+    let before = Snapshot::of(destination.path());
+    for options in OPTIONS {
+        copy(source.path(), destination.path(), &[options, &["-n"]].concat()).expect(0);
+        assert_untouched(&before, destination.path());
+    }
+    copy(source.path(), destination.path(), &["--delete"]).expect(0);
+    assert!(!destination.at(&staging).exists(), "the run itself removes it");
+}
+
+/// Calls that change a volume by a name or a descriptor.
+const CHANGES: [&str; 17] = [
+    "fs::mkdirat(",
+    "fs::symlinkat(",
+    "fs::mknodat(",
+    "fs::linkat(",
+    "fs::renameat(",
+    "fs::renameat_with(",
+    "fs::unlinkat(",
+    "fs::fchmod(",
+    "fs::chmod(",
+    "fs::chownat(",
+    "fs::futimens(",
+    "fs::utimensat(",
+    "fs::fsetxattr(",
+    "fs::lsetxattr(",
+    "fs::fremovexattr(",
+    "fs::lremovexattr(",
+    "fs::ioctl_setflags(",
+];
+
+/// What asks whether the volume may be changed.
+const CHECKS: [&str; 3] = ["unlocking(", "lifting(", "check_writable"];
+
+/// Functions whose callers have asked, or that have a file which is open for writing.
+const ASKED: [&str; 6] =
+    ["close_to_others", "open_part", "mark_dirty", "restore", "set_flags", "widen_dir"];
+
+#[test]
+fn every_function_that_changes_a_volume_asks_whether_it_may() {
+    let volume = Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/volume/src");
+    let mut changing = 0;
+    for entry in walkdir::WalkDir::new(volume) {
+        let path = entry.unwrap().into_path();
+        let Ok(text) = fs::read_to_string(&path) else { continue };
+        let text = text.split("#[cfg(test)]").next().unwrap();
+        // A function reaches to the next one; closures and nested items belong to it.
+        for function in text.split("fn ").skip(1) {
+            if !CHANGES.iter().any(|call| function.contains(call)) {
+                continue;
+            }
+            changing += 1;
+            let name: String =
+                function.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            let asks = CHECKS.iter().any(|check| function.contains(check));
+            assert!(asks || ASKED.contains(&&*name), "{}: {name} does not ask", path.display());
+        }
+    }
+    assert!(changing > 15, "the calls are out of date: {changing}");
 }

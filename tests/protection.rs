@@ -214,10 +214,6 @@ fn a_mount_point_in_an_extraneous_directory_is_kept_and_reported() {
 const VANISH: [&str; 6] =
     ["remove_tree(", "empty_dir(", "create::adopt(", "unlinkat(", "renameat(", "renameat_with("];
 
-/// Files of the receiver that may do so. `deletions.rs` decides about what is in the volume; the others remove only what
-/// the receiver itself made: temporary files and the journal.
-const MAY: [&str; 3] = ["deletions.rs", "dirs.rs", "journal.rs"];
-
 #[test]
 fn nothing_but_its_owner_lets_an_entry_of_the_destination_vanish() {
     let session = Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/session/src");
@@ -228,7 +224,7 @@ fn nothing_but_its_owner_lets_an_entry_of_the_destination_vanish() {
         let does: Vec<_> = VANISH.iter().filter(|word| text.contains(*word)).collect();
         let name = path.file_name().unwrap().to_str().unwrap();
         owner_does |= name == "deletions.rs" && !does.is_empty();
-        assert!(does.is_empty() || MAY.contains(&name), "{}: {does:?}", path.display());
+        assert!(does.is_empty() || name == "deletions.rs", "{}: {does:?}", path.display());
     }
     assert!(owner_does, "the words are out of date");
 }
