@@ -21,6 +21,7 @@ mod dry_run;
 mod exposure;
 mod fuse;
 mod generated;
+mod half_patched;
 mod inspect;
 mod interop;
 mod layering;

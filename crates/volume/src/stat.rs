@@ -56,6 +56,18 @@ pub struct Inode {
 /// up to a minute: a change by the application on another node would be missed. Local file systems ignore the flag.
 pub(crate) const UNCACHED: AtFlags = AtFlags::STATX_FORCE_SYNC;
 
+/// Clocks of two file systems, and the coarse times of some, are not further apart than this, in seconds.
+const SLACK: u64 = 2;
+
+impl Inode {
+    /// True where `mtime`, the time at which the content of this inode changed, is also the time at which the inode
+    /// itself changed last: nobody has set a time since the content was written.
+    #[must_use]
+    pub fn changed_with(&self, mtime: Timestamp) -> bool {
+        self.ctime.secs.abs_diff(mtime.secs) <= SLACK
+    }
+}
+
 /// How often an entry that changes its kind between two calls is read afresh.
 const ATTEMPTS: usize = 4;
 

@@ -5,22 +5,24 @@
 //! | made by | while it is written | [`finish`](FileWriter::finish) | dropped unfinished |
 //! | --- | --- | --- | --- |
 //! | [`staged`](FileWriter::staged), [`open_part`](FileWriter::open_part) | in the [staging directory](crate::staging) | sets metadata, renames | removed, or [kept](FileWriter::keep) for the next run |
-//! | [`in_place`](FileWriter::in_place) | under its name, narrowed and marked dirty | flushes, sets metadata | stays, marked dirty |
+//! | [`in_place`](FileWriter::in_place) | under its name, narrowed, its time the present | flushes, sets metadata | stays, its time the present |
 //!
 //! While it is written, a new file is readable and writable by its owner alone; setuid and the like
 //! come when it is whole. Metadata is set through the open descriptor, never by name.
 //!
-//! # The dirty mark
-//! A file that is patched in place is neither its old self nor its new one until it is whole. Before
-//! its first byte changes its modification time becomes [`DIRTY`], a nanosecond after the epoch,
-//! which no source has by chance; every write then moves it to the present, and giving up moves it
-//! back. At no time is it that of the source, so the next run never takes the file for unchanged. The
-//! real time is set last, after the content was flushed: with the data still in memory, a power cut
-//! could keep the time and lose the data. The mark itself is not flushed; where an old time survives
-//! a power cut together with some new data, it is that of the old file, which differed.
+//! # A file that is patched in place
+//! It is neither its old self nor its new one until it is whole. Before its first byte changes it is
+//! [narrowed](crate::narrow): new content is not to be read by those whom only the old mode let in. And its modification
+//! time becomes the present, as with every write after that, and once more when it is given up. No time is special, so the
+//! source may have any. That the next run does not take the file for unchanged follows from two things together:
+//! * The caller has a crash marker on disk before the first byte changes, and leaves one until the last such file is
+//!   whole.
+//! * The content of such a file and its inode [changed together](crate::stat::Inode::changed_with): the kernel sets
+//!   the modification time and the time of change in one step. Nobody can set the time of change.
 //!
-//! Such a file is [narrowed](crate::narrow) before that: new content is not to be read by those whom only the old mode
-//! let in.
+//! So while there is a crash marker, a file whose two times are the same is compared by content, whatever time the source
+//! has. The real time is set last, after the content was flushed: with the data still in memory, a power cut could keep the
+//! time and lose the data; after a power cut the crash marker has everything compared by content.
 //!
 //! Several threads may write ranges of one file at a time.
 
@@ -32,16 +34,19 @@ use std::{
 };
 
 use rustix::{
-    fs::{self, AtFlags, FileType, Mode, OFlags, SeekFrom},
+    fs::{
+        self, AtFlags, FileType, Mode, OFlags, SeekFrom, Timespec, Timestamps, UTIME_NOW,
+        UTIME_OMIT,
+    },
     io::Errno,
 };
-use wire::{FileKind, Metadata, Name, Timestamp};
+use wire::{FileKind, Metadata, Name};
 
 use crate::{
     Dir, Error, Result,
     basis::BasisFile,
     create::ParentHints,
-    held::{self, Held, OWNER_FILE},
+    held::{Held, OWNER_FILE},
     metadata::{self, Applied, ApplyOptions, Stage},
     narrow,
     staging::{self, Hidden, Place},
@@ -49,10 +54,6 @@ use crate::{
 };
 
 pub(crate) use content::write_full;
-
-/// Modification time of a file that is being patched in place. A file at the destination that has
-/// it is to be compared by content, even where the source says the same time.
-pub const DIRTY: Timestamp = Timestamp { secs: 0, nanos: 1 };
 
 /// A regular file that is being written.
 pub struct FileWriter {
@@ -240,7 +241,7 @@ impl FileWriter {
     }
 
     /// Gives up for now and leaves what was written for [`FileWriter::open_part`]. A file that is
-    /// patched in place stays marked dirty.
+    /// patched in place stays as it is.
     pub fn keep(mut self) {
         self.settled = matches!(self.way, Way::Staged { .. });
     }
@@ -254,7 +255,7 @@ impl FileWriter {
         let Way::Existing(existing) = &self.way else { return Ok(()) };
         let begin = || {
             narrow::file(&Held::Open(&self.dir, self.fd.as_fd()), &existing.want)?;
-            self.mark_dirty()
+            self.mark_changed()
         };
         existing.mark.get_or_init(begin).map_err(|e| self.error("patch in place", e))
     }
@@ -272,8 +273,11 @@ impl FileWriter {
         BasisFile::open(dir, name, (stat.st_dev, stat.st_ino))
     }
 
-    fn mark_dirty(&self) -> Result<(), Errno> {
-        fs::futimens(&self.fd, &held::times(DIRTY)?)
+    /// The present as its modification time: the same as its time of change.
+    fn mark_changed(&self) -> Result<(), Errno> {
+        let last_access = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
+        let last_modification = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+        fs::futimens(&self.fd, &Timestamps { last_access, last_modification })
     }
 
     fn changed_in_place(&self) -> bool {
@@ -299,7 +303,7 @@ impl Drop for FileWriter {
         // Whoever drops a file unfinished has an error to report already.
         match &self.way {
             Way::Staged { hidden, .. } => hidden.discard(),
-            Way::Existing(_) if self.changed_in_place() => _ = self.mark_dirty(),
+            Way::Existing(_) if self.changed_in_place() => _ = self.mark_changed(),
             Way::Existing(_) => {}
         }
     }

@@ -12,6 +12,10 @@
 //!
 //! A session also leaves one where the sender's manifest was another and nobody knows why: somewhere is content that was
 //! not sent, with the right size and time. It is found by comparing, in the next session.
+//!
+//! And it stays where a file was left half patched. Whatever a marker says, there may be such files while there is one:
+//! those whose content and inode changed together are compared by content ([`volume::writer`] says why that finds
+//! them all). A session that did not look at everything leaves the marker for the next.
 
 use parking_lot::Mutex;
 use rustix::{
@@ -30,6 +34,9 @@ const MAX_LEN: usize = 64;
 /// The content of the marker where the manifests of both ends differed.
 const MANIFESTS_DIFFER: &[u8] = b"the manifests of both ends differ";
 
+/// The content of the marker where nothing is wrong but that files are half patched.
+const HALF_PATCHED: &[u8] = b"files are half patched";
+
 /// `STATX_MNT_ID_UNIQUE` of `linux/stat.h`.
 const UNIQUE_MOUNT_ID: StatxFlags = StatxFlags::from_bits_retain(0x4000);
 
@@ -39,6 +46,8 @@ pub(super) struct CrashMarker {
     /// There is one on disk.
     present: Mutex<bool>,
     untrusted_reason: Option<&'static str>,
+    /// An earlier session left one, so files may be half patched.
+    left: bool,
 }
 
 impl CrashMarker {
@@ -47,6 +56,7 @@ impl CrashMarker {
         let mut marker = Self::default();
         for (index, dir) in staging.dirs().iter().enumerate() {
             let Some(content) = read(dir)? else { continue };
+            marker.left = true;
             marker.untrusted_reason = marker.untrusted_reason.or(untrusted(&content, root));
             if index == 0 {
                 *marker.present.get_mut() = true;
@@ -58,6 +68,11 @@ impl CrashMarker {
     /// Why size and time do not tell what is unchanged.
     pub(super) fn untrusted_reason(&self) -> Option<&'static str> {
         self.untrusted_reason
+    }
+
+    /// True where an earlier session may have left half patched files.
+    pub(super) fn was_left(&self) -> bool {
+        self.left
     }
 
     /// Makes the marker durable, before content is written. That of an earlier session stays as it
@@ -94,8 +109,8 @@ impl CrashMarker {
     }
 
     /// Where a session ends early: what it wrote is flushed, so that the next can trust it. What is unfinished stays
-    /// for the next.
-    pub(super) fn leave(&self, root: &Dir, staging: &Staging) {
+    /// for the next, and so does the marker where `half_patched` says that a file is.
+    pub(super) fn leave(&self, root: &Dir, staging: &Staging, half_patched: bool) {
         let mut present = self.present.lock();
         // What an earlier one may have lost is still not to be trusted.
         if self.untrusted_reason.is_some() {
@@ -103,8 +118,21 @@ impl CrashMarker {
         }
         let flushed = if *present { volume::flush::file_system(root) } else { Ok(()) };
         // Where that fails it stays, and the next session compares by content or goes on, as it finds the volume.
-        if flushed.and_then(|()| staging.remove(true)).is_ok() {
-            *present = false;
+        let done = match flushed {
+            Ok(()) if half_patched && *present => rewrite(staging, HALF_PATCHED),
+            flushed => flushed.and_then(|()| staging.remove(true)).map(|()| *present = false),
+        };
+        // It says more than it has to then.
+        drop(done);
+    }
+
+    /// After everything was flushed: what is left to say is that files are half patched.
+    pub(super) fn keep(&self, staging: &Staging) -> Result<()> {
+        let present = self.present.lock();
+        if *present && self.untrusted_reason.is_none() {
+            rewrite(staging, HALF_PATCHED)
+        } else {
+            Ok(())
         }
     }
 
@@ -120,6 +148,17 @@ impl CrashMarker {
 fn name() -> Result<Name> {
     let invalid = |_| Error::new("name", "the crash marker", Errno::INVAL);
     Name::new(CRASH_MARKER).map_err(invalid)
+}
+
+/// Gives the marker other content. One that is cut off in between is trusted less.
+fn rewrite(staging: &Staging, content: &[u8]) -> Result<()> {
+    let dir = staging.dir()?;
+    let fail = |errno| Error::new("write the crash marker", dir.display(), errno);
+    let fd = dir.open_at(&name()?, OFlags::WRONLY | OFlags::TRUNC, Mode::empty())?;
+    if rustix::io::write(&fd, content).map_err(fail)? != content.len() {
+        return Err(fail(Errno::NOSPC));
+    }
+    fs::fsync(&fd).map_err(fail)
 }
 
 fn read(dir: &Dir) -> Result<Option<Vec<u8>>> {
@@ -138,6 +177,7 @@ fn read(dir: &Dir) -> Result<Option<Vec<u8>>> {
 /// What the marker of an earlier session means.
 fn untrusted(id: &[u8], root: &Dir) -> Option<&'static str> {
     match id {
+        HALF_PATCHED => None,
         MANIFESTS_DIFFER => Some("an earlier transfer ended with other content than was sent"),
         id if id != here(root) => Some(
             "the machine went down in the middle of an earlier transfer, or the volume was mounted anew",

@@ -445,6 +445,7 @@ impl FileState {
             shared.forget_file(self.id);
             return Ok(());
         };
+        shared.half_patched.lock().remove(&self.id);
         dir.touch();
         let settled = Settled {
             entry,

@@ -209,7 +209,9 @@ fn run(shared: &Arc<Shared>) -> Result<Received, Stopped> {
     if let (Err(_), TargetKindRef::Tree(Some(root)), Ok(staging)) =
         (&outcome, shared.target_kind(), shared.staging())
     {
-        shared.crash_marker.leave(root, staging);
+        // Not everything was looked at.
+        let half_patched = shared.crash_marker.was_left() || !shared.half_patched.lock().is_empty();
+        shared.crash_marker.leave(root, staging, half_patched);
     }
     outcome
 }

@@ -3,7 +3,7 @@
 //! Where the differences go is decided when the first of them comes, so a file that proves equal is
 //! never written to: into a part of an earlier run; into a clone, where the file system shares data;
 //! into a copy, where the file is small or must not be seen half-written; else into the file itself,
-//! which is marked dirty first.
+//! which counts as half patched until it is whole.
 
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
@@ -192,7 +192,10 @@ impl Delta {
             let want = &file.entry().meta;
             let opened = FileWriter::in_place(on_disk, name, existing.identity, want);
             writer = match opened.and_then(|writer| writer.begin().map(|()| writer)) {
-                Ok(writer) => Some(writer),
+                Ok(writer) => {
+                    shared.half_patched.lock().insert(file.id);
+                    Some(writer)
+                }
                 // Somebody else's, whose mode cannot be narrowed: a copy of it is not open to those it is open to.
                 Err(error) if matches!(error.errno, Errno::PERM | Errno::OPNOTSUPP) => None,
                 Err(error) => return Err(error),

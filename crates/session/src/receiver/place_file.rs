@@ -3,7 +3,7 @@
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use delta::Checksum;
-use volume::{basis::BasisFile, stat::Inode, writer::DIRTY};
+use volume::{basis::BasisFile, stat::Inode};
 use wire::{ContentCheck, Entry, EntryId, FileKind, Listed, Metadata, Want};
 
 use super::{
@@ -37,14 +37,18 @@ impl Placing<'_> {
         let fits = |(have, inode): &&(Entry, Inode)| {
             have.meta.size == entry.meta.size
                 && (have.meta.mtime == entry.meta.mtime || entry.meta.size == 0)
-                // An earlier run did not finish it, whatever the source's own time is.
-                && (have.meta.mtime != DIRTY || entry.meta.size == 0)
                 && !self.shared_wrongly(listed.link, inode)
         };
         let unchanged = regular.filter(fits);
+        // An earlier run may not have finished it, whatever the source's own time is. Small files are not patched.
+        let suspect = shared.crash_marker.was_left()
+            && regular.is_some_and(|(have, inode)| {
+                have.meta.size > SMALL && inode.changed_with(have.meta.mtime)
+            });
+        let by_content = shared.by_content() || suspect;
         if let Some((have, _)) = unchanged
             && listed.content.is_none()
-            && (!shared.by_content() || entry.meta.size == 0)
+            && (!by_content || entry.meta.size == 0)
         {
             if attributes == Attributes::ToCome {
                 self.defer(listed, id, index, standing.is_some());
@@ -89,8 +93,7 @@ impl Placing<'_> {
         // The run asks for the hashes of a large file whatever its time, and may find that nothing has to be written.
         let compared = existing.as_ref().is_some_and(|existing| {
             existing.meta.size == entry.meta.size
-                && (shared.by_content()
-                    || entry.meta.size > SMALL && self.can_read(&entry, existing))
+                && (by_content || entry.meta.size > SMALL && self.can_read(&entry, existing))
         });
         if shared.dry_run() && !compared {
             self.dir.touch();

@@ -1,7 +1,7 @@
 //! What the threads of the receiver share, and where each frame goes.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fmt::Display,
     sync::{
         Arc,
@@ -81,6 +81,8 @@ pub(super) struct Shared {
     /// The sender could not read something, and names it itself.
     pub(super) sender_failed: AtomicBool,
     pub(super) reflinks: AtomicBool,
+    /// Files that are patched in place and not whole.
+    pub(super) half_patched: Mutex<HashSet<EntryId>>,
     pub(super) tally: Mutex<Tally>,
     pub(super) changed: Condvar,
     pub(super) window: Window,
@@ -191,6 +193,7 @@ impl Shared {
             memory,
             sender_failed: AtomicBool::new(false),
             reflinks: AtomicBool::new(true),
+            half_patched: Mutex::default(),
             tally: Mutex::default(),
             changed: Condvar::new(),
             window: Window::new(agreed.welcome.window),

@@ -285,21 +285,6 @@ fn other_content_of_the_same_size_and_time_is_found_by_checksum_alone() {
 }
 
 #[test]
-fn a_dirty_mark_counts_as_a_difference_even_where_the_source_has_that_time() {
-    let dirty = volume::writer::DIRTY;
-    for len in [100, 2 * MIB] {
-        let pair = Pair::new();
-        write(pair.from.path(), "file", &noise(1, len));
-        set_mtime(&pair.from.path().join("file"), dirty.secs, dirty.nanos);
-        pair.converge(Options::default());
-        let path = pair.to.path().join("file");
-        write(pair.to.path(), "file", &noise(2, len));
-        set_mtime(&path, dirty.secs, dirty.nanos);
-        pair.converge(Options::default());
-    }
-}
-
-#[test]
 fn a_part_of_an_earlier_run_is_gone_on_from() {
     let pair = Pair::new();
     let content = noise(1, 16 * MIB);

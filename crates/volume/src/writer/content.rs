@@ -1,6 +1,6 @@
 //! The content of a file that is being written: ranges of data, holes, and what is taken from a basis.
 //!
-//! Everything that changes the file sets the dirty mark first, where there is one to set.
+//! Everything that changes a file under its name narrows it first and makes its time the present.
 
 use std::{
     io::IoSlice,
