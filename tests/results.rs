@@ -53,6 +53,11 @@ fn json_of_an_itemized_or_dry_run_is_the_only_line_on_stdout() {
             }
         }
     }
+    // The sentence of a dry run does not say that anything was written.
+    let destination = TempTree::new();
+    let finished = Process::run(on(&["copy", "--dry-run"], &[source.path(), destination.path()]));
+    let says = "4 files to write, 0 to delete (dry run: nothing was changed)";
+    assert!(finished.expect(0).stdout.contains(says), "{}", finished.stdout);
     // Without --json the changes are the result.
     let destination = TempTree::new();
     let finished = Process::run(on(&["copy", "--itemize"], &[source.path(), destination.path()]));

@@ -129,3 +129,18 @@ fn arguments_that_are_not_text_reach_their_command() {
     Process::run(pod.sync(&tree.at("source"), "a", &[])).expect(0);
     assert_same(&tree.at("source"), &tree.at(odd));
 }
+
+#[test]
+fn marker_directory_that_does_not_exist_is_refused_at_start_up() {
+    let (pod, tree) = (Pod::new(), TempTree::new());
+    tree.file("file", "text");
+    for missing in [tree.at("none"), tree.at("file")] {
+        let mut sync = pvferry(["sync", "--volume", "a", "--via", "127.0.0.1:1", "--wait", "600"]);
+        sync.arg("--marker-dir").arg(&missing).arg(tree.path());
+        let mut tunnel = pvferry(["tunnel", "--listen", "127.0.0.1:0", "--connect", "127.0.0.1:1"]);
+        tunnel.arg("--identity").arg(pod.pki.source()).arg("--marker-dir").arg(&missing);
+        for command in [sync, tunnel] {
+            refuses(command, 5, &["the marker directory", "does not exist"]);
+        }
+    }
+}

@@ -160,13 +160,16 @@ fn completed(volume: &str, summary: &Summary) -> Report {
 /// The summary for people: what was done, how much, how fast.
 pub(crate) fn sentence(report: &Report, dry_run: bool) -> String {
     let seconds = report.seconds.max(1e-9);
-    let would = if dry_run { " (dry run: nothing was changed)" } else { "" };
+    let (written, deleted, would) = match dry_run {
+        true => ("to write", "to delete", " (dry run: nothing was changed)"),
+        false => ("written", "deleted", ""),
+    };
     let skipped = match report.skipped {
         0 => String::new(),
         count => format!(", {count} skipped"),
     };
     format!(
-        "{}, {}; {} written, {} deleted{skipped}{would}\n\
+        "{}, {}; {} {written}, {} {deleted}{skipped}{would}\n\
          sent {} of content ({} on the wire), {} was there already\n\
          {:.2} s, {}",
         human::counted(report.entries, "entry", "entries"),

@@ -120,6 +120,17 @@ fn inside(inner: &Path, of: &str, outer: &Path) -> Failure {
     unfit(format!("{} lies inside the {of} {}", inner.display(), outer.display()))
 }
 
+/// Checks the directory of the completion markers. One that is created later lies behind the sandbox.
+pub(super) fn check_marker_dir(path: Option<&Path>) -> Result<(), Failure> {
+    match path {
+        Some(path) if !path.is_dir() => {
+            let what = format!("the marker directory {} does not exist", path.display());
+            Err(Failure::new(ExitCode::StartUp, what))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Checks the volumes of a server: each must exist, and no two may hold the same entries.
 pub(super) fn check_volumes(volumes: &[(VolumeName, PathBuf)]) -> Result<(), Failure> {
     for (index, (name, path)) in volumes.iter().enumerate() {

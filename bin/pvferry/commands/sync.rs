@@ -65,6 +65,7 @@ fn begin(
     common: &Common,
     surroundings: &Surroundings,
 ) -> Result<Report, Failure> {
+    endpoints::check_marker_dir(args.marker_dir.as_deref())?;
     if let Some(dir) = &args.marker_dir {
         marker::clear(dir, &args.volume).map_err(|error| {
             Failure::new(ExitCode::StartUp, format!("cannot use the marker directory: {error}"))

@@ -7,7 +7,7 @@ use pod::{ExitCode, Reason, Shutdown, idle::IdleWatch, marker, status, status::S
 use tokio::time::Instant;
 use tunnel::{Event, IdentitySource, Kind, Role, Tunnel};
 
-use super::with_runtime;
+use super::{endpoints, with_runtime};
 use crate::{
     cli::TunnelArgs,
     outcome::Failure,
@@ -21,6 +21,7 @@ pub(super) fn run(
     surroundings: &Surroundings,
 ) -> Result<ExitCode, Failure> {
     common.begin(&surroundings.console, "info")?;
+    endpoints::check_marker_dir(args.marker_dir.as_deref())?;
     let identity = setup::identity(&args.identity, Role::Source)?;
     let metrics = common.listen()?;
     with_runtime(&Sandbox::tunnel(&args), metrics, surroundings, async {

@@ -76,7 +76,7 @@ impl FromStr for Listen {
         match port(text) {
             Some(("", port)) => Ok(Self::Everywhere(port)),
             Some((host, _)) if bracketed(host) || !host.contains(':') => Ok(Self::At(text.into())),
-            _ => Err(format!("`{text}` is no ADDR:PORT, [ADDR]:PORT or :PORT")),
+            _ => Err("expected ADDR:PORT, [ADDR]:PORT or :PORT, such as :9090".into()),
         }
     }
 }
