@@ -324,7 +324,7 @@ const CHECKS: [&str; 3] = ["unlocking(", "lifting(", "check_writable"];
 
 /// Functions whose callers have asked, or that have a file which is open for writing.
 const ASKED: [&str; 6] =
-    ["close_to_others", "open_part", "mark_dirty", "restore", "set_flags", "widen_dir"];
+    ["close_to_others", "open_part", "mark_changed", "restore", "set_flags", "widen_dir"];
 
 #[test]
 fn every_function_that_changes_a_volume_asks_whether_it_may() {

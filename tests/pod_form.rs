@@ -449,3 +449,25 @@ fn a_port_that_answers_nonsense_is_no_server() {
     }
     assert_untouched(&before, source.path());
 }
+
+/// A dry run receives nothing, so it neither ends `serve` nor reads as a transfer.
+#[test]
+fn a_dry_run_does_not_count_as_a_received_volume() {
+    let (pod, source, destination) = (Pod::new(), TempTree::new(), TempTree::new());
+    source.populate(1, 20);
+    let identity = pod.pki.destination();
+    let volumes = [("a", destination.path())];
+    let serve = Process::start(pod.serve_command(&identity, &volumes, &["--exit-when", "1"]));
+    serve.wait_for_line("listening on");
+    let sync = |options: &[&str]| {
+        let finished =
+            Process::run(pod.direct(pod.server, &pod.pki.source(), source.path(), options));
+        report(finished.expect(0))
+    };
+    assert_eq!(sync(&["--dry-run"])["dry_run"], true);
+    serve.wait_for_line("dry run ended");
+    let report = sync(&[]);
+    assert!(report.get("dry_run").is_none(), "{report}");
+    serve.wait().expect(0);
+    assert_same(source.path(), destination.path());
+}

@@ -250,7 +250,7 @@ pub(crate) struct TunnelArgs {
     #[arg(long, value_name = "N", requires = "marker_dir", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) exit_when: Option<u32>,
 
-    /// Directory of the completion markers, shared with the sync containers
+    /// Directory of the completion markers, shared with the sync containers; must hold none of an earlier run
     #[arg(long, value_name = "DIR")]
     pub(crate) marker_dir: Option<PathBuf>,
 

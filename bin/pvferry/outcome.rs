@@ -136,6 +136,7 @@ fn completed(volume: &str, summary: &Summary) -> Report {
         }
     };
     let mut report = Report::new(volume, code, reason);
+    report.dry_run = summary.dry_run;
     report.entries = summary.entries;
     report.files_written = summary.files_written;
     report.files_deleted = summary.files_deleted;

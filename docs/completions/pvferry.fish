@@ -105,7 +105,7 @@ complete -c pvferry -n "__fish_pvferry_using_subcommand tunnel" -l connect -d 'T
 complete -c pvferry -n "__fish_pvferry_using_subcommand tunnel" -l identity -d 'Directory with ca.crt, tls.crt and tls.key; read again when they rotate' -r -F
 complete -c pvferry -n "__fish_pvferry_using_subcommand tunnel" -l server-name -d 'Name to ask the server for (SNI), where it is not the host of --connect' -r
 complete -c pvferry -n "__fish_pvferry_using_subcommand tunnel" -l exit-when -d 'Leave with 0 when N completion markers are in --marker-dir' -r
-complete -c pvferry -n "__fish_pvferry_using_subcommand tunnel" -l marker-dir -d 'Directory of the completion markers, shared with the sync containers' -r -F
+complete -c pvferry -n "__fish_pvferry_using_subcommand tunnel" -l marker-dir -d 'Directory of the completion markers, shared with the sync containers; must hold none of an earlier run' -r -F
 complete -c pvferry -n "__fish_pvferry_using_subcommand tunnel" -l idle -d 'With --exit-when: leave with 30 after SECONDS without any connection' -r
 complete -c pvferry -n "__fish_pvferry_using_subcommand tunnel" -l log-format -d 'How logs on standard error look' -r -f -a "text\t''
 json\t''"

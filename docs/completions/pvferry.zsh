@@ -109,7 +109,7 @@ _arguments "${_arguments_options[@]}" : \
 '--identity=[Directory with ca.crt, tls.crt and tls.key; read again when they rotate]:DIR:_files' \
 '--server-name=[Name to ask the server for (SNI), where it is not the host of --connect]:NAME:_default' \
 '--exit-when=[Leave with 0 when N completion markers are in --marker-dir]:N:_default' \
-'--marker-dir=[Directory of the completion markers, shared with the sync containers]:DIR:_files' \
+'--marker-dir=[Directory of the completion markers, shared with the sync containers; must hold none of an earlier run]:DIR:_files' \
 '--idle=[With --exit-when\: leave with 30 after SECONDS without any connection]:SECONDS:_default' \
 '--log-format=[How logs on standard error look]:FORMAT:(text json)' \
 '--metrics=[Serve Prometheus metrics, /healthz and /readyz here\: ADDR\:PORT, or \:PORT for every address]:ADDR:_default' \

@@ -230,7 +230,10 @@ impl Shared {
             });
         }
         let (code, reason) = (report.exit_code.number(), &report.reason);
-        if done {
+        if done && report.dry_run {
+            // It received nothing, so it does not count for `--exit-when`.
+            tracing::info!(peer, volume, code, reason, "dry run ended");
+        } else if done {
             tracing::info!(
                 peer,
                 volume,

@@ -91,6 +91,7 @@ fn judge(volume: &str, reason: &str, exit_code: i32, report: Option<Report>) -> 
         }
         ("Completed", Some(report)) if exit_code == 0 => {
             let agrees = report.outcome == Outcome::Completed
+                && !report.dry_run
                 && report.exit_code == ExitCode::Ok
                 && report.digest.is_some()
                 && report.volume == volume;

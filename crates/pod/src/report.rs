@@ -53,6 +53,9 @@ pub struct Report {
     pub reason: String,
     /// The number that the process exits with.
     pub exit_code: ExitCode,
+    /// The run only showed what a run would do. Nothing was transferred.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
     /// Whether the same run may end better with nothing changed by hand.
     #[serde(default)]
     pub retryable: bool,
@@ -118,6 +121,7 @@ impl Report {
             outcome: code.into(),
             reason: reason.into(),
             exit_code: code,
+            dry_run: false,
             retryable: code.is_retryable(),
             volume: volume.into(),
             attempt: 1,

@@ -44,6 +44,8 @@ pub struct Summary {
     pub problems: Vec<Problem>,
     /// How many problems there were in all.
     pub problem_count: u64,
+    /// The session was a dry run: nothing was transferred.
+    pub dry_run: bool,
     /// 0, or the worst exit code among the problems.
     pub exit_code: u8,
     /// What the receiver cannot keep, one sentence each.

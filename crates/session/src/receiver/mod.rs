@@ -240,6 +240,7 @@ impl Shared {
             tree_digest: tree,
             problems: std::mem::take(&mut problems.named),
             problem_count: problems.count,
+            dry_run: self.dry_run(),
             exit_code: exit_code.unwrap_or(problems.worst),
             losses: self.agreed.welcome.losses.clone(),
         };

@@ -222,6 +222,7 @@ impl Shared {
             tree_digest: tree,
             problems: std::mem::take(&mut problems.named),
             problem_count: problems.count,
+            dry_run,
             exit_code: problems.worst,
             losses: self.agreed.welcome.losses.clone(),
         }
