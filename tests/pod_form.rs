@@ -471,3 +471,22 @@ fn a_dry_run_does_not_count_as_a_received_volume() {
     serve.wait().expect(0);
     assert_same(source.path(), destination.path());
 }
+
+/// What was written into a directory that has left its path is not at the destination.
+#[test]
+fn a_volume_that_is_replaced_during_a_transfer_is_no_success() {
+    let (pod, source, parent) = (Pod::new(), TempTree::new(), TempTree::new());
+    source.file("large", Content::random(1, 6 << 20));
+    parent.dir("volume");
+    let identity = pod.pki.destination();
+    let volumes = [("a", &*parent.at("volume"))];
+    let serve = Process::start(pod.serve_command(&identity, &volumes, &[]));
+    serve.wait_for_line("listening on");
+    let options = ["--bwlimit", "3M"];
+    let sync = Process::start(pod.direct(pod.server, &pod.pki.source(), source.path(), &options));
+    serve.wait_for_line("session begins");
+    parent.rename("volume", "aside").dir("volume");
+    let finished = sync.wait();
+    assert_eq!(finished.code(), 11, "{}", finished.stderr);
+    assert_explains(&finished, &["volume was replaced"]);
+}

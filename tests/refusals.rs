@@ -321,3 +321,30 @@ fn a_case_collision_is_reported_and_never_merged() {
     assert_eq!(after.paths().count(), 2);
     assert_eq!(fs::read_to_string(folded.join("other")).unwrap(), "x");
 }
+
+/// By its path the mounted directory lies elsewhere; to delete in it is to delete in the source.
+#[test]
+fn a_bind_mount_of_a_directory_inside_the_source_is_refused() {
+    if !skip::root() {
+        return;
+    }
+    let tree = TempTree::new();
+    tree.dir("source/sub").file("source/sub/precious", "1").dir("elsewhere");
+    let mount = |arguments: &[&str], path: &Path| {
+        let mut mount = std::process::Command::new(arguments[0]);
+        Process::run({
+            mount.args(&arguments[1..]).arg(path);
+            mount
+        })
+        .expect(0);
+    };
+    mount(&["mount", "--bind", tree.at("source/sub").to_str().unwrap()], &tree.at("elsewhere"));
+    let ends = [("source", "elsewhere"), ("elsewhere", "source")]
+        .map(|(from, to)| copy(&tree.at(from), &tree.at(to), &["--delete"]));
+    mount(&["umount"], &tree.at("elsewhere"));
+    for finished in ends {
+        finished.expect(3);
+        assert_explains(&finished, &["lies inside"]);
+    }
+    assert!(tree.at("source/sub/precious").exists());
+}

@@ -15,6 +15,7 @@ use pod::{ExitCode, VolumeName};
 use session::Source;
 use volume::{Dir, device, device::BlockSource};
 
+use super::mounts::Place;
 use crate::outcome::Failure;
 
 fn unfit(what: String) -> Failure {
@@ -180,11 +181,18 @@ fn same_device(a: &Metadata, b: &Metadata) -> bool {
     a.file_type().is_block_device() && b.file_type().is_block_device() && a.rdev() == b.rdev()
 }
 
-/// True where the directory `inner` is `outer` or below it, by walking up from the one to the root.
+/// True where the directory `inner` is `outer` or below it: by walking up from the one to the root, or on the file system
+/// that both lie on, which a bind mount shows in two places.
 fn lies_in(inner: &Path, outer: &Path) -> Result<bool, Failure> {
     let walked = ancestry(inner).and_then(|of_inner| {
-        let outer = fs::metadata(outer)?;
-        Ok(of_inner.contains(&(outer.dev(), outer.ino())))
+        let top = fs::metadata(outer)?;
+        if of_inner.contains(&(top.dev(), top.ino())) {
+            return Ok(true);
+        }
+        Ok(match (Place::of(inner)?, Place::of(outer)?) {
+            (Some(inner), Some(outer)) => inner.lies_in(&outer),
+            _ => false,
+        })
     });
     walked.map_err(|error| {
         let (inner, outer) = (inner.display(), outer.display());

@@ -4,6 +4,7 @@ mod copy;
 mod endpoints;
 mod inspect;
 mod manual;
+mod mounts;
 mod pki;
 mod serve;
 mod sync;

@@ -47,6 +47,9 @@ pub enum Error {
         "the filters exclude all {0} entries at the root of the source: pass --allow-empty-source if that is meant"
     )]
     AllExcluded(u64),
+    /// The path of the volume leads elsewhere: it was unmounted or replaced.
+    #[error("the volume was replaced during the transfer: its path leads elsewhere now")]
+    VolumeReplaced,
     /// Ended from outside.
     #[error("ended by a signal")]
     Cancelled,
@@ -63,7 +66,7 @@ impl Error {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Volume(_) => 11,
+            Self::Volume(_) | Self::VolumeReplaced => 11,
             Self::Stream(_) | Self::Eof => 12,
             Self::Decode(_) | Self::Protocol(_) | Self::Delta(_) => 2,
             Self::Refused(Refusal::Unfit, _) => 3,

@@ -26,6 +26,10 @@ pub(super) fn drive(shared: &Arc<Shared>) -> Result<Received, Stopped> {
     shared.context.monitor.phase(Phase::Flush);
     flush(shared)?;
     let tree = tree_digest(shared)?;
+    if !shared.dry_run() && !shared.target.is_at_its_path() {
+        shared.control.fail(crate::Error::VolumeReplaced);
+        return Err(Stopped);
+    }
     let (manifest, entries) = shared.manifest.digest();
     let progress = shared.context.progress.snapshot();
     let problems = shared.problems.lock().count;

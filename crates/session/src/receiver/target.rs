@@ -1,6 +1,11 @@
 //! The volume that becomes like the source: opened, locked and found fit before anything is said.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    fs,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use volume::{
     Dir, capability::Preflight, device, device::BlockSource, list::NameList, lock::VolumeLock,
@@ -13,6 +18,7 @@ use crate::no_owner;
 /// A volume that a session may write to.
 pub struct Target {
     pub(super) kind: TargetKind,
+    path: PathBuf,
     /// Nothing is in it: the sender need not ask.
     pub(crate) fresh: bool,
     /// Where unfinished entries of a tree lie.
@@ -33,22 +39,23 @@ pub(super) enum TargetKind {
 type Refused = (Refusal, String);
 
 impl Target {
-    /// Opens the volume at `path` for the session that `hello` asks for.
+    /// Opens the volume at `at` for the session that `hello` asks for.
     ///
     /// # Errors
     /// The refusal to answer with, and a sentence for people.
-    pub fn open(path: &Path, hello: &Hello) -> Result<Self, Refused> {
+    pub fn open(at: &Path, hello: &Hello) -> Result<Self, Refused> {
+        let path = at.to_owned();
         let losses = losses(hello);
         // The other end knows the volume by its name; where it lies here is none of its business.
         let unavailable = |e: volume::Error| {
             let why = format!("the volume cannot be opened: {}: {}", e.operation, e.errno);
             (Refusal::Unavailable, why)
         };
-        let is_device = match device::is_block_device(path) {
+        let is_device = match device::is_block_device(at) {
             Ok(is_device) => is_device,
             Err(e) if hello.options.dry_run && e.is_vanished() => {
                 let kind = TargetKind::Tree(None);
-                return Ok(Self { kind, fresh: false, staging: None, losses, _lock: None });
+                return Ok(Self { kind, path, fresh: false, staging: None, losses, _lock: None });
             }
             Err(e) => return Err(unavailable(e)),
         };
@@ -56,11 +63,11 @@ impl Target {
             (RootKind::Tree, false) => {}
             (RootKind::Device(size), true) => {
                 let (kind, have) = if hello.options.dry_run {
-                    let device = BlockSource::open_exclusive(path).map_err(unavailable)?;
+                    let device = BlockSource::open_exclusive(at).map_err(unavailable)?;
                     let have = device.size();
                     (TargetKind::ReadOnlyDevice(Arc::new(device)), have)
                 } else {
-                    let device = TargetDevice::open(path).map_err(unavailable)?;
+                    let device = TargetDevice::open(at).map_err(unavailable)?;
                     let have = device.size();
                     (TargetKind::Device(Arc::new(device)), have)
                 };
@@ -69,7 +76,7 @@ impl Target {
                     return Err((Refusal::Unfit, why));
                 }
                 let losses = Vec::new();
-                return Ok(Self { kind, fresh: false, staging: None, losses, _lock: None });
+                return Ok(Self { kind, path, fresh: false, staging: None, losses, _lock: None });
             }
             (RootKind::Tree, true) => {
                 return Err((
@@ -86,7 +93,7 @@ impl Target {
         }
         // A dry run cannot write: what it has of the destination refuses every change.
         let open = if hello.options.dry_run { Dir::open_root } else { Dir::open_root_writable };
-        let root = open(path).map_err(|e| match e.errno {
+        let root = open(at).map_err(|e| match e.errno {
             rustix::io::Errno::NOTDIR => {
                 (Refusal::Unfit, "the destination is not a directory".into())
             }
@@ -102,7 +109,13 @@ impl Target {
             && names.iter().all(|name| name == b"lost+found");
         let staging = Some(Staging::find(&root, &names).map_err(unavailable)?);
         let kind = TargetKind::Tree(Some(root));
-        Ok(Self { kind, fresh, staging, losses, _lock: Some(lock) })
+        Ok(Self { kind, path, fresh, staging, losses, _lock: Some(lock) })
+    }
+
+    /// True where the path of the volume still leads to the directory that the session writes to.
+    pub(super) fn is_at_its_path(&self) -> bool {
+        let TargetKind::Tree(Some(root)) = &self.kind else { return true };
+        fs::metadata(&self.path).is_ok_and(|meta| (meta.dev(), meta.ino()) == root.identity())
     }
 
     /// True where the volume is empty.
