@@ -79,7 +79,7 @@ pub fn write(dir: &Path, volume: &VolumeName, report: &Report) -> Result<(), Err
         .map_err(Error::file("write", &dir.join(&name)))
 }
 
-/// Where [`write`] builds the marker of `volume` in `dir`, and where it puts it.
+/// Where [`write()`] builds the marker of `volume` in `dir`, and where it puts it.
 #[must_use]
 pub fn paths(dir: &Path, volume: &VolumeName) -> (PathBuf, PathBuf) {
     let name = volume.marker();

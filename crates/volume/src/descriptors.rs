@@ -1,7 +1,7 @@
 //! Descriptors that can be closed at any time and opened again.
 //!
 //! A process has a limit on open files (`RLIMIT_NOFILE`), and a tree may have more directories than
-//! that. So a directory or a basis keeps its descriptor in a [`Slot`] of one cache for the whole
+//! that. So a directory or a basis keeps its descriptor in a slot of one cache for the whole
 //! process, whatever the number of volumes. The cache takes at most a share of the limit and closes
 //! the descriptors that were not used for the longest time (the clock algorithm, with more than one
 //! round for those from which many others can be reached). A descriptor that is on loan stays open

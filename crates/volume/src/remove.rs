@@ -35,7 +35,7 @@ pub enum Outcome {
     Gone,
     /// It is a directory and something in it stays, or it could not be removed itself.
     Kept,
-    /// [`Removal::permit`] ended the walk.
+    /// [`Removal::reserve`] ended the walk.
     Stopped,
 }
 
