@@ -123,13 +123,17 @@ fn inside(inner: &Path, of: &str, outer: &Path) -> Failure {
 
 /// Checks the directory of the completion markers. One that is created later lies behind the sandbox.
 pub(super) fn check_marker_dir(path: Option<&Path>) -> Result<(), Failure> {
-    match path {
-        Some(path) if !path.is_dir() => {
-            let what = format!("the marker directory {} does not exist", path.display());
-            Err(Failure::new(ExitCode::StartUp, what))
+    let Some(path) = path else { return Ok(()) };
+    let shown = path.display();
+    let what = match fs::metadata(path) {
+        Ok(meta) if meta.is_dir() => return Ok(()),
+        Ok(_) => format!("the marker directory {shown} is not a directory"),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            format!("the marker directory {shown} does not exist")
         }
-        _ => Ok(()),
-    }
+        Err(error) => format!("cannot open the marker directory {shown}: {error}"),
+    };
+    Err(Failure::new(ExitCode::StartUp, what))
 }
 
 /// Checks the volumes of a server: each must exist, and no two may hold the same entries.
