@@ -2,9 +2,9 @@
 
 use std::{fs, os::unix::fs::MetadataExt};
 
-use testkit::{Content, Mount, TempTree};
+use testkit::{Content, Errno, Mount, OddMount, Quirks, TempTree};
 
-use crate::support::{copy, report};
+use crate::support::{assert_explains, copy, report};
 
 /// What exFAT can hold: seconds, and one mode for everything.
 fn plain(tree: &TempTree) {
@@ -55,4 +55,24 @@ fn a_directory_keeps_its_time_where_open_files_leave_hidden_names() {
             assert_eq!(mtime, 1_000_000_000, "{options:?} {round}");
         }
     }
+}
+
+/// `syncfs` does not reach such a file system, and nobody looks at the answer of an ordinary close.
+#[test]
+fn content_that_is_lost_when_a_file_is_closed_is_no_success() {
+    let source = TempTree::new();
+    source
+        .file("small", "1")
+        .file("large", Content::random(1, 2 << 20))
+        .dir("d")
+        .file("d/new", "2");
+    let Some(odd) = OddMount::new(Quirks { close_error: Some(Errno::DQUOT), ..Quirks::default() })
+    else {
+        return;
+    };
+    let finished = copy(source.path(), odd.path(), &[]);
+    assert_eq!(finished.code(), 11, "{}", finished.stderr);
+    assert_explains(&finished, &["quota exceeded"]);
+    odd.set(|quirks| quirks.close_error = None);
+    copy(source.path(), odd.path(), &[]).expect(0);
 }

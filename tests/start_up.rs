@@ -144,3 +144,11 @@ fn marker_directory_that_does_not_exist_is_refused_at_start_up() {
         }
     }
 }
+
+#[test]
+fn sync_refuses_to_send_plaintext_to_another_machine() {
+    let (pod, source) = (Pod::new(), TempTree::new());
+    source.file("f", "text");
+    let sync = pod.sync_by(&["--via", "192.0.2.1:2222"], source.path(), "a", &[]);
+    refuses(sync, 1, &["--via 192.0.2.1:2222", "plaintext"]);
+}

@@ -220,7 +220,7 @@ pub(crate) struct SyncArgs {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 pub(crate) struct Route {
-    /// Tunnel of this pod: ADDR:PORT or unix:PATH
+    /// Tunnel of this pod: loopback ADDR:PORT or unix:PATH
     #[arg(long, value_name = "ADDR")]
     pub(crate) via: Option<Endpoint>,
     /// Server, reached by TLS from this process: HOST:PORT

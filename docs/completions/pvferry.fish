@@ -66,7 +66,7 @@ complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -l allow-empty-sou
 complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -l no-owner -d 'Keep owner and group as the destination gives them'
 complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -l volume -d 'Name of the volume at the server' -r
-complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -l via -d 'Tunnel of this pod: ADDR:PORT or unix:PATH' -r
+complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -l via -d 'Tunnel of this pod: loopback ADDR:PORT or unix:PATH' -r
 complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -l connect -d 'Server, reached by TLS from this process: HOST:PORT' -r
 complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -l identity -d 'Directory with ca.crt, tls.crt and tls.key, for --connect' -r -F
 complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -l server-name -d 'Name to ask the server for (SNI), where it is not the host of --connect' -r

@@ -65,7 +65,7 @@ zstd\:"Always, with Zstandard"))' \
 (sync)
 _arguments "${_arguments_options[@]}" : \
 '--volume=[Name of the volume at the server]:NAME:_default' \
-'--via=[Tunnel of this pod\: ADDR\:PORT or unix\:PATH]:ADDR:_default' \
+'--via=[Tunnel of this pod\: loopback ADDR\:PORT or unix\:PATH]:ADDR:_default' \
 '--connect=[Server, reached by TLS from this process\: HOST\:PORT]:HOST:PORT:_default' \
 '--identity=[Directory with ca.crt, tls.crt and tls.key, for --connect]:DIR:_files' \
 '--server-name=[Name to ask the server for (SNI), where it is not the host of --connect]:NAME:_default' \

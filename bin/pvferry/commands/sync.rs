@@ -167,7 +167,13 @@ enum Route {
 
 fn route(args: &SyncArgs) -> Result<Route, Failure> {
     match (&args.route.via, &args.route.connect, &args.identity) {
-        (Some(endpoint), _, _) => Ok(Route::Via(endpoint.clone())),
+        (Some(endpoint), _, _) if endpoint.is_local() => Ok(Route::Via(endpoint.clone())),
+        (Some(endpoint), _, _) => {
+            let what = format!(
+                "--via {endpoint}: plaintext would leave this machine: use --connect with --identity, or a tunnel on loopback"
+            );
+            Err(Failure::new(ExitCode::Usage, what))
+        }
         (None, Some(target), Some(identity)) => {
             let identity = setup::identity(identity, Role::Source)?;
             identity.require_volume(args.volume.as_str())?;

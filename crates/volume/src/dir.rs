@@ -107,6 +107,8 @@ pub(crate) struct Hints {
     pub(crate) no_xattrs: AtomicBool,
     /// Opening with `O_NOATIME` is for owners only.
     pub(crate) no_noatime: AtomicBool,
+    /// When content is known to be kept.
+    pub(crate) keeps: OnceLock<crate::flush::Keeps>,
 }
 
 impl Dir {

@@ -4,14 +4,17 @@
 //! and the metadata of everything that was written. [`start_writeback`] lets the disk begin earlier,
 //! so that there is little left to wait for.
 
-use std::{num::NonZeroU64, os::fd::AsFd};
+use std::{
+    num::NonZeroU64,
+    os::fd::{AsFd, BorrowedFd},
+};
 
 use rustix::{
     fs::{self, Advice},
     io::Errno,
 };
 
-use crate::{Dir, Error, Result};
+use crate::{Dir, Error, Result, close::close_duplicate};
 
 /// Waits until everything on the file system of `root` is on stable storage.
 ///
@@ -30,6 +33,45 @@ pub fn file_system(root: &Dir) -> Result<()> {
         Err(Errno::INVAL) => Ok(()), // a file system that cannot do that
         other => other.map_err(fail),
     }
+}
+
+/// When a file system says whether it could keep what was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Keeps {
+    /// By `syncfs`: [`file_system`] waits for all content, and hears of errors.
+    AtSync,
+    /// When a file is closed: file systems on a network, and all that are not known.
+    AtClose,
+    /// When a file is flushed or closed: the kernel sends a FUSE file system no `syncfs`.
+    AtFlush,
+}
+
+impl Keeps {
+    fn of(file: BorrowedFd<'_>) -> Self {
+        const FUSE: u64 = 0x6573_5546;
+        // ext2 to ext4, XFS, Btrfs, tmpfs, overlay, F2FS.
+        const LOCAL: [u64; 6] =
+            [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0x794c_7630, 0xf2f5_2010];
+        // The width and sign of the type differ between architectures.
+        match fs::fstatfs(file).map(|stat| (stat.f_type as u64) & 0xffff_ffff) {
+            Ok(FUSE) => Self::AtFlush,
+            Ok(kind) if LOCAL.contains(&kind) => Self::AtSync,
+            _ => Self::AtClose,
+        }
+    }
+}
+
+/// Waits until `file` of the volume of `dir` is kept as far as [`file_system`] would not hear of it. Comes before the
+/// file gets its name. On local file systems it does nothing.
+pub(crate) fn confirm(dir: &Dir, file: BorrowedFd<'_>) -> Result<(), Errno> {
+    let keeps = *dir.hints().keeps.get_or_init(|| Keeps::of(file));
+    if keeps == Keeps::AtFlush {
+        match fs::fsync(file) {
+            Ok(()) | Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    if keeps == Keeps::AtSync { Ok(()) } else { close_duplicate(file) }
 }
 
 /// Starts writing a range of a file to the disk and does not wait for it. The kernel also forgets

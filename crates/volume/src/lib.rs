@@ -9,6 +9,7 @@
 mod access;
 pub mod basis;
 pub mod capability;
+mod close;
 pub mod compare;
 pub mod create;
 pub mod descriptors;

@@ -14,6 +14,7 @@ use wire::{Attributes, FileKind, Metadata, Name};
 use crate::{
     Dir, Result,
     create::{ParentHints, discard},
+    flush,
     held::Held,
     metadata::{self, Applied, ApplyOptions, MetadataDiff},
     staging::{Place, conflict},
@@ -118,6 +119,7 @@ impl File<'_> {
     fn fill(&self, content: &[u8]) -> Result<Option<Applied>> {
         writer::write_full(self.fd, 0, content)
             .map_err(|e| self.dir.error("write", self.shown, e))?;
+        flush::confirm(self.dir, self.fd).map_err(|e| self.dir.error("flush", self.shown, e))?;
         // Set-id bits come after owner and group were read back.
         let thorough = !plain(self.want, self.hints) || self.want.mode & metadata::SET_ID != 0;
         if thorough || self.set().is_err() {

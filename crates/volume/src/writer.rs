@@ -46,6 +46,7 @@ use crate::{
     Dir, Error, Result,
     basis::BasisFile,
     create::ParentHints,
+    flush,
     held::{Held, OWNER_FILE},
     metadata::{self, Applied, ApplyOptions, Stage},
     narrow,
@@ -184,6 +185,7 @@ impl FileWriter {
         if self.changed_in_place() {
             fs::fdatasync(&self.fd).map_err(|e| self.error("flush", e))?;
         }
+        flush::confirm(&self.dir, self.fd.as_fd()).map_err(|e| self.error("flush", e))?;
         let (dir, name, fd) = (&self.dir, &self.name, self.fd.as_fd());
         let published = match &self.way {
             Way::Existing(_) => metadata::apply_fd(dir, name, fd, want, options),
@@ -231,6 +233,7 @@ impl FileWriter {
             at = end.max(data + 1);
         }
         copy.set_len(want.size)?;
+        flush::confirm(&self.dir, copy.fd.as_fd()).map_err(|e| self.error("flush", e))?;
         let Way::Staged { hidden, .. } = &copy.way else {
             return Err(self.error("copy", Errno::INVAL));
         };

@@ -45,6 +45,8 @@ pub struct Quirks {
     pub times_only_together: bool,
     /// At most so many bytes are taken by one write.
     pub short_writes: Option<usize>,
+    /// Closing a file fails, and its content is lost. So do file systems that send content to an object store then.
+    pub close_error: Option<Errno>,
     /// `link` fails with EPERM.
     pub no_hard_links: bool,
     /// FIFOs, sockets and device nodes are refused with EPERM.
