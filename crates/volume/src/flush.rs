@@ -39,11 +39,11 @@ pub fn file_system(root: &Dir) -> Result<()> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Keeps {
     /// By `syncfs`: [`file_system`] waits for all content, and hears of errors.
-    AtSync,
+    Sync,
     /// When a file is closed: file systems on a network, and all that are not known.
-    AtClose,
+    Close,
     /// When a file is flushed or closed: the kernel sends a FUSE file system no `syncfs`.
-    AtFlush,
+    Flush,
 }
 
 impl Keeps {
@@ -54,9 +54,9 @@ impl Keeps {
             [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0x794c_7630, 0xf2f5_2010];
         // The width and sign of the type differ between architectures.
         match fs::fstatfs(file).map(|stat| (stat.f_type as u64) & 0xffff_ffff) {
-            Ok(FUSE) => Self::AtFlush,
-            Ok(kind) if LOCAL.contains(&kind) => Self::AtSync,
-            _ => Self::AtClose,
+            Ok(FUSE) => Self::Flush,
+            Ok(kind) if LOCAL.contains(&kind) => Self::Sync,
+            _ => Self::Close,
         }
     }
 }
@@ -65,13 +65,13 @@ impl Keeps {
 /// file gets its name. On local file systems it does nothing.
 pub(crate) fn confirm(dir: &Dir, file: BorrowedFd<'_>) -> Result<(), Errno> {
     let keeps = *dir.hints().keeps.get_or_init(|| Keeps::of(file));
-    if keeps == Keeps::AtFlush {
+    if keeps == Keeps::Flush {
         match fs::fsync(file) {
             Ok(()) | Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {}
             Err(errno) => return Err(errno),
         }
     }
-    if keeps == Keeps::AtSync { Ok(()) } else { close_duplicate(file) }
+    if keeps == Keeps::Sync { Ok(()) } else { close_duplicate(file) }
 }
 
 /// Starts writing a range of a file to the disk and does not wait for it. The kernel also forgets
