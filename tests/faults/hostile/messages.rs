@@ -276,7 +276,7 @@ pub(super) fn to_sender() -> Vec<Message> {
         message(
             "COMMIT",
             55,
-            vec![hashes(), id(3), id(0), id(0), id(0), Byte { right: 0, wrong: &[2, 255] }],
+            vec![hashes(), id(3), id(0), id(0), id(0), id(0), Byte { right: 0, wrong: &[2, 255] }],
         ),
         message("CREDIT", 5, vec![id(1000)]),
         message("PING", 6, vec![]),
