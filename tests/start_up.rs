@@ -131,16 +131,17 @@ fn arguments_that_are_not_text_reach_their_command() {
 }
 
 #[test]
-fn marker_directory_that_does_not_exist_is_refused_at_start_up() {
+fn marker_directory_that_is_missing_or_a_file_is_refused_at_start_up() {
     let (pod, tree) = (Pod::new(), TempTree::new());
     tree.file("file", "text");
-    for missing in [tree.at("none"), tree.at("file")] {
+    for (path, why) in [("none", "does not exist"), ("file", "is not a directory")] {
+        let path = tree.at(path);
         let mut sync = pvferry(["sync", "--volume", "a", "--via", "127.0.0.1:1", "--wait", "600"]);
-        sync.arg("--marker-dir").arg(&missing).arg(tree.path());
+        sync.arg("--marker-dir").arg(&path).arg(tree.path());
         let mut tunnel = pvferry(["tunnel", "--listen", "127.0.0.1:0", "--connect", "127.0.0.1:1"]);
-        tunnel.arg("--identity").arg(pod.pki.source()).arg("--marker-dir").arg(&missing);
+        tunnel.arg("--identity").arg(pod.pki.source()).arg("--marker-dir").arg(&path);
         for command in [sync, tunnel] {
-            refuses(command, 5, &["the marker directory", "does not exist"]);
+            refuses(command, 5, &["the marker directory", why]);
         }
     }
 }
