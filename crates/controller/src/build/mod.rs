@@ -1,14 +1,16 @@
 //! The objects of a transfer, from nothing but the specification: the same input makes the same objects.
 
+mod claims;
 mod endpoint;
 mod names;
 mod pods;
 mod support;
 
+pub use claims::{bytes, capacity, target_claim};
 pub use endpoint::{Address, EndpointObjects, endpoint_objects, reached, route_resource};
-pub use names::{MIGRATION, Names, Role, labels, others, selector};
+pub use names::{CREATED_BY, MIGRATION, Names, Role, labels, others, selector};
 pub use pods::{Defaults, destination_pod, source_pod, sync_container};
-pub use support::{bytes, capacity, identity_secret, network_policy, target_claim};
+pub use support::{identity_secret, network_policy};
 
 /// What everything is applied by.
 pub const MANAGER: &str = "pvferry-controller";

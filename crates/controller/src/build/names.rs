@@ -91,6 +91,10 @@ impl Names {
     }
 }
 
+/// The domain of labels and annotations of this project.
+pub(super) const DOMAIN: &str = "pvferry.io";
+/// The annotation of a claim with the uid of the migration that created it.
+pub const CREATED_BY: &str = "pvferry.io/created-by";
 /// The annotation that names the migration, `NAMESPACE/NAME`.
 pub const MIGRATION: &str = "pvferry.io/migration";
 /// The label that bears its uid.

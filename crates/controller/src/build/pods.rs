@@ -56,7 +56,7 @@ pub fn source_pod(
     let mut containers = vec![tunnel(spec, defaults, volumes.len(), address)];
     containers.extend(volumes.iter().map(|volume| sync(spec, defaults, volume)));
     let mut mounts = vec![
-        identity_volume(&names.of(Role::Source)),
+        identity_volume(names, Role::Source),
         Volume {
             name: "run".into(),
             empty_dir: Some(EmptyDirVolumeSource {
@@ -66,10 +66,10 @@ pub fn source_pod(
             ..Volume::default()
         },
     ];
-    mounts.extend(volumes.iter().map(|v| claim_volume(&v.name, &v.claim.name)));
+    mounts.extend(volumes.iter().map(|v| claim_volume(&v.name, &v.claim.name, Role::Source)));
     let namespace = volumes.first().map_or("", |v| &v.claim.namespace);
     let metadata = names.metadata(Role::Source, namespace);
-    pod(migration, metadata, with_count(containers, count), mounts, node)
+    pod(migration, metadata, with_count(containers, count), mounts, Role::Source, node)
 }
 
 /// The pod that receives `volumes`.
@@ -103,11 +103,11 @@ pub fn destination_pod(
         }),
         ..container(spec, defaults, SERVE, args, mounted, &DESTINATION_CAPABILITIES)
     };
-    let mut mounts = vec![identity_volume(&names.of(Role::Destination))];
-    mounts.extend(volumes.iter().map(|v| claim_volume(&v.name, &v.target.name)));
+    let mut mounts = vec![identity_volume(names, Role::Destination)];
+    mounts.extend(volumes.iter().map(|v| claim_volume(&v.name, &v.target.name, Role::Destination)));
     let namespace = volumes.first().map_or("", |v| &v.target.namespace);
     let metadata = names.metadata(Role::Destination, namespace);
-    pod(migration, metadata, with_count(vec![container], 1), mounts, None)
+    pod(migration, metadata, with_count(vec![container], 1), mounts, Role::Destination, None)
 }
 
 fn sync(spec: &DirectVolumeMigrationSpec, defaults: &Defaults, volume: &Planned) -> Container {
@@ -221,10 +221,13 @@ fn pod(
     metadata: ObjectMeta,
     containers: Vec<Container>,
     volumes: Vec<Volume>,
+    role: Role,
     node: Option<&str>,
 ) -> Pod {
     let pods = &migration.spec.pods;
     let user = pods.user.id;
+    // The kubelet gives the files of a volume this group, and widens their modes: never at a source.
+    let group = user.filter(|_| role == Role::Destination);
     let selected = (!pods.node_selector.is_empty()).then(|| pods.node_selector.clone());
     Pod {
         metadata,
@@ -239,9 +242,9 @@ fn pod(
                 run_as_user: Some(user.unwrap_or(0)),
                 run_as_group: Some(user.unwrap_or(0)),
                 run_as_non_root: Some(user.is_some()),
-                fs_group: user,
+                fs_group: group,
                 // A volume of many files is not walked a second time only to change groups.
-                fs_group_change_policy: user.map(|_| "OnRootMismatch".into()),
+                fs_group_change_policy: group.map(|_| "OnRootMismatch".into()),
                 seccomp_profile: Some(SeccompProfile {
                     type_: "RuntimeDefault".into(),
                     ..SeccompProfile::default()
@@ -294,26 +297,28 @@ fn with_count(mut containers: Vec<Container>, count: usize) -> Vec<Container> {
     containers
 }
 
-fn identity_volume(secret: &str) -> Volume {
+fn identity_volume(names: &Names, role: Role) -> Volume {
     Volume {
         name: "identity".into(),
         secret: Some(SecretVolumeSource {
-            secret_name: Some(secret.into()),
-            default_mode: Some(0o440),
+            secret_name: Some(names.of(role)),
+            // The files belong to root. A source pod has no group of the file system by which another user could read them;
+            // nobody but the containers of the pod reaches them.
+            default_mode: Some(if role == Role::Source { 0o444 } else { 0o440 }),
             ..SecretVolumeSource::default()
         }),
         ..Volume::default()
     }
 }
 
-/// A source is mounted read-only by its container, and not as a volume: a driver might attach the disk read-only then, under
-/// the feet of an application that writes to it.
-fn claim_volume(name: &str, claim: &str) -> Volume {
+/// A source is read-only as a volume, not only in its container: then the kubelet changes neither groups and modes nor SELinux labels
+/// of its files. CSI drivers still attach and stage the disk writable, for an application beside the transfer.
+fn claim_volume(name: &str, claim: &str, role: Role) -> Volume {
     Volume {
         name: name.into(),
         persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
             claim_name: claim.into(),
-            read_only: None,
+            read_only: (role == Role::Source).then_some(true),
         }),
         ..Volume::default()
     }
