@@ -9,7 +9,7 @@ use testkit::{Content, Process, TempTree, assert_same, skip};
 
 use crate::{
     pod::Pod,
-    support::{below, copy_command, pvferry, report},
+    support::{assert_explains, below, copy_command, pvferry, report},
 };
 
 /// What rsync gets by with.
@@ -234,7 +234,8 @@ fn with_little_memory(start: impl Fn() -> Command, check: impl Fn(&testkit::Fini
         };
         if code == 22 {
             reported += 1;
-            assert!(finished.stderr.contains("pvferry: out of memory"), "{}", finished.stderr);
+            let says = ["pvferry: out of memory", "pvferry: cannot start a thread"];
+            assert!(says.iter().any(|says| finished.stderr.contains(says)), "{}", finished.stderr);
             check(&finished);
         }
     }
@@ -270,4 +271,91 @@ fn out_of_memory_leaves_marker_and_termination_message() {
             assert_eq!((&report["outcome"], &report["exit_code"]), (&"failed".into(), &22.into()));
         }
     });
+}
+
+#[test]
+fn tunnel_that_is_out_of_memory_leaves_a_termination_message() {
+    if !can_limit() {
+        return;
+    }
+    let (pod, tree) = (Pod::new(), TempTree::new());
+    let log = tree.at("log");
+    // It ends by the marker where it has memory enough.
+    fs::write(pod.markers().join("a.done"), "{}").unwrap();
+    let tunnel = || {
+        let options = ["--exit-when", "1", "--termination-log", log.to_str().unwrap()];
+        pod.tunnel_command(pod.server, &pod.pki.source(), &options)
+    };
+    let mut reported = 0;
+    for limit in 5..=12_u64 {
+        fs::write(&log, "").unwrap();
+        let limit = format!("--data={}", limit << 20);
+        let finished = Process::run(below(&["prlimit", &limit], &tunnel()));
+        let message = fs::read(&log).unwrap();
+        match finished.code() {
+            0 => assert!(message.is_empty()),
+            // Before it knows where the message goes it can only exit.
+            22 if message.is_empty() => {}
+            22 => {
+                let message: serde_json::Value = serde_json::from_slice(&message).unwrap();
+                assert_eq!(
+                    (&message["outcome"], &message["exit_code"]),
+                    (&"failed".into(), &22.into())
+                );
+                reported += 1;
+            }
+            code => panic!("{limit}: {code}: {}", finished.stderr),
+        }
+    }
+    assert!(reported > 0, "no limit was met");
+}
+
+/// A limit on all that a process maps meets the stacks of threads, too, and the runtime hangs where it gets none.
+#[test]
+fn threads_that_cannot_be_started_are_reported_with_exit_code_22() {
+    if !can_limit() {
+        return;
+    }
+    let (source, destination) = (TempTree::new(), TempTree::new());
+    source.populate(1, 50);
+    let mut codes = std::collections::BTreeSet::new();
+    for limit in (32..=192_u64).step_by(16) {
+        let limit = format!("--as={}", limit << 20);
+        let copy = copy_command(source.path(), destination.path(), &["--progress", "none"]);
+        let finished = Process::run(below(&["prlimit", &limit], &copy));
+        assert!(!finished.stderr.contains("panicked"), "{limit}: {}", finished.stderr);
+        let code = report(&finished)["exit_code"].as_u64().unwrap();
+        codes.insert(code);
+    }
+    assert!(codes.contains(&22) && codes.iter().all(|code| matches!(code, 0 | 22)), "{codes:?}");
+}
+
+#[test]
+fn too_few_descriptors_are_refused_at_start_up_and_the_fewest_are_enough() {
+    if !can_limit() {
+        return;
+    }
+    let (pod, source, destination) = (Pod::new(), TempTree::new(), TempTree::new());
+    source.populate(1, 50);
+    let with = |count: usize, command: &Command| {
+        Process::run(below(&["prlimit", &format!("--nofile={count}")], command))
+    };
+    for count in [8, 12, 16, 23] {
+        let copy = copy_command(source.path(), destination.path(), &[]);
+        let serve = pod.serve_command(&pod.pki.destination(), &[("a", destination.path())], &[]);
+        let tunnel = pod.tunnel_command(pod.server, &pod.pki.source(), &[]);
+        let sync = pod.sync(source.path(), "a", &[]);
+        for command in [copy, serve, tunnel, sync] {
+            let finished = with(count, &command);
+            finished.expect(5);
+            assert_explains(&finished, &["the limit on open files is", &count.to_string()]);
+        }
+    }
+    for streams in [1, 4, 16] {
+        let (options, destination) = (["--streams", &streams.to_string()], TempTree::new());
+        let copy = copy_command(source.path(), destination.path(), &options);
+        with(24 + 2 * streams - 1, &copy).expect(5);
+        with(24 + 2 * streams, &copy).expect(0);
+        assert_same(source.path(), destination.path());
+    }
 }

@@ -134,6 +134,34 @@ fn sync_that_cannot_write_its_marker_or_message_is_exit_code_11() {
 }
 
 #[test]
+fn json_says_how_the_process_ends_when_marker_or_message_cannot_be_written() {
+    let (pod, source, destination) = (Pod::new(), small_source(), TempTree::new());
+    let _serve = pod.serve(&[("a", destination.path())], &[]);
+    let identity = pod.pki.source();
+    let server = pod.server.to_string();
+    let sync = |options: &[&str]| {
+        let mut sync = pvferry(["sync", "--json", "--progress", "none", "--volume", "a"]);
+        sync.args(["--wait", "30", "--connect", &server, "--identity"]).arg(&identity);
+        sync.args(options).arg(source.path());
+        Process::run(sync)
+    };
+    let finished = sync(&["--termination-log", "/dev/full"]);
+    // That both say the same is what the helper looks at.
+    let said = report(finished.expect(11));
+    assert_eq!(said["outcome"], "failed", "{said}");
+
+    // A directory that nobody can remove or replace stands where the marker is built.
+    let late =
+        Process::start(pod.direct(pod.server, &identity, source.path(), &["--bwlimit", "1"]));
+    late.wait_for_line("sandbox:");
+    let markers = pod.markers();
+    fs::create_dir_all(markers.join(".a.done~/full")).unwrap();
+    let said = report(late.wait().expect(11));
+    assert_eq!(said["outcome"], "failed", "{said}");
+    assert_eq!(pod.message("a"), said);
+}
+
+#[test]
 fn every_end_of_sync_leaves_a_marker_and_a_message() {
     let (pod, source) = (Pod::new(), small_source());
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

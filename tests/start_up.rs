@@ -153,3 +153,119 @@ fn sync_refuses_to_send_plaintext_to_another_machine() {
     let sync = pod.sync_by(&["--via", "192.0.2.1:2222"], source.path(), "a", &[]);
     refuses(sync, 1, &["--via 192.0.2.1:2222", "plaintext"]);
 }
+
+/// `sync`, `serve` and `tunnel` with their termination message in `path`.
+fn with_termination_log(pod: &Pod, tree: &TempTree, path: &Path) -> [Command; 3] {
+    let mut sync = pvferry(["sync", "--volume", "a", "--via", "127.0.0.1:1", "--wait", "600"]);
+    sync.arg(tree.path());
+    let mut serve = pvferry(["serve", "--listen", "127.0.0.1:0", "--identity"]);
+    serve.arg(pod.pki.destination()).arg("--volume").arg(format!("a={}", tree.path().display()));
+    let mut tunnel = pvferry(["tunnel", "--listen", "127.0.0.1:0", "--connect", "127.0.0.1:1"]);
+    tunnel.arg("--identity").arg(pod.pki.source());
+    [sync, serve, tunnel].map(|mut command| {
+        command.arg("--termination-log").arg(path);
+        command
+    })
+}
+
+#[test]
+fn termination_log_that_is_a_fifo_or_cannot_be_made_is_refused_at_start_up() {
+    let (pod, tree) = (Pod::new(), TempTree::new());
+    tree.fifo("fifo").socket("socket").dir("dir");
+    for path in ["fifo", "socket", "dir", "none/log"] {
+        let path = tree.at(path);
+        for command in with_termination_log(&pod, &tree, &path) {
+            refuses(command, 5, &["termination message", path.to_str().unwrap()]);
+        }
+    }
+    let json = TempTree::new();
+    let [mut sync, ..] = with_termination_log(&pod, &tree, &tree.at("fifo"));
+    sync.arg("--json").arg("--marker-dir").arg(json.path());
+    let finished = Process::run(sync);
+    assert_eq!(report(finished.expect(5))["outcome"], "failed");
+    assert!(json.at("a.done").exists());
+}
+
+#[test]
+fn identity_that_is_a_fifo_is_refused_at_once() {
+    let (pod, tree) = (Pod::new(), TempTree::new());
+    for name in ["ca.crt", "tls.crt", "tls.key"] {
+        tree.fifo(name);
+    }
+    let volumes = [("a", tree.path())];
+    refuses(pod.serve_command(tree.path(), &volumes, &[]), 5, &["ca.crt", "not a regular file"]);
+    refuses(pod.tunnel_command(pod.server, tree.path(), &[]), 5, &["ca.crt", "not a regular file"]);
+}
+
+#[test]
+fn marker_that_is_a_fifo_is_replaced_by_sync_and_ends_the_tunnel() {
+    let (pod, source, destination) = (Pod::new(), TempTree::new(), TempTree::new());
+    source.file("f", "text");
+    let fifo = |name: &str| {
+        let path = pod.markers().join(name);
+        let made = Process::run({
+            let mut mkfifo = Command::new("mkfifo");
+            mkfifo.arg(path);
+            mkfifo
+        });
+        made.expect(0);
+    };
+    fifo("a.done");
+    fifo(".a.done~");
+    fifo("tunnel.status");
+    let _serve = pod.serve(&[("a", destination.path())], &[]);
+    Process::run(pod.direct(pod.server, &pod.pki.source(), source.path(), &[])).expect(0);
+    assert_eq!(pod.marker("a")["outcome"], "completed");
+    fs::remove_file(pod.markers().join("a.done")).unwrap();
+    fifo("a.done");
+    pod.tunnel(&["--exit-when", "1"]).wait().expect(0);
+}
+
+#[test]
+fn arguments_that_can_never_work_are_usage_errors_and_not_waited_for() {
+    let (pod, tree) = (Pod::new(), TempTree::new());
+    tree.file("f", "text");
+    let long = format!("unix:/{}", "p".repeat(200));
+    let beyond = u64::MAX.to_string();
+    let identity = pod.pki.source();
+    let identity = identity.to_str().unwrap();
+    let connect = ["--connect", "127.0.0.1:1", "--identity", identity];
+    let via = ["--via", "127.0.0.1:1"];
+    for (route, words) in [
+        ([&connect[..], &["--server-name", "foo bar"]].concat(), "foo bar"),
+        ([&connect[..], &["--server-name", ""]].concat(), "--server-name"),
+        (vec!["--connect", "a..b:1", "--identity", identity], "a..b:1"),
+        (vec!["--via", &long], "107 bytes"),
+        (vec!["--via", "127.0.0.1:0"], "port 0"),
+        ([&via[..], &["--wait", &beyond]].concat(), "--wait"),
+    ] {
+        let mut sync = pvferry(["sync", "--volume", "a"]);
+        sync.args(&route).arg(tree.path());
+        let finished = Process::run(sync);
+        assert_eq!(finished.code(), 1, "{route:?}: {}", finished.stderr);
+        assert!(finished.stderr.contains(words), "{route:?}: {}", finished.stderr);
+    }
+    for options in [["--server-name", "foo bar"], ["--idle", &beyond], ["--listen", &long]] {
+        let finished = Process::run(pod.tunnel_command(pod.server, &pod.pki.source(), &options));
+        assert_eq!(finished.code(), 1, "{options:?}: {}", finished.stderr);
+        assert!(finished.stderr.contains(options[0]), "{options:?}: {}", finished.stderr);
+    }
+}
+
+#[test]
+fn tunnel_that_fails_leaves_a_termination_message_and_one_that_ends_well_does_not() {
+    let (pod, tree) = (Pod::new(), TempTree::new());
+    let log = tree.at("log");
+    let log = log.to_str().unwrap();
+    let options = ["--exit-when", "1", "--idle", "1", "--termination-log", log];
+    let tunnel = pod.tunnel(&options);
+    tunnel.wait().expect(30);
+    let message: serde_json::Value = serde_json::from_slice(&fs::read(log).unwrap()).unwrap();
+    assert_eq!((&message["outcome"], &message["exit_code"]), (&"failed".into(), &30.into()));
+    assert_eq!(message["retryable"], true, "{message}");
+
+    fs::remove_file(log).unwrap();
+    fs::write(pod.markers().join("a.done"), "{}").unwrap();
+    pod.tunnel(&options).wait().expect(0);
+    assert_eq!(fs::read(log).unwrap(), b"");
+}

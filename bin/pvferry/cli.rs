@@ -13,7 +13,7 @@ use clap::{
     builder::{OsStringValueParser, TypedValueParser as _, styling},
 };
 use pod::{Listen, VolumeName};
-use tunnel::{Endpoint, Target};
+use tunnel::{Endpoint, ServerName, Target};
 use wire::{FilterAction, FilterRule};
 
 const STYLES: styling::Styles = styling::Styles::styled()
@@ -195,7 +195,7 @@ pub(crate) struct SyncArgs {
 
     /// Name to ask the server for (SNI), where it is not the host of --connect
     #[arg(long, value_name = "NAME", requires = "connect")]
-    pub(crate) server_name: Option<String>,
+    pub(crate) server_name: Option<ServerName>,
 
     /// Leave a completion marker, VOLUME.done, in DIR when it ends, well or badly
     #[arg(long, value_name = "DIR")]
@@ -207,7 +207,7 @@ pub(crate) struct SyncArgs {
 
     /// How long to wait for the tunnel, the server and the volume, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
-    pub(crate) wait: u64,
+    pub(crate) wait: u32,
 
     /// How often to begin again after a connection is lost, within this run
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
@@ -244,7 +244,7 @@ pub(crate) struct TunnelArgs {
 
     /// Name to ask the server for (SNI), where it is not the host of --connect
     #[arg(long, value_name = "NAME")]
-    pub(crate) server_name: Option<String>,
+    pub(crate) server_name: Option<ServerName>,
 
     /// Leave with 0 when N completion markers are in --marker-dir
     #[arg(long, value_name = "N", requires = "marker_dir", value_parser = clap::value_parser!(u32).range(1..))]
@@ -256,7 +256,11 @@ pub(crate) struct TunnelArgs {
 
     /// With --exit-when: leave with 30 after SECONDS without any connection
     #[arg(long, value_name = "SECONDS", default_value_t = 900)]
-    pub(crate) idle: u64,
+    pub(crate) idle: u32,
+
+    /// Write the termination message here if it fails [default: /dev/termination-log where there is one]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) termination_log: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

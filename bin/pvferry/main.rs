@@ -32,6 +32,7 @@ fn explain(message: &clap::Error) -> pod::ExitCode {
 
 fn main() -> process::ExitCode {
     memory::give_back_soon();
+    out_of_memory::report_missing_threads();
     match cli::parse() {
         Ok(parsed) => commands::run(parsed).into(),
         Err(error) => explain(&error).into(),

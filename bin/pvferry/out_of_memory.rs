@@ -8,6 +8,7 @@ use std::{
     ffi::{CStr, CString},
     io,
     os::{fd::AsFd, unix::ffi::OsStrExt as _},
+    panic,
     path::{Path, PathBuf},
     sync::{
         OnceLock,
@@ -20,18 +21,27 @@ use std::{
 use pod::{ExitCode, Report, VolumeName, marker};
 use rustix::fs::{self, Mode, OFlags};
 
-const REASON: &str = "out of memory: this process may not allocate more";
-const SENTENCE: &[u8] = b"pvferry: out of memory: this process may not allocate more\n";
+const NO_MEMORY: &str = "out of memory: this process may not allocate more";
+const NO_THREAD: &str =
+    "cannot start a thread: the limit on memory or on processes leaves no room for it";
 /// Readable by all, as markers and messages are.
 const MODE: Mode = Mode::RUSR.union(Mode::WUSR).union(Mode::RGRP).union(Mode::ROTH);
 
 static PREPARED: OnceLock<Prepared> = OnceLock::new();
 
+/// What the process does not get.
+#[derive(Clone, Copy)]
+enum Missing {
+    Memory,
+    Thread,
+}
+
 /// Where a report goes, as bytes and paths that the system takes as they are.
 struct Prepared {
-    /// The report and a line end, where standard output gets it.
-    stdout: Vec<u8>,
-    report: Vec<u8>,
+    no_memory: Vec<u8>,
+    no_thread: Vec<u8>,
+    /// Standard output gets it too.
+    stdout: bool,
     message: Option<CString>,
     marker: Option<Marker>,
 }
@@ -54,10 +64,12 @@ pub(crate) struct Destinations<'a> {
 
 /// Prepares the report on `volume`. The first call counts.
 pub(crate) fn prepare(volume: &str, to: &Destinations<'_>) {
-    let report = Report::new(volume, ExitCode::Memory, REASON).to_termination_message();
+    let report =
+        |why| Report::new(volume, ExitCode::Memory, why).to_termination_message().into_bytes();
     let prepared = Prepared {
-        stdout: if to.stdout { format!("{report}\n").into_bytes() } else { Vec::new() },
-        report: report.into_bytes(),
+        no_memory: report(NO_MEMORY),
+        no_thread: report(NO_THREAD),
+        stdout: to.stdout,
         message: to.message.and_then(|path| as_c(path.to_owned())),
         marker: to.marker.and_then(|(dir, volume)| {
             let (temporary, path) = marker::paths(dir, volume);
@@ -72,18 +84,43 @@ fn as_c(path: PathBuf) -> Option<CString> {
     CString::new(path.into_os_string().as_os_str().as_bytes()).ok()
 }
 
-/// Leaves the report and ends the process. Allocates nothing.
+/// Ends the process with a report where the runtime or the standard library gets no thread. Both panic then, and the
+/// runtime may wait for ever for the threads that it has.
+pub(crate) fn report_missing_threads() {
+    /// How the panics of the runtime and of `std::thread::spawn` begin.
+    const PANICS: [&str; 2] = ["OS can't spawn worker thread", "failed to spawn thread"];
+    let otherwise = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        let says = info.payload_as_str().unwrap_or_default();
+        if PANICS.iter().any(|panic| says.starts_with(panic)) {
+            leave(Missing::Thread);
+        }
+        otherwise(info);
+    }));
+}
+
+/// Leaves the report that no memory is left, and ends the process. Allocates nothing.
 #[cold]
-#[allow(unsafe_code, reason = "nothing else ends a process without running what may allocate")]
 pub(crate) fn report_and_exit() -> ! {
+    leave(Missing::Memory)
+}
+
+#[allow(unsafe_code, reason = "nothing else ends a process without running what may allocate")]
+fn leave(missing: Missing) -> ! {
     static BEGUN: AtomicBool = AtomicBool::new(false);
     // Another thread reports, and ends this one with the process.
     while BEGUN.swap(true, Ordering::AcqRel) {
         thread::sleep(Duration::from_secs(1));
     }
-    write(io::stderr(), SENTENCE);
+    let why = match missing {
+        Missing::Memory => NO_MEMORY,
+        Missing::Thread => NO_THREAD,
+    };
+    for part in ["pvferry: ", why, "\n"] {
+        write(io::stderr(), part.as_bytes());
+    }
     if let Some(prepared) = PREPARED.get() {
-        prepared.leave();
+        prepared.leave(missing);
     }
     // SAFETY: takes a number, touches no memory of this process, and does not return.
     unsafe { libc::_exit(i32::from(ExitCode::Memory.number())) }
@@ -91,14 +128,21 @@ pub(crate) fn report_and_exit() -> ! {
 
 impl Prepared {
     /// What fails here cannot be reported any more: the exit code remains.
-    fn leave(&self) {
-        write(io::stdout(), &self.stdout);
+    fn leave(&self, missing: Missing) {
+        let report = match missing {
+            Missing::Memory => &self.no_memory,
+            Missing::Thread => &self.no_thread,
+        };
+        if self.stdout {
+            write(io::stdout(), report);
+            write(io::stdout(), b"\n");
+        }
         if let Some(path) = &self.message {
-            put(path, OFlags::TRUNC, &self.report);
+            put(path, OFlags::TRUNC | OFlags::NONBLOCK, report);
         }
         if let Some(Marker { temporary, path }) = &self.marker {
             let _ = fs::unlink(temporary.as_c_str());
-            if put(temporary, OFlags::EXCL, &self.report) {
+            if put(temporary, OFlags::EXCL, report) {
                 let _ = fs::rename(temporary.as_c_str(), path.as_c_str());
             }
         }

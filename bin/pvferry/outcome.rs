@@ -159,9 +159,9 @@ fn completed(volume: &str, summary: &Summary) -> Report {
 }
 
 /// The summary for people: what was done, how much, how fast.
-pub(crate) fn sentence(report: &Report, dry_run: bool) -> String {
+pub(crate) fn sentence(report: &Report) -> String {
     let seconds = report.seconds.max(1e-9);
-    let (written, deleted, would) = match dry_run {
+    let (written, deleted, would) = match report.dry_run {
         true => ("to write", "to delete", " (dry run: nothing was changed)"),
         false => ("written", "deleted", ""),
     };

@@ -37,10 +37,15 @@ impl Surroundings {
 pub(crate) struct Common {
     pub(crate) log_format: LogFormat,
     pub(crate) metrics: Option<Listen>,
+    /// Connections of which this process holds the ends, beside those that every command has.
+    pub(crate) connections: usize,
 }
 
+/// Descriptors without which a command could fail at any moment: `copy`, which takes the most, works with 18.
+const FEWEST_DESCRIPTORS: usize = 24;
+
 impl Common {
-    /// Sets up logs by `RUST_LOG` (else `default`), and allows as many descriptors as the system does.
+    /// Sets up logs by `RUST_LOG` (else `default`), and allows as many descriptors as the system does. Too few are refused.
     pub(crate) fn begin(&self, console: &Console, default: &str) -> Result<(), Failure> {
         let filter = std::env::var(pod::env::LOG).unwrap_or_else(|_| default.to_owned());
         let format = match self.log_format {
@@ -53,6 +58,14 @@ impl Common {
         files.current = files.maximum;
         if let Err(error) = setrlimit(Resource::Nofile, files) {
             tracing::debug!("the limit on open files stays as it is: {error}");
+        }
+        let (limit, need) =
+            (volume::descriptors::limit(), FEWEST_DESCRIPTORS.saturating_add(self.connections));
+        if limit < need {
+            let what = format!(
+                "the limit on open files is {limit}, and this needs at least {need}: raise it (ulimit -n)"
+            );
+            return Err(Failure::new(ExitCode::StartUp, what));
         }
         Ok(())
     }

@@ -713,7 +713,7 @@ _pvferry() {
             return 0
             ;;
         pvferry__subcmd__tunnel)
-            opts="-h --listen --connect --identity --server-name --exit-when --marker-dir --idle --log-format --metrics --help"
+            opts="-h --listen --connect --identity --server-name --exit-when --marker-dir --idle --termination-log --log-format --metrics --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -744,6 +744,10 @@ _pvferry() {
                     return 0
                     ;;
                 --idle)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --termination-log)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

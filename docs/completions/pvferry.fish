@@ -107,6 +107,7 @@ complete -c pvferry -n "__fish_pvferry_using_subcommand tunnel" -l server-name -
 complete -c pvferry -n "__fish_pvferry_using_subcommand tunnel" -l exit-when -d 'Leave with 0 when N completion markers are in --marker-dir' -r
 complete -c pvferry -n "__fish_pvferry_using_subcommand tunnel" -l marker-dir -d 'Directory of the completion markers, shared with the sync containers; must hold none of an earlier run' -r -F
 complete -c pvferry -n "__fish_pvferry_using_subcommand tunnel" -l idle -d 'With --exit-when: leave with 30 after SECONDS without any connection' -r
+complete -c pvferry -n "__fish_pvferry_using_subcommand tunnel" -l termination-log -d 'Write the termination message here if it fails [default: /dev/termination-log where there is one]' -r -F
 complete -c pvferry -n "__fish_pvferry_using_subcommand tunnel" -l log-format -d 'How logs on standard error look' -r -f -a "text\t''
 json\t''"
 complete -c pvferry -n "__fish_pvferry_using_subcommand tunnel" -l metrics -d 'Serve Prometheus metrics, /healthz and /readyz here: ADDR:PORT, or :PORT for every address' -r

@@ -111,6 +111,7 @@ _arguments "${_arguments_options[@]}" : \
 '--exit-when=[Leave with 0 when N completion markers are in --marker-dir]:N:_default' \
 '--marker-dir=[Directory of the completion markers, shared with the sync containers; must hold none of an earlier run]:DIR:_files' \
 '--idle=[With --exit-when\: leave with 30 after SECONDS without any connection]:SECONDS:_default' \
+'--termination-log=[Write the termination message here if it fails \[default\: /dev/termination-log where there is one\]]:FILE:_files' \
 '--log-format=[How logs on standard error look]:FORMAT:(text json)' \
 '--metrics=[Serve Prometheus metrics, /healthz and /readyz here\: ADDR\:PORT, or \:PORT for every address]:ADDR:_default' \
 '-h[Print help]' \

@@ -3,10 +3,10 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use pod::ExitCode;
+use pod::{ExitCode, Report};
 use session::{Context, Error, Progress, Received, handshake, server::Server};
 use tokio::{net::TcpListener, time::Instant};
-use tunnel::{Acceptor, Connector, IdentitySource, pki};
+use tunnel::{Acceptor, Connector, Identity, IdentitySource, Target, pki};
 use wire::FilterRule;
 
 use super::{
@@ -18,7 +18,7 @@ use crate::{
     cli::CopyArgs,
     link::BoxedLink,
     out_of_memory::{self, Destinations},
-    outcome::{self, Failure},
+    outcome::Failure,
     sandbox::Sandbox,
     setup::{self, Common, Surroundings},
 };
@@ -32,15 +32,13 @@ pub(super) fn run(
     filters: Vec<FilterRule>,
     common: &Common,
     surroundings: &Surroundings,
-) -> Result<ExitCode, Failure> {
-    let json = args.transfer.json;
+) -> ExitCode {
+    let (json, console) = (args.transfer.json, &surroundings.console);
     out_of_memory::prepare(VOLUME, &Destinations { stdout: json, ..Destinations::default() });
-    let ended = begin(args, filters, common, surroundings);
-    ended.inspect_err(|failure| {
-        if json {
-            surroundings.console.print(&outcome::not_begun(VOLUME, failure).to_json());
-        }
-    })
+    let report = begin(args, filters, common, surroundings)
+        .unwrap_or_else(|failure| transfer::not_begun(console, VOLUME, &failure));
+    transfer::print_result(console, &report, json);
+    report.exit_code
 }
 
 /// Everything that can be refused is refused before the destination is created, and that comes before the sandbox: what
@@ -50,7 +48,7 @@ fn begin(
     filters: Vec<FilterRule>,
     common: &Common,
     surroundings: &Surroundings,
-) -> Result<ExitCode, Failure> {
+) -> Result<Report, Failure> {
     common.begin(&surroundings.console, "warn")?;
     transfer::check_filters(&filters)?;
     let source = endpoints::open_source(&args.source)?;
@@ -63,7 +61,7 @@ fn begin(
             Ok(session) => session,
             Err(failure) => Session::failed(failure),
         };
-        Ok(run.end(&session, 1).exit_code)
+        Ok(run.end(&session, 1))
     })
 }
 
@@ -83,9 +81,22 @@ async fn over_loopback(run: &Run<'_>, destination: &Path) -> Result<Session, Fai
         destination.to_owned(),
         run.args().timeout,
     ));
-    let connector = Connector::new(IdentitySource::fixed(pair.source));
+    let session = send(run, &address.into(), pair.source).await;
+    // The receiver finishes by itself. Its view adds nothing to what it told the sender, unless it could not tell.
+    let received = tokio::time::timeout(Duration::from_secs(10), receiving).await;
+    match (session, received) {
+        (Err(failure), Ok(Ok(Err(reason)))) if failure.code == ExitCode::Stream => {
+            Err(reason.into())
+        }
+        (session, _) => session,
+    }
+}
+
+/// Connects to the receiver and runs a session with it.
+async fn send(run: &Run<'_>, address: &Target, identity: Identity) -> Result<Session, Failure> {
+    let connector = Connector::new(IdentitySource::fixed(identity));
     let connect = async || -> Result<BoxedLink, Failure> {
-        let stream = connector.connect(&address.into(), None).await?;
+        let stream = connector.connect(address, None).await?;
         Ok(Box::new(stream) as BoxedLink)
     };
     let mut first = connect().await?;
@@ -96,10 +107,7 @@ async fn over_loopback(run: &Run<'_>, destination: &Path) -> Result<Session, Fai
         handshake::join(&mut stream, agreed.session()).await?;
         streams.push(stream);
     }
-    let session = run.send(streams, agreed, false).await;
-    // The receiver finishes by itself; its view adds nothing to what it told the sender.
-    let _ = tokio::time::timeout(Duration::from_secs(10), receiving).await;
-    session
+    run.send(streams, agreed, false).await
 }
 
 async fn receive(

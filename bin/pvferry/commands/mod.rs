@@ -46,9 +46,15 @@ fn dispatch(
     filters: Vec<FilterRule>,
     surroundings: &Surroundings,
 ) -> Result<ExitCode, Failure> {
-    let common = Common { log_format: cli.log_format, metrics: cli.metrics };
+    let connections = match &cli.command {
+        // It holds both ends of each.
+        Command::Copy(args) => 2 * args.transfer.streams as usize,
+        Command::Sync(args) => args.transfer.streams as usize,
+        _ => 0,
+    };
+    let common = Common { log_format: cli.log_format, metrics: cli.metrics, connections };
     match cli.command {
-        Command::Copy(args) => copy::run(args, filters, &common, surroundings),
+        Command::Copy(args) => Ok(copy::run(args, filters, &common, surroundings)),
         Command::Sync(args) => Ok(sync::run(args, filters, &common, surroundings)),
         Command::Tunnel(args) => tunnel::run(args, &common, surroundings),
         Command::Serve(args) => serve::run(args, &common, surroundings),

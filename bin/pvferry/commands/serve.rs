@@ -39,7 +39,7 @@ pub(super) fn run(
     common: &Common,
     surroundings: &Surroundings,
 ) -> Result<ExitCode, Failure> {
-    let message = transfer::termination_log(args.termination_log.clone());
+    let message = transfer::termination_message(args.termination_log.as_deref())?;
     let last = Destinations { message: message.as_deref(), ..Destinations::default() };
     out_of_memory::prepare("", &last);
     let begun = Clock::now();
@@ -128,7 +128,8 @@ async fn serve(
                 shared.cancel.cancel();
                 let drain = async { while sessions.join_next().await.is_some() {} };
                 let _ = tokio::time::timeout(Duration::from_secs(10), drain).await;
-                return Err(Failure::new(ExitCode::Signal, "ended by a signal"));
+                let ended = Failure::new(ExitCode::Signal, "ended by a signal");
+                return Err(Failure { retryable: true, ..ended });
             }
             Some(_) = sessions.join_next() => continue,
         };

@@ -20,7 +20,7 @@ use crate::{
     cli::SyncArgs,
     link::BoxedLink,
     out_of_memory::{self, Destinations},
-    outcome::{self, Failure},
+    outcome::Failure,
     sandbox::Sandbox,
     setup::{self, Common, Surroundings},
 };
@@ -32,30 +32,27 @@ pub(super) fn run(
     common: &Common,
     surroundings: &Surroundings,
 ) -> ExitCode {
+    let (message, place) = match transfer::termination_message(args.termination_log.as_deref()) {
+        Ok(message) => (message, Ok(())),
+        Err(failure) => (None, Err(failure)),
+    };
     let ending = Ending {
         marker_dir: args.marker_dir.clone(),
-        message: transfer::termination_log(args.termination_log.clone()),
+        message,
         volume: args.volume.clone(),
         console: surroundings.console.clone(),
+        json: args.transfer.json,
     };
-    let json = args.transfer.json;
     let last = Destinations {
-        stdout: json,
+        stdout: ending.json,
         message: ending.message.as_deref(),
         marker: ending.marker_dir.as_deref().map(|dir| (dir, &ending.volume)),
     };
     out_of_memory::prepare(ending.volume.as_str(), &last);
-    let report = match begin(args, filters, common, surroundings) {
-        Ok(report) => report,
-        Err(failure) => {
-            let report = outcome::not_begun(ending.volume.as_str(), &failure);
-            surroundings.console.warn(&format!("pvferry: {}", failure.what));
-            if json {
-                surroundings.console.print(&report.to_json());
-            }
-            report
-        }
-    };
+    let report =
+        place.and_then(|()| begin(args, filters, common, surroundings)).unwrap_or_else(|failure| {
+            transfer::not_begun(&ending.console, ending.volume.as_str(), &failure)
+        });
     ending.leave(report)
 }
 
@@ -86,23 +83,39 @@ struct Ending {
     message: Option<std::path::PathBuf>,
     volume: pod::VolumeName,
     console: Console,
+    json: bool,
 }
 
 impl Ending {
-    /// Leaves the report, and takes into it what could not be written. The marker comes last, for the tunnel may end by it.
+    /// Leaves the report in the message and the marker and on standard output, and takes into it what could not be written.
+    /// What is printed comes last: it cannot be taken back.
     fn leave(self, mut report: Report) -> ExitCode {
-        if let Some(error) = self.console.take_output_error() {
-            self.fail(&mut report, Failure::lost_output(&error));
-        }
-        self.leave_message(&mut report);
-        if let Some(dir) = &self.marker_dir
-            && let Err(error) = marker::write(dir, &self.volume, &report)
-        {
-            let what = format!("no completion marker: {error}");
-            self.fail(&mut report, Failure::new(ExitCode::FileIo, what));
-            self.leave_message(&mut report);
+        self.take_output_error(&mut report);
+        self.leave_files(&mut report);
+        transfer::print_result(&self.console, &report, self.json);
+        if self.take_output_error(&mut report) {
+            self.leave_files(&mut report);
         }
         report.exit_code
+    }
+
+    /// Takes into the report that something could not be printed; true where that is so.
+    fn take_output_error(&self, report: &mut Report) -> bool {
+        let Some(error) = self.console.take_output_error() else { return false };
+        self.fail(report, Failure::lost_output(&error));
+        true
+    }
+
+    /// The marker comes after the message, for the tunnel may end by it.
+    fn leave_files(&self, report: &mut Report) {
+        self.leave_message(report);
+        if let Some(dir) = &self.marker_dir
+            && let Err(error) = marker::write(dir, &self.volume, report)
+        {
+            let what = format!("no completion marker: {error}");
+            self.fail(report, Failure::new(ExitCode::FileIo, what));
+            self.leave_message(report);
+        }
     }
 
     fn leave_message(&self, report: &mut Report) {
@@ -126,7 +139,7 @@ async fn attempts(
 ) -> Result<Report, Failure> {
     let route = route(&args)?;
     let marker_dir = args.marker_dir.clone();
-    let (wait, limit) = (Duration::from_secs(args.wait), args.attempts);
+    let (wait, limit) = (Duration::from_secs(u64::from(args.wait)), args.attempts);
     let run = Run::new(args.volume.as_str(), source, args.transfer, filters, surroundings)?;
     let mut backoff = Backoff::default();
     let mut attempt = 1;
@@ -167,6 +180,10 @@ enum Route {
 
 fn route(args: &SyncArgs) -> Result<Route, Failure> {
     match (&args.route.via, &args.route.connect, &args.identity) {
+        (Some(Endpoint::Tcp(address)), _, _) if address.port() == 0 => {
+            let what = format!("--via {address}: nothing listens on port 0");
+            Err(Failure::new(ExitCode::Usage, what))
+        }
         (Some(endpoint), _, _) if endpoint.is_local() => Ok(Route::Via(endpoint.clone())),
         (Some(endpoint), _, _) => {
             let what = format!(
@@ -178,7 +195,8 @@ fn route(args: &SyncArgs) -> Result<Route, Failure> {
             let identity = setup::identity(identity, Role::Source)?;
             identity.require_volume(args.volume.as_str())?;
             let connector = Connector::new(identity);
-            Ok(Route::Connect(Box::new(connector), target.clone(), args.server_name.clone()))
+            let name = args.server_name.clone().map(String::from);
+            Ok(Route::Connect(Box::new(connector), target.clone(), name))
         }
         _ => Err(Failure::new(ExitCode::Usage, "either --via, or --connect with --identity")),
     }

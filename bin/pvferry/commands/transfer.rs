@@ -6,12 +6,12 @@ use std::{
     time::Instant,
 };
 
-use pod::{ExitCode, Report, Shutdown};
+use pod::{ExitCode, Outcome, Report, Shutdown};
 use session::{
     Cancel, Context, Monitor, Progress, Source, Summary,
     handshake::{self, Agreed},
 };
-use telemetry::{Changes, Fanout, Reporter, metrics};
+use telemetry::{Changes, Console, Fanout, Reporter, metrics};
 use volume::filter::{Action, FilterRules};
 use wire::{FilterAction, FilterRule, Hello, Options, RootKind, VERSION};
 
@@ -145,7 +145,7 @@ impl<'a> Run<'a> {
         Ok(Session { outcome: ended.map_err(Failure::from), progress })
     }
 
-    /// Prints the result and makes the report of the run.
+    /// Makes the report of the run, and says on standard error what went wrong.
     pub(super) fn end(&self, session: &Session, attempt: u32) -> Report {
         let snapshot = session.progress.snapshot();
         let elapsed = self.begun.elapsed();
@@ -156,12 +156,22 @@ impl<'a> Run<'a> {
         } else if !report.reason.is_empty() {
             console.warn(&format!("pvferry: {}", report.reason));
         }
-        if self.args.json {
-            console.print(&report.to_json());
-        } else if session.outcome.is_ok() {
-            console.print(&outcome::sentence(&report, self.args.dry_run));
-        }
         report
+    }
+}
+
+/// Makes the report of a run that ended before its first session, and says on standard error why.
+pub(super) fn not_begun(console: &Console, volume: &str, failure: &Failure) -> Report {
+    console.warn(&format!("pvferry: {}", failure.what));
+    outcome::not_begun(volume, failure)
+}
+
+/// Prints the result. Nothing that may still fail comes after it, so that it says how the process ends.
+pub(super) fn print_result(console: &Console, report: &Report, json: bool) {
+    if json {
+        console.print(&report.to_json());
+    } else if report.outcome != Outcome::Failed {
+        console.print(&outcome::sentence(report));
     }
 }
 
@@ -219,10 +229,21 @@ fn watch_signals(cancel: Cancel) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Where the termination message goes: where told, else where Kubernetes looks, if it does.
-pub(crate) fn termination_log(given: Option<PathBuf>) -> Option<PathBuf> {
-    let default = PathBuf::from(pod::termination::DEFAULT_PATH);
-    given.or_else(|| default.exists().then_some(default))
+/// Where the termination message goes: where told, else where Kubernetes looks, if it does. The file is opened once, so
+/// that a run whose message could not be written does not begin.
+pub(super) fn termination_message(given: Option<&Path>) -> Result<Option<PathBuf>, Failure> {
+    let Some(path) = termination_log(given) else { return Ok(None) };
+    pod::termination::check(&path).map_err(|error| {
+        Failure::new(ExitCode::StartUp, format!("no place for a termination message: {error}"))
+    })?;
+    Ok(Some(path))
+}
+
+/// The path of the termination message, where one is wanted.
+pub(crate) fn termination_log(given: Option<&Path>) -> Option<PathBuf> {
+    let default = Path::new(pod::termination::DEFAULT_PATH);
+    let path = given.or_else(|| default.exists().then_some(default));
+    path.map(Path::to_owned)
 }
 
 /// Writes the termination message where one is wanted.

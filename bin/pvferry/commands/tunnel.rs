@@ -7,10 +7,11 @@ use pod::{ExitCode, Reason, Shutdown, idle::IdleWatch, marker, status, status::S
 use tokio::time::Instant;
 use tunnel::{Event, IdentitySource, Kind, Role, Tunnel};
 
-use super::{endpoints, with_runtime};
+use super::{endpoints, transfer, with_runtime};
 use crate::{
     cli::TunnelArgs,
-    outcome::Failure,
+    out_of_memory::{self, Destinations},
+    outcome::{self, Failure},
     sandbox::Sandbox,
     setup::{self, Common, Surroundings},
 };
@@ -20,6 +21,21 @@ pub(super) fn run(
     common: &Common,
     surroundings: &Surroundings,
 ) -> Result<ExitCode, Failure> {
+    let message = transfer::termination_message(args.termination_log.as_deref())?;
+    let last = Destinations { message: message.as_deref(), ..Destinations::default() };
+    out_of_memory::prepare("", &last);
+    begin(args, common, surroundings).inspect_err(|failure| {
+        let report = outcome::not_begun("", failure);
+        // The reason of the run comes before that of its message.
+        if let Err(unwritten) = transfer::leave_message(message.as_deref(), &report) {
+            surroundings.console.warn(&format!("pvferry: {}", unwritten.what));
+        }
+    })?;
+    // That it ended well proves nothing about a volume, so there is no message then.
+    Ok(ExitCode::Ok)
+}
+
+fn begin(args: TunnelArgs, common: &Common, surroundings: &Surroundings) -> Result<(), Failure> {
     common.begin(&surroundings.console, "info")?;
     endpoints::check_marker_dir(args.marker_dir.as_deref())?;
     let identity = setup::identity(&args.identity, Role::Source)?;
@@ -33,11 +49,12 @@ async fn carry(
     args: TunnelArgs,
     identity: IdentitySource,
     surroundings: &Surroundings,
-) -> Result<ExitCode, Failure> {
-    let tunnel = Tunnel::new(args.listen, args.connect, identity).server_name(args.server_name);
+) -> Result<(), Failure> {
+    let name = args.server_name.map(String::from);
+    let tunnel = Tunnel::new(args.listen, args.connect, identity).server_name(name);
     let signals =
         Shutdown::install().map_err(|error| Failure::new(ExitCode::StartUp, error.to_string()))?;
-    let idle = Duration::from_secs(args.idle);
+    let idle = Duration::from_secs(u64::from(args.idle));
     let watch = Arc::new(Mutex::new(IdleWatch::new(now(), idle)));
     if let Some(dir) = &args.marker_dir {
         let _ = status::clear(dir);
@@ -47,17 +64,16 @@ async fn carry(
         let readiness = surroundings.readiness.clone();
         move |event: Event| on_event(&event, &watch, dir.as_ref(), &readiness)
     };
-    let code = Arc::new(Mutex::new(ExitCode::Ok));
+    let ended = Arc::new(Mutex::new(Ok(())));
     let leave = {
-        let code = Arc::clone(&code);
+        let ended = Arc::clone(&ended);
         async move {
-            *code.lock() =
-                reason_to_leave(&args.marker_dir, args.exit_when, &watch, &signals).await;
+            let reason = reason_to_leave(&args.marker_dir, args.exit_when, &watch, &signals).await;
+            *ended.lock() = reason;
         }
     };
     tunnel.run(leave, events).await?;
-    let code = *code.lock();
-    Ok(code)
+    std::mem::replace(&mut *ended.lock(), Ok(()))
 }
 
 /// Waits for the markers, for a signal, or until nobody seems to be left.
@@ -66,23 +82,19 @@ async fn reason_to_leave(
     exit_when: Option<u32>,
     watch: &Mutex<IdleWatch>,
     signals: &Shutdown,
-) -> ExitCode {
+) -> Result<(), Failure> {
     let markers = async {
         let (Some(dir), Some(count)) = (marker_dir, exit_when) else {
             return std::future::pending().await;
         };
-        match marker::wait_for(dir, count as usize, marker::POLL_INTERVAL).await {
-            Ok(markers) => {
-                for (volume, report) in markers {
-                    tracing::info!(%volume, outcome = ?report.outcome, "sync container is done");
-                }
-                ExitCode::Ok
-            }
-            Err(error) => {
-                tracing::error!("cannot watch the markers: {error}");
-                ExitCode::FileIo
-            }
+        let found = marker::wait_for(dir, count as usize, marker::POLL_INTERVAL).await;
+        let markers = found.map_err(|error| {
+            Failure::new(ExitCode::FileIo, format!("cannot watch the markers: {error}"))
+        })?;
+        for (volume, report) in markers {
+            tracing::info!(%volume, outcome = ?report.outcome, "sync container is done");
         }
+        Ok(())
     };
     let deserted = async {
         if exit_when.is_none() {
@@ -91,18 +103,18 @@ async fn reason_to_leave(
         loop {
             tokio::time::sleep(marker::POLL_INTERVAL).await;
             if watch.lock().expired(now()) {
-                tracing::error!(
-                    "no connection for too long and not all markers are there: \
-                     a sync container must have died without leaving one"
-                );
-                return ExitCode::IoTimeout;
+                let what = "no connection for too long and not all markers are there: \
+                            a sync container must have died without leaving one";
+                return Err(Failure { retryable: true, ..Failure::new(ExitCode::IoTimeout, what) });
             }
         }
     };
     tokio::select! {
-        code = markers => code,
-        code = deserted => code,
-        () = signals.requested() => ExitCode::Signal,
+        ended = markers => ended,
+        ended = deserted => ended,
+        () = signals.requested() => {
+            Err(Failure { retryable: true, ..Failure::new(ExitCode::Signal, "ended by a signal") })
+        }
     }
 }
 

@@ -15,7 +15,7 @@ mod capabilities;
 mod rules;
 
 use std::{
-    fs::{self, OpenOptions},
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -76,7 +76,7 @@ impl Sandbox {
             sandbox.rules.allow(path, WRITE_VOLUME);
         }
         sandbox.identity(&args.identity);
-        sandbox.last_words(args.termination_log.as_ref());
+        sandbox.termination_message(args.termination_log.as_ref());
         sandbox.rules.tcp.restricted = true;
         if args.listen.is_name() {
             sandbox.resolve();
@@ -88,7 +88,7 @@ impl Sandbox {
     pub(crate) fn sync(args: &SyncArgs) -> Self {
         let mut sandbox = Self::new(capabilities::READ);
         sandbox.rules.allow(&args.source, READ_VOLUME);
-        sandbox.last_words(args.termination_log.as_ref());
+        sandbox.termination_message(args.termination_log.as_ref());
         if let Some(dir) = &args.marker_dir {
             sandbox.rules.allow(dir, SHARE_FILES);
         }
@@ -109,6 +109,7 @@ impl Sandbox {
     pub(crate) fn tunnel(args: &TunnelArgs) -> Self {
         let mut sandbox = Self::new(CapabilitySet::empty());
         sandbox.identity(&args.identity);
+        sandbox.termination_message(args.termination_log.as_ref());
         if let Some(dir) = &args.marker_dir {
             sandbox.rules.allow(dir, SHARE_FILES);
         }
@@ -148,11 +149,9 @@ impl Sandbox {
         }
     }
 
-    /// The file of the termination message, which is made where it is missing: what is not there cannot be allowed.
-    fn last_words(&mut self, given: Option<&PathBuf>) {
-        if let Some(path) = termination_log(given.cloned()) {
-            // An error shows when the message is written.
-            let _ = OpenOptions::new().append(true).create(true).open(&path);
+    /// The file of the termination message, which exists by now: what is not there cannot be allowed.
+    fn termination_message(&mut self, given: Option<&PathBuf>) {
+        if let Some(path) = termination_log(given.map(PathBuf::as_path)) {
             self.rules.allow(path, WRITE_FILE);
         }
     }

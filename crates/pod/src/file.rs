@@ -3,9 +3,11 @@
 use std::{
     fs::{self, File, OpenOptions, Permissions},
     io::{self, Read, Write},
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
+
+use rustix::fs::OFlags;
 
 /// Whether the file must be on disk before the call returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,16 +60,48 @@ pub(crate) fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// The content of a regular file of at most `limit` bytes.
+/// Opens `path` to be written in place, and creates it where it is missing. Never waits: a FIFO would wait for a reader.
+///
+/// A character device is as good as a file, for `/dev/null` and terminals. Anything else is refused.
+pub(crate) fn open_in_place(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+    let opened = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .mode(0o644)
+        .custom_flags(bits(flags))
+        .open(path);
+    let file = match opened {
+        // A FIFO without a reader, a socket, a device without a driver.
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NXIO.raw_os_error()) => {
+            return Err(not_a_file());
+        }
+        opened => opened?,
+    };
+    let kind = file.metadata()?.file_type();
+    if kind.is_file() || kind.is_char_device() { Ok(file) } else { Err(not_a_file()) }
+}
+
+/// The content of a regular file of at most `limit` bytes. Never waits, and follows no link out of the directory.
 pub(crate) fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
-    // Opening anything else could block for ever, or follow a link out of the directory.
-    if !fs::symlink_metadata(path)?.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "not a regular file"));
+    let flags = OFlags::NONBLOCK | OFlags::NOFOLLOW;
+    let file = OpenOptions::new().read(true).custom_flags(bits(flags)).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(not_a_file());
     }
     let mut data = Vec::new();
-    File::open(path)?.take(limit + 1).read_to_end(&mut data)?;
+    file.take(limit + 1).read_to_end(&mut data)?;
     if data.len() as u64 > limit {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "too long"));
     }
     Ok(data)
+}
+
+fn not_a_file() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")
+}
+
+/// Flags as the standard library takes them.
+fn bits(flags: OFlags) -> i32 {
+    flags.bits().cast_signed()
 }

@@ -222,10 +222,13 @@ mod tests {
         fs::write(dir.path().join("empty.done"), "").unwrap();
         fs::create_dir(dir.path().join("dir.done")).unwrap();
         std::os::unix::fs::symlink("/dev/zero", dir.path().join("link.done")).unwrap();
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        let fifo = dir.path().join("fifo.done");
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0).unwrap();
         let no_text = b"{\"outcome\":\"completed\",\"exit_code\":0,\"later\":\"\xd6\"}";
         fs::write(dir.path().join("no-text.done"), no_text).unwrap();
         let markers = read_all(dir.path()).unwrap();
-        assert_eq!(markers.len(), 5);
+        assert_eq!(markers.len(), 6);
         for (volume, report) in markers {
             assert_eq!(report.outcome, Outcome::Failed, "{volume}");
             assert_eq!(report.exit_code, ExitCode::FileIo, "{volume}");

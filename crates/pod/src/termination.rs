@@ -7,13 +7,11 @@
 //! JSON any more, so it has to be short enough from the start.
 
 use std::{
-    fs::OpenOptions,
     io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
     path::Path,
 };
 
-use crate::{Error, Report};
+use crate::{Error, Report, file};
 
 /// Where the kubelet mounts the file unless the pod says otherwise.
 pub const DEFAULT_PATH: &str = "/dev/termination-log";
@@ -39,9 +37,19 @@ pub fn write(path: &Path, report: &Report, limit: usize) -> Result<(), Error> {
     replace(path, report.to_json_within(limit).as_bytes()).map_err(Error::file("write", path))
 }
 
+/// Checks, before a run, that its message will find a file. The file is made where it is missing.
+///
+/// # Errors
+/// [`Error::File`] where the file cannot be opened for writing, or is neither a regular file nor a character device.
+pub fn check(path: &Path) -> Result<(), Error> {
+    file::open_in_place(path).map(drop).map_err(Error::file("write", path))
+}
+
 fn replace(path: &Path, message: &[u8]) -> io::Result<()> {
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(path)?;
+    let mut file = file::open_in_place(path)?;
+    if file.metadata()?.is_file() {
+        file.set_len(0)?;
+    }
     file.write_all(message)
 }
 
@@ -74,6 +82,23 @@ mod tests {
 
         let error = write(&dir.path().join("none/log"), &report, LIMIT).unwrap_err();
         assert!(error.to_string().contains("none/log"), "{error}");
+    }
+
+    #[test]
+    fn a_fifo_or_a_socket_is_refused_at_once_and_a_character_device_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let (fifo, socket) = (dir.path().join("fifo"), dir.path().join("socket"));
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let report = Report::new("data", ExitCode::Ok, "");
+        for path in [&*fifo, &*socket, dir.path()] {
+            for error in [check(path).unwrap_err(), write(path, &report, LIMIT).unwrap_err()] {
+                assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
+            }
+        }
+        check(Path::new("/dev/null")).unwrap();
+        write(Path::new("/dev/null"), &report, LIMIT).unwrap();
     }
 
     #[test]

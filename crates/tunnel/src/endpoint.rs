@@ -14,10 +14,19 @@ pub enum Endpoint {
     Unix(PathBuf),
 }
 
-/// The text is neither `ADDRESS:PORT` nor `unix:PATH`.
+/// The text is not an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("neither ADDRESS:PORT nor unix:PATH")]
-pub struct EndpointError;
+pub enum EndpointError {
+    /// It is neither `ADDRESS:PORT` nor `unix:PATH`.
+    #[error("neither ADDRESS:PORT nor unix:PATH")]
+    Form,
+    /// No Unix socket can have a path as long as that.
+    #[error("the path of a Unix socket has at most {MAX_PATH} bytes")]
+    LongPath,
+}
+
+/// The longest path of a Unix socket, in bytes: `sun_path` without the NUL at its end; see `unix(7)`.
+const MAX_PATH: usize = 107;
 
 impl Endpoint {
     /// Whether plaintext sent there stays on this machine.
@@ -35,14 +44,18 @@ impl FromStr for Endpoint {
 
     fn from_str(text: &str) -> Result<Self, EndpointError> {
         if let Some(path) = text.strip_prefix("unix:") {
-            let usable = !path.is_empty() && !path.contains('\0');
-            return if usable { Ok(Self::Unix(path.into())) } else { Err(EndpointError) };
+            return match path {
+                "" => Err(EndpointError::Form),
+                _ if path.contains('\0') => Err(EndpointError::Form),
+                _ if path.len() > MAX_PATH => Err(EndpointError::LongPath),
+                _ => Ok(Self::Unix(path.into())),
+            };
         }
         if let Some(port) = text.strip_prefix("localhost:") {
-            let port = port.parse().map_err(|_| EndpointError)?;
+            let port = port.parse().map_err(|_| EndpointError::Form)?;
             return Ok(Self::Tcp((IpAddr::V4(Ipv4Addr::LOCALHOST), port).into()));
         }
-        text.parse().map(Self::Tcp).map_err(|_| EndpointError)
+        text.parse().map(Self::Tcp).map_err(|_| EndpointError::Form)
     }
 }
 
@@ -70,8 +83,11 @@ mod tests {
     #[test]
     fn anything_else_is_refused() {
         for text in ["", "unix:", "unix:a\0b", "2222", ":2222", "localhost:", "host:1", "::1:1"] {
-            assert_eq!(text.parse::<Endpoint>(), Err(EndpointError), "{text}");
+            assert_eq!(text.parse::<Endpoint>(), Err(EndpointError::Form), "{text}");
         }
+        let path = |len| format!("unix:{}", "p".repeat(len));
+        assert_eq!(path(MAX_PATH + 1).parse::<Endpoint>(), Err(EndpointError::LongPath));
+        path(MAX_PATH).parse::<Endpoint>().unwrap();
     }
 
     #[test]

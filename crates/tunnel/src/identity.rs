@@ -11,7 +11,7 @@
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -312,13 +312,23 @@ fn read_set(path: &Path) -> Result<Identity, IdentityError> {
 fn read(file: &Path) -> Result<Vec<u8>, IdentityError> {
     let fail = |fault| IdentityError { file: file.to_owned(), fault };
     let mut content = Vec::new();
-    File::open(file)
+    open(file)
         .and_then(|open| open.take(MAX_FILE + 1).read_to_end(&mut content))
         .map_err(|error| fail(IdentityFault::Read(error)))?;
     if content.len() as u64 > MAX_FILE {
         return Err(fail(IdentityFault::TooLarge));
     }
     Ok(content)
+}
+
+/// Opens a regular file. Never waits, as a FIFO would for a writer.
+fn open(path: &Path) -> io::Result<File> {
+    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let file = File::options().read(true).custom_flags(flags).open(path)?;
+    if file.metadata()?.is_file() {
+        return Ok(file);
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"))
 }
 
 /// What tells one state of the three files from another.

@@ -42,5 +42,5 @@ pub use local::{LocalListener, LocalStream};
 pub use relay::Traffic;
 pub use spiffe::{Role, Spiffe, SpiffeError};
 pub use stream::TlsStream;
-pub use target::{Target, TargetError};
+pub use target::{ServerName, ServerNameError, Target, TargetError};
 pub use tunnel::{Terminator, Tunnel};

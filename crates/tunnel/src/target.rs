@@ -11,6 +11,40 @@ pub struct Target {
     port: u16,
 }
 
+/// The name that a server is asked for in a handshake: a host name or an address.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ServerName(String);
+
+/// The text is neither a host name nor an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a host name or an address")]
+pub struct ServerNameError;
+
+impl ServerName {
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<ServerName> for String {
+    fn from(name: ServerName) -> Self {
+        name.0
+    }
+}
+
+impl FromStr for ServerName {
+    type Err = ServerNameError;
+
+    fn from_str(text: &str) -> Result<Self, ServerNameError> {
+        match rustls_pki_types::ServerName::try_from(text) {
+            Ok(_) => Ok(Self(text.to_owned())),
+            Err(_) => Err(ServerNameError),
+        }
+    }
+}
+
 /// The text is not `HOST:PORT`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not of the form HOST:PORT")]
@@ -47,12 +81,9 @@ impl FromStr for Target {
             Some(_) => return Err(TargetError),
             None => host,
         };
-        let printable = host.bytes().all(|b| b.is_ascii_graphic() && b != b'/' && b != b'@');
-        let is_v6 = host.parse::<Ipv6Addr>().is_ok();
-        if host.is_empty() || !printable || (host.contains(':') && !is_v6) {
-            return Err(TargetError);
-        }
-        Ok(Self { host: host.to_owned(), port })
+        // It is also the name to ask the server for.
+        let ServerName(host) = host.parse().map_err(|_| TargetError)?;
+        Ok(Self { host, port })
     }
 }
 
@@ -80,10 +111,31 @@ mod tests {
 
     #[test]
     fn anything_else_is_refused() {
-        for text in
-            ["", "host", ":1", "host:", "host:0", "host:65536", "a b:1", "[x]:1", "a:b:1", "u@h:1"]
-        {
+        for text in [
+            "",
+            "host",
+            ":1",
+            "host:",
+            "host:0",
+            "host:65536",
+            "a b:1",
+            "[x]:1",
+            "a:b:1",
+            "u@h:1",
+            "a..b:1",
+            "a!:1",
+        ] {
             assert_eq!(text.parse::<Target>(), Err(TargetError), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_server_name_is_a_host_name_or_an_address() {
+        for text in ["a", "a.b-c.svc", "a_b.c", "127.0.0.1", "::1", "xn--bcher-kva.example"] {
+            assert_eq!(text.parse::<ServerName>().unwrap().as_str(), text);
+        }
+        for text in ["", "foo bar", "a..b", ".a", "-a", "a/b", "a:1", "bücher.example"] {
+            assert_eq!(text.parse::<ServerName>(), Err(ServerNameError), "{text}");
         }
     }
 }
