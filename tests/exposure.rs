@@ -1,8 +1,9 @@
 //! While a run goes on, and after it was stopped, nobody may do more than before the run or than at the source.
 
 use std::{
-    fs,
+    fs, io,
     os::unix::fs::{FileExt, MetadataExt, PermissionsExt},
+    path::Path,
     process::Command,
     thread,
     time::Duration,
@@ -118,29 +119,43 @@ fn an_owner_who_loses_a_file_cannot_read_what_is_patched_into_it() {
 
 #[test]
 fn a_directory_is_closed_before_content_comes_into_it() {
+    closed_before_content("d");
+}
+
+#[test]
+fn the_root_of_a_volume_is_closed_before_content_comes_into_it() {
+    closed_before_content("");
+}
+
+fn closed_before_content(path: &str) {
     if !(skip::root() && skip::commands(&["setfacl"])) {
         return;
     }
-    type Prepare = fn(&TempTree, &TempTree);
+    type Prepare = fn(&TempTree, &TempTree, &str);
     let cases: [(&str, Prepare); 4] = [
-        ("mode", |s, d| _ = (s.mode("d", 0o700), d.mode("d", 0o755))),
-        ("owner", |s, d| _ = (s.owner("d", 1234, 1234).mode("d", 0o755), d.owner("d", 5, 5))),
-        ("group", |s, d| _ = (s.owner("d", 0, 1234).mode("d", 0o750), d.mode("d", 0o750))),
-        ("acl", |_, d| _ = d.mode("d", 0o750).acl("d", "u:1234:rwx")),
+        ("mode", |s, d, at| _ = (s.mode(at, 0o700), d.mode(at, 0o755))),
+        ("owner", |s, d, at| _ = (s.owner(at, 1234, 1234).mode(at, 0o755), d.owner(at, 5, 5))),
+        ("group", |s, d, at| _ = (s.owner(at, 0, 1234).mode(at, 0o750), d.mode(at, 0o750))),
+        ("acl", |_, d, at| _ = d.mode(at, 0o750).acl(at, "u:1234:rwx")),
     ];
     for (what, prepare) in cases {
         for end in [End::Signal, End::Kill, End::Regular] {
             let (source, destination) = (TempTree::new(), TempTree::new());
-            destination.dir("d").mode("d", 0o755);
+            destination.dir(path).mode(path, 0o755);
+            let at = Path::new(path);
             for number in 0..100 {
-                source.file(format!("d/{number:03}"), Content::random(number, 20_000));
+                source.file(at.join(format!("{number:03}")), Content::random(number, 20_000));
             }
-            source.dir("d").mode("d", 0o755);
-            prepare(&source, &destination);
+            source.dir(path).mode(path, 0o755);
+            prepare(&source, &destination, path);
+            let is_content = |entry: &io::Result<fs::DirEntry>| {
+                entry.as_ref().is_ok_and(|entry| entry.file_name().len() == 3)
+            };
             watched(&source, &destination, end, || {
-                let dir = fs::metadata(destination.at("d")).unwrap();
-                let count = fs::read_dir(destination.at("d")).unwrap().count();
-                let again = fs::metadata(destination.at("d")).unwrap();
+                let dir = fs::metadata(destination.at(path)).unwrap();
+                let content = fs::read_dir(destination.at(path)).unwrap().filter(is_content);
+                let count = content.count();
+                let again = fs::metadata(destination.at(path)).unwrap();
                 let unchanged = (dir.mode(), dir.uid()) == (again.mode(), again.uid());
                 if (1..100).contains(&count) && unchanged {
                     assert_eq!(dir.mode() & 0o077, 0, "{what} {end:?}: {:o}", dir.mode());

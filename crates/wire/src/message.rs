@@ -35,6 +35,7 @@ pub(crate) mod kind {
     pub(crate) const GOODBYE: u8 = 27;
     pub(crate) const BLOCKED: u8 = 28;
     pub(crate) const ATTRIBUTES: u8 = 29;
+    pub(crate) const ROOT: u8 = 30;
 
     pub(crate) const PLAN: u8 = 48;
     pub(crate) const WANTED: u8 = 49;

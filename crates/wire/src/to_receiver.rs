@@ -38,6 +38,8 @@ pub enum Ended {
 /// Messages from the sender to the receiver.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ToReceiver {
+    /// The metadata of the root of a tree, before anything in it.
+    Root(Box<Metadata>),
     /// Entries of a directory.
     Listing(Listing),
     /// Every directory is listed; the root's own metadata.
@@ -198,8 +200,9 @@ impl ToReceiver {
                 entries.iter().for_each(|(entry, xattrs)| builder.push(*entry, xattrs));
                 return builder.finish();
             }
-            Self::EndOfListing(meta) => {
-                b = frame::open(kind::END_OF_LISTING, 64);
+            Self::Root(meta) | Self::EndOfListing(meta) => {
+                let root = matches!(self, Self::Root(_));
+                b = frame::open(if root { kind::ROOT } else { kind::END_OF_LISTING }, 64);
                 encode_metadata(&mut Encoder(&mut b), meta, 0);
             }
             Self::Data(entry, offset, data) | Self::Patch(entry, offset, data) => {
@@ -267,6 +270,7 @@ impl ToReceiver {
         }
         let mut d = Decoder::new(frame.body);
         let message = match frame.kind {
+            kind::ROOT => Self::Root(Box::new(metadata(&mut d)?)),
             kind::END_OF_LISTING => Self::EndOfListing(Box::new(metadata(&mut d)?)),
             kind::SMALL_FILES => {
                 let mut files = Vec::new();

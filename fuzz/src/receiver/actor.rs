@@ -103,6 +103,11 @@ impl Actor {
         self.key = HashKey::new(blake3::derive_key("pvferry 2026 content", &session));
         let (mut line, ear) = line(stream);
         let script = async {
+            // Without it no listing is worked on.
+            if byte(u) % 8 != 0 {
+                let root = metadata(u, FileKind::Directory);
+                line.say(&ToReceiver::Root(Box::new(root)).encode()).await;
+            }
             while !u.is_empty() && !line.is_over {
                 self.say_one(&mut line, u).await;
             }

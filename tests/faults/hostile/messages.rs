@@ -192,6 +192,7 @@ pub(super) fn to_receiver() -> Vec<Message> {
         listing("LISTING of a symbolic link", entry([head(3, 0), vec![target]].concat())),
         listing("LISTING of a FIFO", entry(head(4, 0))),
         listing("LISTING of a device", entry(device)),
+        message("ROOT", 30, head(2, 0)),
         message("END_OF_LISTING", 17, head(2, 0)),
         open(
             "SMALL_FILES",
@@ -399,6 +400,10 @@ pub(super) fn listing_of_root() -> Case {
 /// A root without entries.
 pub(super) fn listing_of_nothing() -> Case {
     whole_listing(0, 1, &[])
+}
+
+pub(super) fn root() -> Case {
+    message("ROOT", 30, head(2, 0)).case()
 }
 
 pub(super) fn end_of_listing() -> Case {

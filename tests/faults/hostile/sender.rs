@@ -167,6 +167,8 @@ fn advance(link: &mut Link, phase: Phase, volume: &str) {
     link.say(hello.kind, &hello.body);
     let heard = link.hear(PATIENCE);
     assert!(matches!(heard, Heard::Frame(WELCOME, _)), "{heard:?}");
+    let root = messages::root();
+    link.say(root.kind, &root.body);
     match phase {
         First | Welcomed => {}
         Listed | Ended => {

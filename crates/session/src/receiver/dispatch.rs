@@ -28,6 +28,14 @@ impl Shared {
             }
             ToReceiver::Abort(code, why) => return Err(Error::Aborted(*code, why.clone())),
             ToReceiver::Goodbye(_) => return Err(Error::Protocol("goodbye before the commit")),
+            ToReceiver::Root(meta) => {
+                let mut tally = self.tally.lock();
+                if tally.root.replace(meta.clone()).is_some() {
+                    return Err(Error::Protocol("two roots"));
+                }
+                self.changed.notify_all();
+                return Ok(());
+            }
             ToReceiver::EndOfListing(meta) => {
                 let mut tally = self.tally.lock();
                 if tally.end.replace(meta.clone()).is_some() {

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
-use volume::{Dir, digest, flush, stat};
+use volume::{Dir, digest, flush, narrow, stat};
 use wire::{Commit, EntryId, ToSender};
 
 use super::{
@@ -12,7 +12,7 @@ use super::{
     links, renames,
     state::{Known, Shared, TargetKindRef},
 };
-use crate::{Phase, control::Stopped};
+use crate::{Phase, control::Stopped, no_owner};
 
 /// What a sender says at the end where something is not as at the source.
 const PARTIAL: u8 = 23;
@@ -73,6 +73,16 @@ fn drive_tree(shared: &Arc<Shared>, root: Option<&Dir>) -> Result<(), Stopped> {
             return Err(Stopped);
         }
     };
+    let want = shared.wait_root()?;
+    if let (Some(dir), Some(have), false) = (root, &have, shared.dry_run()) {
+        let mut want = *want;
+        if shared.options().no_owner {
+            no_owner::drop_what_needs_it(&mut want);
+            (want.uid, want.gid) = (have.uid, have.gid);
+        }
+        // Where that fails, so does setting its metadata in the end, and that is reported.
+        let _ = narrow::directory(dir, have, &want);
+    }
     let fresh = root.is_none();
     let state = Arc::new(DirState::root(root.cloned(), fresh, have));
     if let Some(reason) = shared.crash_marker.untrusted_reason() {

@@ -134,6 +134,8 @@ pub(super) struct Tally {
     parked: u64,
     listings: u64,
     wants: u64,
+    /// What the root is to be.
+    pub(super) root: Option<Box<Metadata>>,
     pub(super) end: Option<Box<Metadata>>,
     pub(super) goodbye: Option<u8>,
     /// The first stream is gone: no goodbye will come.
@@ -440,6 +442,22 @@ impl Shared {
         tally.frames -= 1;
         if tally.frames == 0 || tally.frames == tally.parked {
             self.changed.notify_all();
+        }
+    }
+
+    /// Waits for what the root of the volume is to be.
+    pub(super) fn wait_root(&self) -> Result<Box<Metadata>, Stopped> {
+        let mut tally = self.tally.lock();
+        loop {
+            self.control.check()?;
+            match (&tally.root, &tally.end) {
+                (Some(root), _) => return Ok(root.clone()),
+                (None, Some(_)) => {
+                    drop(tally);
+                    return self.broken("the listing ends without a root");
+                }
+                (None, None) => self.changed.wait(&mut tally),
+            }
         }
     }
 

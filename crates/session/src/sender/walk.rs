@@ -74,6 +74,10 @@ pub(super) fn walk(shared: &Arc<Shared>, root: &Dir) -> Result<(), Stopped> {
         Ok(filter) => filter,
         Err(error) => return fail(shared, error),
     };
+    let mut meta = root_meta;
+    meta.size = 0;
+    // The receiver closes its own root to all whom this one is closed to, before it takes in anything.
+    shared.outbox()?.send(ToReceiver::Root(Box::new(meta.clone())).encode())?;
     let mut walker = Walker {
         shared,
         filter,
@@ -94,8 +98,6 @@ pub(super) fn walk(shared: &Arc<Shared>, root: &Dir) -> Result<(), Stopped> {
     }
     // The content of listings goes out from other threads; the end must not overtake it.
     shared.all_inline_sent()?;
-    let mut meta = root_meta;
-    meta.size = 0;
     shared.manifest.add(&crate::manifest::Record {
         parent: EntryId::ROOT,
         id: EntryId::ROOT,

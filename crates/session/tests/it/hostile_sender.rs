@@ -49,6 +49,10 @@ pub(crate) fn listing(directory: u64, first: u64, entries: Vec<Listed>) -> ToRec
     ToReceiver::Listing(listing)
 }
 
+pub(crate) fn root() -> ToReceiver {
+    ToReceiver::Root(Box::new(meta(FileKind::Directory, 0)))
+}
+
 pub(crate) fn end() -> ToReceiver {
     ToReceiver::EndOfListing(Box::new(meta(FileKind::Directory, 0)))
 }
@@ -77,7 +81,7 @@ fn patch(id: u64, offset: u64, len: usize) -> ToReceiver {
 pub(crate) async fn play(mut stream: DuplexStream, options: Options, script: Vec<ToReceiver>) {
     handshake::open(&mut stream, hello(options, PATIENCE)).await.unwrap();
     let mut answers = bytes::BytesMut::new();
-    for message in script {
+    for message in std::iter::once(root()).chain(script) {
         let frame = message.encode();
         let bytes = [&frame.head[..], &frame.payload[..]].concat();
         if stream.write_all(&bytes).await.is_err() {
@@ -165,6 +169,7 @@ fn listings_that_make_no_sense() {
     breaks(vec![end()]);
     breaks(vec![listing(0, 1, vec![dir("d")]), end()]);
     breaks(vec![end(), end()]);
+    breaks(vec![root(), listing(0, 1, vec![]), end()]);
     breaks(vec![listing(0, 1, vec![]), listing(0, 1, vec![file("a", 0)]), end()]);
     breaks(vec![listing(0, 1, vec![file("huge", i64::MAX as u64)]), end()]);
     let far = Listed { link: Some(EntryId(99)), ..file("a", 1) };

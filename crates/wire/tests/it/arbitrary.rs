@@ -112,6 +112,7 @@ fn reply() -> impl Strategy<Value = Reply> {
 fn to_receiver() -> impl Strategy<Value = ToReceiver> {
     prop_oneof![
         4 => listing().prop_map(ToReceiver::Listing),
+        1 => metadata().prop_map(|meta| ToReceiver::Root(Box::new(meta))),
         1 => metadata().prop_map(|meta| ToReceiver::EndOfListing(Box::new(meta))),
         3 => vec(small_file(), 0..6).prop_map(ToReceiver::SmallFiles),
         1 => vec((id(), xattrs()), 0..6).prop_map(ToReceiver::Attributes),

@@ -29,6 +29,7 @@ labels!(reply, REPLIES, Reply {
     Reply::Refused(..) => "refused",
 });
 labels!(to_receiver, TO_RECEIVER, ToReceiver {
+    ToReceiver::Root(_) => "root",
     ToReceiver::Listing(_) => "listing",
     ToReceiver::EndOfListing(_) => "end of listing",
     ToReceiver::SmallFiles(_) => "small files",
@@ -240,6 +241,7 @@ fn from_sender() -> Vec<(String, Message)> {
         ("listing-of-hashes", ToReceiver::Listing(listing_of_hashes())),
         ("listing-unasked", ToReceiver::Listing(listing_unasked())),
         ("listing-of-nothing", ToReceiver::Listing(listing_of_nothing())),
+        ("root", ToReceiver::Root(Box::new(meta(FileKind::Directory)))),
         ("end-of-listing", ToReceiver::EndOfListing(Box::new(meta(FileKind::Directory)))),
         ("small-files", ToReceiver::SmallFiles(vec![small(7, b"one"), small(8, b"")])),
         ("attributes", ToReceiver::Attributes(vec![(id, note()), (EntryId(301), Vec::new())])),
