@@ -34,8 +34,18 @@ fn staging_of(volume: &Path) -> Vec<PathBuf> {
 
 /// A destination in which a run was killed before the `nth` call of `call`.
 fn killed(source: &TempTree, destination: &TempTree, call: &'static str, nth: u32) {
+    killed_with(source, destination, call, nth, &["--delete"]);
+}
+
+fn killed_with(
+    source: &TempTree,
+    destination: &TempTree,
+    call: &'static str,
+    nth: u32,
+    options: &[&str],
+) {
     let moment = Moment { call: call.to_owned(), nth };
-    let command = copy_command(source.path(), destination.path(), &["--delete"]);
+    let command = copy_command(source.path(), destination.path(), options);
     let ended = Process::run(killed_at(&command, &moment));
     assert!(!ended.status.success(), "killed at {call} {nth}");
     lock::wait_until_free(destination.path());
@@ -124,6 +134,47 @@ fn a_killed_run_leaves_one_private_directory_which_the_next_run_reuses_and_remov
     let literal = report(again.expect(0))["bytes_literal"].as_u64().unwrap();
     assert!(literal <= 1, "the large file is here: {literal}");
     assert_same(source.path(), destination.path());
+}
+
+/// Runs that are killed, by their rules; a run that succeeds; whether the staging directory is still there then.
+type Rules = &'static [&'static str];
+const AFTER_KILLS: [(&[Rules], Rules, bool); 6] = [
+    (&[&["--exclude", "*.log"]], &["--exclude", "*.log"], false),
+    (&[&["--exclude", "*.log"]], &[], false),
+    (&[&["--exclude", "*.log"]], &["--exclude", "*.tmp"], true),
+    (&[&[]], &["--exclude", "*.log"], true),
+    (&[&["--exclude", "*.log"], &["--exclude", "*.tmp"]], &["--exclude", "*.tmp"], true),
+    (&[&["--exclude", "*.log"], &["--exclude", "*.log"]], &["--exclude", "*.log"], false),
+];
+
+#[test]
+fn a_run_that_sees_all_that_the_killed_ones_saw_leaves_nothing() {
+    if !skip::commands(&["strace"]) {
+        return;
+    }
+    for (kills, rules, stays) in AFTER_KILLS {
+        let (source, destination) = (TempTree::new(), TempTree::new());
+        for tree in [&source, &destination] {
+            tree.file("large", Content::random(1, 3 << 20)).file("x.log", "1").file("x.tmp", "2");
+        }
+        for (nth, rules) in (0..).zip(kills) {
+            source.patch("large", 5 + nth * 1_000_000, b"changed");
+            killed_with(&source, &destination, "fdatasync", 1, rules);
+        }
+        copy(source.path(), destination.path(), rules).expect(0);
+        let case = format!("{kills:?} {rules:?}");
+        assert_eq!(!staging_of(destination.path()).is_empty(), stays, "{case}");
+        // One that succeeds in between changes nothing about what is left to be done.
+        copy(source.path(), destination.path(), rules).expect(0);
+        assert_eq!(!staging_of(destination.path()).is_empty(), stays, "{case}");
+        if stays && kills.len() == 1 {
+            copy(source.path(), destination.path(), kills[0]).expect(0);
+        } else {
+            copy(source.path(), destination.path(), &[]).expect(0);
+        }
+        assert!(staging_of(destination.path()).is_empty(), "{case}");
+        assert_same(source.path(), destination.path());
+    }
 }
 
 #[test]

@@ -124,14 +124,6 @@ impl Killed<'_> {
             Some(0) => {
                 let found = expected.differences(&after);
                 let found = found.into_iter().filter(|(_, what)| !what.starts_with("blocks"));
-                // Filters leave out what the killed run may have left half patched, so its crash marker stays.
-                let marker = |path: &Path| {
-                    let mut names = path.iter().map(|name| name.as_encoded_bytes());
-                    names.next().is_some_and(|name| name.starts_with(OURS))
-                        && names.next().is_none_or(|name| name == b"crash-marker")
-                };
-                let filtered = !options.rules.is_empty();
-                let found = found.filter(|(path, _)| !(filtered && marker(path)));
                 wrong.extend(found.map(|(path, what)| {
                     format!("success after a kill, but {} {what}", path.display())
                 }));

@@ -147,14 +147,15 @@ fn flush(shared: &Shared) -> Result<(), Stopped> {
     // What was not compared, because of some problem, is still not to be trusted.
     let reason = shared.crash_marker.untrusted_reason();
     let untrusted = reason.is_some() && shared.problems.lock().count > 0;
-    let looked_at_all = shared.problems.lock().count == 0 && shared.filter.is_empty();
+    let own = !shared.half_patched.lock().is_empty() || shared.problems.lock().count > 0;
+    let looked_at_all = !own && shared.crash_marker.is_covered();
     let half_patched = !shared.half_patched.lock().is_empty()
         || (shared.crash_marker.was_left() && !looked_at_all);
-    match shared.staging() {
-        Ok(staging) if half_patched => {
-            shared.crash_marker.keep(staging).or_else(|error| shared.failed(&error))
+    match (shared.staging(), shared.target_kind()) {
+        (Ok(staging), TargetKindRef::Tree(Some(root))) if half_patched => {
+            shared.crash_marker.keep(root, staging, own).or_else(|error| shared.failed(&error))
         }
-        Ok(staging) if !untrusted => {
+        (Ok(staging), _) if !untrusted => {
             shared.crash_marker.end(staging).or_else(|error| shared.failed(&error))
         }
         _ => Ok(()),

@@ -155,7 +155,9 @@ impl Shared {
         let (signature_queue, signatures) = unbounded();
         let control = Control::default();
         let crash_marker = match (&target.kind, &target.staging) {
-            (TargetKind::Tree(Some(root)), Some(staging)) => CrashMarker::find(root, staging)?,
+            (TargetKind::Tree(Some(root)), Some(staging)) => {
+                CrashMarker::find(root, staging, &options.filters)?
+            }
             _ => CrashMarker::default(),
         };
         let filter = filters(options)?;

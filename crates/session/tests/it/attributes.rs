@@ -12,7 +12,7 @@ use tokio::io::AsyncWriteExt as _;
 use wire::{EntryId, FileKind, Hash, Listed, Options, ToReceiver, Xattr, Xattrs};
 
 use super::{
-    hostile_sender::{against, breaks, dir, end, file, hear, is_plan, listed, listing},
+    hostile_sender::{against, breaks, dir, end, file, hear, is_plan, listed, listing, root},
     support::*,
 };
 
@@ -168,6 +168,7 @@ fn a_directory_is_closed_while_its_attributes_are_on_their_way() {
         let (mut a, b) = tokio::io::duplex(1 << 20);
         let sender = async {
             handshake::open(&mut a, hello(delete(), 20)).await.unwrap();
+            a.write_all(&root().encode().head).await.unwrap();
             let listing = listing(0, 1, vec![hashed(dir("sub"))]).encode();
             a.write_all(&listing.head).await.unwrap();
             hear(&mut a, &mut bytes::BytesMut::new(), is_plan).await;

@@ -248,6 +248,34 @@ fn a_crash_marker_of_this_start_and_mount_means_nothing() {
     assert_eq!(crash_marker(pair.to.path()), None);
 }
 
+/// What the next session writes may be lost with a power cut, whatever the marker said before.
+#[test]
+fn content_that_is_written_beside_half_patched_files_is_marked_with_this_start_and_mount() {
+    let pair = Pair::new();
+    write(pair.from.path(), "new", &noise(1, 5_000_000));
+    write(&staging(pair.to.path()), "crash-marker", b"files are half patched");
+    let marker = here(pair.to.path());
+    let seen = block_on(async {
+        let (a, b) = tokio::io::duplex(1 << 16);
+        let near = async { send(a, pair.from.path(), delete(), context(20)).await };
+        let watch = async {
+            loop {
+                let found = crash_marker(pair.to.path());
+                if found.as_deref() == Some(marker.as_bytes()) {
+                    return true;
+                }
+                if found.is_none() {
+                    return false;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        let both = async { tokio::join!(near, receive(b, pair.to.path(), context(20))) };
+        tokio::join!(both, watch).1
+    });
+    assert!(seen, "content was written under a marker of an earlier session");
+}
+
 /// Neither size nor time would tell that it is not what was sent, were it put in place, and the goodbye may be lost.
 #[test]
 fn content_that_was_spoilt_on_the_way_is_reported_and_not_put_in_place() {

@@ -431,7 +431,7 @@ fn is_trusted_after(script: Vec<ToReceiver>, code: u8) -> bool {
         let sender = async {
             handshake::open(&mut a, hello(Options::default(), PATIENCE)).await.unwrap();
             let mut answers = bytes::BytesMut::new();
-            for message in script.into_iter().chain([end()]) {
+            for message in std::iter::once(root()).chain(script).chain([end()]) {
                 a.write_all(&message.encode().head).await.unwrap();
                 if matches!(&message, ToReceiver::Listing(listing) if !listing.entries.is_empty()) {
                     hear(&mut a, &mut answers, is_plan).await;

@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use wire::{EntryId, FileKind, FilterAction, FilterRule, Listed, Listing, Options, ToReceiver};
 
 use super::{
-    hostile_sender::{dir, end, file, hear, is_plan, listed, listing, play},
+    hostile_sender::{dir, end, file, hear, is_plan, listed, listing, play, root},
     support::*,
 };
 
@@ -212,6 +212,7 @@ fn receive_burst(pair: &Pair, listing: ToReceiver, script: Vec<ToReceiver>) -> R
         let (mut a, b) = tokio::io::duplex(8 << 20);
         let sender = async {
             handshake::open(&mut a, hello(Options::default(), 20)).await.unwrap();
+            a.write_all(&root().encode().head).await.unwrap();
             a.write_all(&listing.encode().head).await.unwrap();
             hear(&mut a, &mut BytesMut::new(), is_plan).await;
             for message in script {

@@ -115,7 +115,9 @@ fn to_receiver(message: &ToReceiver) -> usize {
         ToReceiver::Attributes(entries) => {
             vec_len(entries) + entries.iter().map(|(_, list)| xattrs(list)).sum::<usize>()
         }
-        ToReceiver::Root(meta) | ToReceiver::EndOfListing(meta) => size_of::<Metadata>() + metadata(meta),
+        ToReceiver::Root(meta) | ToReceiver::EndOfListing(meta) => {
+            size_of::<Metadata>() + metadata(meta)
+        }
         ToReceiver::EndOfFile(_, _, wire::Ended::Whole(meta, _)) => {
             size_of::<Metadata>() + metadata(meta)
         }
