@@ -28,10 +28,13 @@ pub(crate) struct RunArgs {
     /// Image of the transfer pods, where a migration names none
     #[arg(long, value_name = "IMAGE", env = "PVFERRY_IMAGE")]
     pub(crate) image: String,
-    /// Let migrations choose images, pull secrets, tolerations, priority and annotations of endpoints: whoever may make
-    /// a migration can then run what they like in any namespace
+    /// Let migrations choose images, pull secrets, tolerations, priority, service accounts, SELinux options, labels and annotations of
+    /// endpoints. WARNING: anyone who can create a migration can then run any image in any namespace
     #[arg(long)]
     pub(crate) open: bool,
+    /// File with defaults for transfer pods, as YAML: the fields of `spec.pods` except `user`, and `dnsPorts`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pod_defaults: Option<PathBuf>,
     /// Migrations of this namespace only
     #[arg(long, value_name = "NAMESPACE")]
     pub(crate) namespace: Option<String>,
@@ -60,4 +63,7 @@ pub(crate) struct RenderArgs {
     /// Image of the transfer pods, where the migration names none
     #[arg(long, value_name = "IMAGE", default_value = "localhost/pvferry:dev")]
     pub(crate) image: String,
+    /// File with defaults for transfer pods, as YAML: the fields of `spec.pods` except `user`, and `dnsPorts`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pod_defaults: Option<PathBuf>,
 }

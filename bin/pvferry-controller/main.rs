@@ -58,17 +58,23 @@ fn rendered(args: &RenderArgs) -> Result<String, Failed> {
     let text = read(&args.from).map_err(|error| {
         (ExitCode::Selection, format!("cannot read {}: {error}", args.from.display()))
     })?;
-    let mut migration: api::DirectVolumeMigration =
-        serde_saphyr::from_str(&text).map_err(|error| {
-            (
-                ExitCode::Usage,
-                format!("{} is no DirectVolumeMigration: {error}", args.from.display()),
-            )
-        })?;
+    let mut migration = render::parse(&text).map_err(|error| {
+        let file = args.from.display();
+        (ExitCode::Usage, format!("{file} is not a valid DirectVolumeMigration: {error}"))
+    })?;
     migration.metadata.uid.get_or_insert_with(|| "00000000-0000-0000-0000-000000000000".into());
     migration.metadata.namespace.get_or_insert_with(|| "default".into());
-    let defaults = Defaults { image: args.image.clone(), open: true };
+    let pods = pod_defaults(args.pod_defaults.as_deref())?;
+    let defaults = Defaults { image: args.image.clone(), open: true, pods };
     render::render(&migration, &defaults).map_err(|why| (ExitCode::Usage, why))
+}
+
+fn pod_defaults(file: Option<&Path>) -> Result<api::PodDefaults, Failed> {
+    let Some(file) = file else { return Ok(api::PodDefaults::default()) };
+    let shown = file.display();
+    let text = read(file)
+        .map_err(|error| (ExitCode::Selection, format!("cannot read {shown}: {error}")))?;
+    api::PodDefaults::parse(&text).map_err(|error| (ExitCode::Usage, format!("{shown}: {error}")))
 }
 
 fn read(path: &Path) -> std::io::Result<String> {
@@ -95,6 +101,7 @@ fn run(args: RunArgs, console: &Console) -> Result<(), Failed> {
     let format = if args.log_json { logging::Format::Json } else { logging::Format::Text };
     logging::init(format, &filter, console)
         .map_err(|error| (ExitCode::Usage, error.to_string()))?;
+    let pods = pod_defaults(args.pod_defaults.as_deref())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -110,7 +117,7 @@ fn run(args: RunArgs, console: &Console) -> Result<(), Failed> {
         let signals = Shutdown::install().map_err(|error| start(&error))?;
         let stop = async move { signals.requested().await }.boxed().shared();
         let settings = Settings {
-            defaults: Defaults { image: args.image, open: args.open },
+            defaults: Defaults { image: args.image, open: args.open, pods },
             issuer: Arc::new(issuer::ThrowAway),
             metrics,
             lease_namespace: args.lease_namespace,

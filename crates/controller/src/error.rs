@@ -69,6 +69,23 @@ impl Error {
         matches!(self.code(), Some(400 | 403 | 404 | 405 | 413 | 422))
     }
 
+    /// A ResourceQuota has no room for the object, or wants it to have limits that it does not have. Either can change at any time.
+    #[must_use]
+    pub fn is_quota(&self) -> bool {
+        let of_a_quota = |status: &Status| {
+            status.code == 403
+                && ["exceeded quota", "failed quota"]
+                    .iter()
+                    .any(|what| status.message.contains(what))
+        };
+        self.status().is_some_and(of_a_quota)
+    }
+
+    /// The same error; one of a quota as something that is waited for.
+    pub(crate) fn waiting_for_quota(self) -> Self {
+        if self.is_quota() { Self::Waiting("QuotaExceeded", self.to_string()) } else { self }
+    }
+
     /// One word for conditions.
     #[must_use]
     pub fn reason(&self) -> &'static str {
@@ -105,3 +122,34 @@ pub(crate) fn clip(mut text: String) -> String {
 
 /// The result of a step.
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn forbidden(message: &str) -> Error {
+        let status = serde_json::json!({
+            "status": "Failure", "code": 403, "reason": "Forbidden", "message": message,
+        });
+        let status: Box<Status> = Box::new(serde_json::from_value(status).unwrap());
+        Error::api("create Pod")(kube::Error::Api(status))
+    }
+
+    #[test]
+    fn a_quota_is_waited_for_and_another_refusal_is_not() {
+        for (message, is_quota) in [
+            ("pods \"a\" is forbidden: exceeded quota: q, requested: pods=1, used: pods=5", true),
+            ("pods \"a\" is forbidden: failed quota: q: must specify limits.cpu for: sync", true),
+            ("pods \"a\" is forbidden: User \"b\" cannot create resource", false),
+            ("pods \"a\" is forbidden: violates PodSecurity \"restricted:latest\"", false),
+        ] {
+            let error = forbidden(message);
+            assert_eq!(error.is_quota(), is_quota, "{message}");
+            assert_eq!(
+                error.waiting_for_quota().reason() == "QuotaExceeded",
+                is_quota,
+                "{message}"
+            );
+        }
+    }
+}

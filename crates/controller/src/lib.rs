@@ -2,6 +2,7 @@
 //!
 //! * [`api`]: the two custom resources.
 //! * [`plan`]: from a specification to volumes with every default filled in, and which of them share a pod.
+//! * [`topology`]: which nodes can reach a volume.
 //! * [`build`]: the objects of a transfer. [`render`] prints them without a cluster.
 //! * [`observe`]: what the state of a pod says about a volume. A success has one form only.
 //! * `reconcile`: one step from what is there to what should be there, repeated until nothing is left to do.
@@ -18,6 +19,7 @@ pub mod metrics;
 pub mod observe;
 pub mod plan;
 pub mod render;
+pub mod topology;
 
 mod error;
 mod events;

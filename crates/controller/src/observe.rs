@@ -208,6 +208,7 @@ pub fn too_late(waited_for: &str, seconds: i64) -> Failure {
     let (word, rest) = waited_for.split_once(": ").unwrap_or((waited_for, ""));
     let reason = match word {
         "Unschedulable" => "Unschedulable",
+        "QuotaExceeded" => "QuotaExceeded",
         "ErrImagePull" | "ImagePullBackOff" | "RegistryUnavailable" => "ImageCannotStart",
         "ContainerCreating" => "VolumeNotMounted",
         _ => "NotStarted",
@@ -417,5 +418,8 @@ mod tests {
         assert_eq!(too_late("Unschedulable: 0/1 nodes", 9).reason, "Unschedulable");
         assert_eq!(too_late("ImagePullBackOff", 9).reason, "ImageCannotStart");
         assert!(too_late("ContainerCreating", 9).retryable);
+        let quota = too_late("QuotaExceeded: create Pod a/b: exceeded quota", 9);
+        assert_eq!((&*quota.reason, quota.retryable), ("QuotaExceeded", false));
+        assert!(quota.message.contains("create Pod a/b"), "{}", quota.message);
     }
 }

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use crate::api::{DirectVolumeMigration, DirectVolumeMigrationSpec, Volume};
+use crate::{
+    api::{DirectVolumeMigration, DirectVolumeMigrationSpec, Volume},
+    topology::Reach,
+};
 
 /// Volumes that one pod carries at most: their termination messages share 12 KiB.
 pub const VOLUMES_A_POD: usize = 8;
@@ -99,51 +102,94 @@ pub fn check(migration: &DirectVolumeMigration) -> Result<(), String> {
     }
 }
 
-/// Splits volumes that may begin into groups that share a pair of pods: of one pair of namespaces and of one node, and no
-/// more than `room` of them in all.
+/// A volume that can start, and the node where it is in use by a pod that cannot share it with another node.
+pub type Candidate = (Planned, Option<String>);
+
+/// The first of `candidates` that there is room for: `room` in all, and on each node what `node_room` says.
 #[must_use]
-pub fn group(
-    ready: &[(Planned, Option<String>)],
-    mut room: usize,
+pub fn select(
+    candidates: Vec<Candidate>,
+    room: usize,
     node_room: impl Fn(Option<&str>) -> usize,
-) -> Vec<Group> {
+) -> Vec<Candidate> {
+    let mut selected: Vec<Candidate> = Vec::new();
+    for (volume, node) in candidates {
+        let on_node = selected.iter().filter(|(_, other)| *other == node).count();
+        if selected.len() < room && on_node < node_room(node.as_deref()) {
+            selected.push((volume, node));
+        }
+    }
+    selected
+}
+
+/// A volume that starts, with the nodes that can reach it at the source and at the destination.
+#[derive(Debug, Clone)]
+pub struct Ready {
+    /// The volume.
+    pub volume: Planned,
+    /// The node that the source pod must run on.
+    pub node: Option<String>,
+    /// Which nodes can reach the claim at the source, and the one at the destination.
+    pub reach: [Reach; 2],
+}
+
+/// Splits volumes into groups that share a pair of pods: of one pair of namespaces, of one node, and such that one node can reach all
+/// of them at each end.
+#[must_use]
+pub fn group(ready: &[Ready]) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
-    for (volume, node) in ready {
-        if room == 0 {
-            break;
-        }
-        let on_node: usize =
-            groups.iter().filter(|g| g.node == *node).map(|g| g.volumes.len()).sum();
-        if on_node >= node_room(node.as_deref()) {
-            continue;
-        }
-        room -= 1;
-        let fits = |g: &&mut Group| {
-            g.node == *node
-                && g.namespaces.0 == volume.claim.namespace
-                && g.namespaces.1 == volume.target.namespace
-                && g.volumes.len() < VOLUMES_A_POD
-        };
-        match groups.iter_mut().find(fits) {
-            Some(group) => group.volumes.push(volume.index),
-            None => groups.push(Group {
-                namespaces: (volume.claim.namespace.clone(), volume.target.namespace.clone()),
-                node: node.clone(),
-                volumes: vec![volume.index],
-            }),
+    for one in ready {
+        if !groups.iter_mut().any(|group| group.take(one)) {
+            groups.push(Group {
+                namespaces: namespaces(&one.volume),
+                node: one.node.clone(),
+                reach: one.reach.clone(),
+                volumes: vec![one.volume.index],
+            });
         }
     }
     groups
+}
+
+fn namespaces(volume: &Planned) -> (String, String) {
+    (volume.claim.namespace.clone(), volume.target.namespace.clone())
+}
+
+/// Whether two volumes could share a pair of pods, if one node can reach both.
+#[must_use]
+pub fn could_share(one: &Candidate, other: &Candidate) -> bool {
+    one.1 == other.1 && namespaces(&one.0) == namespaces(&other.0)
 }
 
 /// Volumes that share a pair of pods.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Group {
     namespaces: (String, String),
+    reach: [Reach; 2],
     /// The node that the source pod must run on.
     pub node: Option<String>,
     /// Their places in the specification.
     pub volumes: Vec<usize>,
+}
+
+impl Group {
+    /// Takes the volume in, if it can share the pods.
+    fn take(&mut self, ready: &Ready) -> bool {
+        let [near, far] = &self.reach;
+        let [source, destination] = &ready.reach;
+        if self.node != ready.node
+            || self.namespaces != namespaces(&ready.volume)
+            || self.volumes.len() >= VOLUMES_A_POD
+        {
+            return false;
+        }
+        let (Some(near), Some(far)) = (near.and(source), far.and(destination)) else {
+            return false;
+        };
+        self.reach = [near, far];
+        self.volumes.push(ready.volume.index);
+        true
+    }
 }
 
 #[cfg(test)]
@@ -169,28 +215,76 @@ mod tests {
         assert!(long.len() <= 63 && long.ends_with("-499"), "{long}");
     }
 
-    #[test]
-    fn groups_share_namespaces_and_node() {
-        let ready = [
-            (volume(0, "a"), None),
-            (volume(1, "b"), None),
-            (volume(2, "a"), Some("n1".into())),
-            (volume(3, "a"), None),
-        ];
-        let groups = group(&ready, 10, |_| 10);
-        let volumes: Vec<_> = groups.iter().map(|g| g.volumes.clone()).collect();
-        assert_eq!(volumes, [vec![0, 3], vec![1], vec![2]]);
+    fn ready(index: usize, namespace: &str, node: Option<&str>, reach: [Reach; 2]) -> Ready {
+        Ready { volume: volume(index, namespace), node: node.map(str::to_owned), reach }
+    }
+
+    fn grouped(ready: &[Ready]) -> Vec<Vec<usize>> {
+        group(ready).into_iter().map(|group| group.volumes).collect()
     }
 
     #[test]
-    fn no_more_begin_than_there_is_room_for() {
-        let ready: Vec<_> = (0..50).map(|i| (volume(i, "a"), None)).collect();
+    fn groups_share_namespaces_and_node() {
+        let anywhere = || [Reach::Anywhere, Reach::Anywhere];
+        let groups = grouped(&[
+            ready(0, "a", None, anywhere()),
+            ready(1, "b", None, anywhere()),
+            ready(2, "a", Some("n1"), anywhere()),
+            ready(3, "a", None, anywhere()),
+        ]);
+        assert_eq!(groups, [vec![0, 3], vec![1], vec![2]]);
+    }
+
+    #[test]
+    fn volumes_of_two_nodes_get_two_pods_at_either_end() {
+        let on = |node: &str| Reach::Some(node.into());
+        for end in [0, 1] {
+            let reach = |of: Reach| {
+                let mut both = [Reach::Anywhere, Reach::Anywhere];
+                both[end] = of;
+                both
+            };
+            let groups = grouped(&[
+                ready(0, "a", None, reach(on("n1"))),
+                ready(1, "a", None, reach(on("n2"))),
+                ready(2, "a", None, reach(on("n1"))),
+                ready(3, "a", None, reach(Reach::Anywhere)),
+                ready(4, "a", None, reach(Reach::Unknown)),
+                ready(5, "a", None, reach(Reach::Unknown)),
+            ]);
+            assert_eq!(groups, [vec![0, 2, 3], vec![1], vec![4], vec![5]]);
+        }
+    }
+
+    /// A volume that every node can reach does not let two into one pod that no node can reach both of.
+    #[test]
+    fn a_group_is_bound_to_the_nodes_of_the_first_that_is_bound() {
+        let on = |node: &str| [Reach::Some(node.into()), Reach::Anywhere];
+        let groups = grouped(&[
+            ready(0, "a", None, [Reach::Anywhere, Reach::Anywhere]),
+            ready(1, "a", None, on("n1")),
+            ready(2, "a", None, on("n2")),
+        ]);
+        assert_eq!(groups, [vec![0, 1], vec![2]]);
+    }
+
+    #[test]
+    fn a_pod_carries_no_more_volumes_than_their_messages_have_room_for() {
+        let anywhere = || [Reach::Anywhere, Reach::Anywhere];
+        let all: Vec<_> = (0..20).map(|index| ready(index, "a", None, anywhere())).collect();
+        assert_eq!(grouped(&all).iter().map(Vec::len).collect::<Vec<_>>(), [8, 8, 4]);
+    }
+
+    #[test]
+    fn no_more_start_than_there_is_room_for() {
         let of = |room, node_room| {
-            group(&ready, room, |_| node_room).iter().map(|g| g.volumes.len()).collect::<Vec<_>>()
+            let all = (0..50).map(|i| (volume(i, "a"), None)).collect();
+            select(all, room, |_| node_room).len()
         };
-        assert_eq!(of(5, 100), [5]);
-        assert_eq!(of(20, 100), [8, 8, 4]);
-        assert_eq!(of(20, 3), [3]);
-        assert_eq!(of(0, 3), [0; 0]);
+        assert_eq!((of(5, 100), of(20, 3), of(0, 3)), (5, 3, 0));
+        let two_nodes = (0..6).map(|i| (volume(i, "a"), Some(format!("n{}", i / 4)))).collect();
+        let selected = select(two_nodes, 10, |_| 2);
+        let indices: Vec<_> = selected.iter().map(|(volume, _)| volume.index).collect();
+        assert_eq!(indices, [0, 1, 4, 5]);
     }
 }

@@ -3,9 +3,9 @@
 use serde::Serialize;
 
 use crate::{
-    api::DirectVolumeMigration,
+    api::{DirectVolumeMigration, unknown_fields},
     build::{self, Address, Defaults, Names, Role},
-    plan,
+    plan::{self, Ready},
 };
 
 /// Pods that a migration would get in its first run, source and destination of each transfer in turn, as YAML documents.
@@ -18,7 +18,10 @@ use crate::{
 pub fn render(migration: &DirectVolumeMigration, defaults: &Defaults) -> Result<String, String> {
     plan::check(migration)?;
     let volumes = plan::volumes(&migration.spec);
-    let ready: Vec<_> = volumes.iter().map(|volume| (volume.clone(), None)).collect();
+    let ready: Vec<_> = volumes
+        .iter()
+        .map(|volume| Ready { volume: volume.clone(), node: None, reach: Default::default() })
+        .collect();
     let parallel = usize::try_from(migration.spec.limits.parallel).unwrap_or(usize::MAX);
     let mut documents = String::new();
     let mut rest = &ready[..];
@@ -26,14 +29,14 @@ pub fn render(migration: &DirectVolumeMigration, defaults: &Defaults) -> Result<
     while !rest.is_empty() {
         let (batch, others) = rest.split_at(parallel.max(1).min(rest.len()));
         rest = others;
-        for group in plan::group(batch, batch.len(), |_| usize::MAX) {
+        for group in plan::group(batch) {
             number += 1;
             let names = Names::new(migration, migration.spec.run, number, "");
             let chosen: Vec<_> = group.volumes.iter().map(|index| &volumes[*index]).collect();
             let Some(first) = chosen.first() else { continue };
             let endpoint = &migration.spec.endpoint;
             let address = Address {
-                host: endpoint.host.clone().unwrap_or_else(|| {
+                host: build::host_of(migration, &names).unwrap_or_else(|| {
                     format!("{}.{}.svc", names.of(Role::Destination), first.target.namespace)
                 }),
                 port: endpoint.port.unwrap_or(build::PORT),
@@ -45,6 +48,19 @@ pub fn render(migration: &DirectVolumeMigration, defaults: &Defaults) -> Result<
         }
     }
     Ok(documents)
+}
+
+/// A migration from YAML.
+///
+/// # Errors
+/// A sentence, where a field is not valid or not known.
+pub fn parse(text: &str) -> Result<DirectVolumeMigration, String> {
+    let fields: serde_json::Value =
+        serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
+    if let Some(field) = unknown_fields(&fields).first() {
+        return Err(format!("unknown field {field}"));
+    }
+    serde_saphyr::from_str(text).map_err(|error| error.to_string())
 }
 
 /// Adds a YAML document.

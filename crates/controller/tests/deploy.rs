@@ -29,8 +29,11 @@ fn samples_can_be_carried_out() {
         let migration: api::DirectVolumeMigration =
             serde_saphyr::from_str(&deploy(sample)).unwrap();
         assert_eq!(plan::check(&migration), Ok(()), "{sample}");
-        let pods = render::render(&migration, &Defaults { image: "pvferry:1".into(), open: false })
-            .unwrap();
+        let pods = render::render(
+            &migration,
+            &Defaults { image: "pvferry:1".into(), open: false, ..Defaults::default() },
+        )
+        .unwrap();
         assert_eq!(pods.matches("kind: Pod").count(), 2, "{sample}: a source and a destination");
         assert!(!pods.contains("serviceAccountName") && !pods.contains("PRIVATE KEY"));
     }
@@ -51,4 +54,66 @@ fn volumes_that_make_no_sense_together_are_named() {
     wrong("[{name: x}, {name: y, target: {name: x}}]", "two volumes would become");
     wrong("[{name: x, target: {namespace: a}}]", "onto itself");
     wrong("[{name: x, target: {namespace: a, name: y}}, {name: y}]", "a source and a target");
+}
+
+/// `kubectl explain` shows descriptions, and no defaults.
+#[test]
+fn every_default_of_a_specification_is_in_the_schema_and_in_its_description() {
+    fn look(path: &str, schema: &serde_json::Value, seen: &mut Vec<String>) {
+        for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+            let path = format!("{path}.{name}");
+            let description = field["description"].as_str().unwrap_or_default();
+            if let Some(default) = field.get("default").filter(|default| !default.is_object()) {
+                let default = default.as_str().map_or_else(|| default.to_string(), str::to_owned);
+                assert!(
+                    description.ends_with(&format!("Default: {default}.")),
+                    "{path}: {description}"
+                );
+                seen.push(path.clone());
+            }
+            look(&path, field, seen);
+        }
+        if schema["items"].is_object() {
+            look(path, &schema["items"], seen);
+        }
+    }
+    let definition = serde_json::to_value(&api::definitions()[0]).unwrap();
+    let schema = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+    let mut seen = Vec::new();
+    look("spec", &schema["properties"]["spec"], &mut seen);
+    for path in [
+        "spec.mode",
+        "spec.run",
+        "spec.quiesce",
+        "spec.endpoint.type",
+        "spec.transfer.delete",
+        "spec.transfer.checksum",
+        "spec.transfer.verify",
+        "spec.transfer.allowEmptySource",
+        "spec.limits.parallel",
+        "spec.limits.attempts",
+        "spec.limits.startSeconds",
+        "spec.destination.createNamespace",
+    ] {
+        assert!(seen.iter().any(|p| p == path), "{path} has no default: {seen:?}");
+    }
+}
+
+#[test]
+fn the_deployment_reads_defaults_for_pods_that_are_valid() {
+    let map: serde_json::Value =
+        serde_saphyr::from_str(&deploy("controller/defaults.yaml")).unwrap();
+    let text = map["data"]["pod-defaults.yaml"].as_str().unwrap();
+    assert_eq!(api::PodDefaults::parse(text), Ok(api::PodDefaults::default()));
+    // The examples in it are valid, too.
+    let examples = text.replace("# ", "");
+    let parsed = api::PodDefaults::parse(&examples).unwrap();
+    assert_eq!(parsed.both.priority_class_name.as_deref(), Some("low"));
+    let deployment: serde_json::Value =
+        serde_saphyr::from_str(&deploy("controller/deployment.yaml")).unwrap();
+    let pod = &deployment["spec"]["template"]["spec"];
+    let args = pod["containers"][0]["args"].to_string();
+    assert!(args.contains("--pod-defaults=/config/pod-defaults.yaml"), "{args}");
+    assert_eq!(pod["volumes"][0]["configMap"]["name"], map["metadata"]["name"]);
+    assert_eq!(pod["containers"][0]["volumeMounts"][0]["mountPath"], "/config");
 }

@@ -3,7 +3,7 @@
 
 use controller::{
     api::DirectVolumeMigration,
-    build::{EndpointObjects, Names, endpoint_objects, reached},
+    build::{EndpointObjects, Names, endpoint_objects, reached, shares_host},
 };
 use k8s_openapi::api::core::v1::{Node, Service};
 use serde_json::{Value, json};
@@ -33,7 +33,8 @@ fn address(migration: &DirectVolumeMigration, more: &Value, nodes: &Value) -> Op
     }
     let service: Service = serde_json::from_value(service).unwrap();
     let nodes: Vec<Node> = serde_json::from_value(nodes.clone()).unwrap();
-    reached(migration, &service, &nodes).map(|address| address.to_string())
+    reached(migration, &Names::new(migration, 1, 1, "secret"), &service, &nodes)
+        .map(|address| address.to_string())
 }
 
 #[test]
@@ -116,4 +117,46 @@ fn a_service_leads_to_the_pod_with_the_token_only() {
     let selector = objects(&migration(json!({}))).service.spec.unwrap().selector.unwrap();
     assert_eq!(selector["pvferry.io/token"], "secret");
     assert_eq!(selector["pvferry.io/role"], "destination");
+}
+
+/// A router tells transfers apart by their hosts, and two namespaces cannot have the same one.
+#[test]
+fn transfers_behind_a_wildcard_have_a_host_each() {
+    for kind in ["Ingress", "Route"] {
+        let migration = migration(json!({ "type": kind, "host": "*.apps.example" }));
+        let service: Service =
+            serde_json::from_value(json!({ "spec": { "clusterIP": "10.0.0.7" } })).unwrap();
+        let mut hosts = Vec::new();
+        for number in [1, 2] {
+            let names = Names::new(&migration, 1, number, "secret");
+            let objects = endpoint_objects(&migration, &names, "b");
+            let host =
+                match kind {
+                    "Ingress" => {
+                        serde_json::to_value(objects.ingress.unwrap()).unwrap()["spec"]["rules"][0]
+                            ["host"]
+                            .clone()
+                    }
+                    _ => objects.route.unwrap().data["spec"]["host"].clone(),
+                };
+            let host = host.as_str().unwrap().to_owned();
+            let label = host.strip_suffix(".apps.example").unwrap();
+            assert!(label.len() <= 63 && !label.contains(['.', '*']), "{host}");
+            let address = reached(&migration, &names, &service, &[]).unwrap();
+            assert_eq!(address.to_string(), format!("{host}:443"));
+            hosts.push(host);
+        }
+        assert_ne!(hosts[0], hosts[1]);
+        assert!(!shares_host(&migration.spec.endpoint));
+    }
+}
+
+#[test]
+fn transfers_share_a_host_only_behind_a_router_with_a_plain_name() {
+    let shares = |endpoint: Value| shares_host(&migration(endpoint).spec.endpoint);
+    assert!(shares(json!({ "type": "Ingress", "host": "shop.example" })));
+    assert!(shares(json!({ "type": "Route", "host": "shop.example" })));
+    assert!(!shares(json!({})));
+    assert!(!shares(json!({ "type": "NodePort", "host": "node.example" })));
+    assert!(!shares(json!({ "type": "LoadBalancer" })));
 }

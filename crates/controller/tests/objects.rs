@@ -36,7 +36,7 @@ fn pods(migration: &DirectVolumeMigration, defaults: &Defaults) -> (Pod, Pod) {
 }
 
 fn defaults() -> Defaults {
-    Defaults { image: "pvferry:1".into(), open: true }
+    Defaults { image: "pvferry:1".into(), open: true, ..Defaults::default() }
 }
 
 /// A group of the file system, and labels of SELinux, would be written to the files of the application.

@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{LocalObjectReference, ResourceRequirements, Toleration};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::DirectVolumeMigrationStatus;
+use super::{DirectVolumeMigrationStatus, Pods};
 
-/// Moves the content of persistent volumes from one namespace to another, in the same cluster or in another one.
+/// Which volumes are copied, where, and how.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
     group = "pvferry.io",
@@ -19,6 +18,7 @@ use super::DirectVolumeMigrationStatus;
     shortname = "dvm",
     category = "pvferry",
     namespaced,
+    doc = "Copies the content of persistent volumes from one namespace to another, in the same cluster or in another one.",
     status = "DirectVolumeMigrationStatus",
     printcolumn(name = "Mode", type_ = "string", json_path = ".spec.mode"),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
@@ -36,37 +36,39 @@ use super::DirectVolumeMigrationStatus;
     validation = Rule::new("self.volumes == oldSelf.volumes")
         .message("volumes cannot be changed; make another migration for others"),
 )]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct DirectVolumeMigrationSpec {
-    /// Where the volumes are.
+    /// Namespace and cluster of the volumes.
     pub source: Side,
-    /// Where their content goes.
+    /// Namespace and cluster that the volumes are copied to.
     pub destination: Destination,
-    /// The volumes, by their claims.
+    /// PersistentVolumeClaims to copy.
     #[x_kube(validation = Rule::new("self.size() >= 1").message("name at least one volume"))]
     #[schemars(length(min = 1, max = 500))]
     pub volumes: Vec<Volume>,
-    /// What this run is for.
+    /// Purpose of the run: `Stage` copies while the application keeps running, `Cutover` is the last copy, `Rollback` restores
+    /// the replicas that a cutover took.
     #[serde(default)]
     pub mode: Mode,
-    /// Counts runs: a larger number starts the next one, and so does another mode. A stage run may be repeated as often as one likes.
+    /// Number of the run. Increase it to start another run; a change of `mode` starts one, too.
     #[serde(default = "one")]
     #[schemars(range(min = 1))]
     #[x_kube(validation = Rule::new("self >= oldSelf").message("runs are counted upwards"))]
     pub run: i64,
-    /// What a cutover does with the workloads that mount the volumes at the source.
+    /// What a cutover does with workloads that mount the volumes at the source: `None` does nothing, `ScaleToZero` scales Deployments
+    /// and StatefulSets to zero.
     #[serde(default)]
     pub quiesce: Quiesce,
-    /// How the source reaches the destination.
+    /// How the source pods reach the destination pods.
     #[serde(default)]
     pub endpoint: Endpoint,
-    /// How content is transferred.
+    /// Options of the copy.
     #[serde(default)]
     pub transfer: Transfer,
-    /// How the transfer pods run.
+    /// Settings of the transfer pods.
     #[serde(default)]
     pub pods: Pods,
-    /// How much happens at once, and how long it may take.
+    /// Limits on parallelism, attempts and time.
     #[serde(default)]
     pub limits: Limits,
 }
@@ -77,39 +79,39 @@ fn one() -> i64 {
 
 /// A namespace of a cluster.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Side {
-    /// The namespace of claims that name none of their own.
+    /// Namespace of volumes without a namespace of their own.
     #[schemars(length(min = 1, max = 63))]
     pub namespace: String,
-    /// Another cluster than the one this resource is in.
+    /// Cluster, if it is not the one of this resource.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster: Option<ClusterReference>,
 }
 
 /// The namespace that receives.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Destination {
-    /// The namespace of targets that name none of their own.
+    /// Namespace of targets without a namespace of their own.
     #[schemars(length(min = 1, max = 63))]
     pub namespace: String,
-    /// Another cluster than the one this resource is in.
+    /// Cluster, if it is not the one of this resource.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster: Option<ClusterReference>,
-    /// Make namespaces that are missing.
+    /// Create missing namespaces.
     #[serde(default)]
     pub create_namespace: bool,
 }
 
 /// A cluster, by a Secret with a kubeconfig in the namespace of this resource.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Hash, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct ClusterReference {
-    /// The name of the Secret.
+    /// Name of a Secret with a kubeconfig, in the namespace of this resource.
     #[schemars(length(min = 1, max = 253))]
     pub kubeconfig_secret: String,
-    /// The key in it.
+    /// Key in the Secret.
     #[serde(default = "kubeconfig")]
     pub key: String,
 }
@@ -118,133 +120,138 @@ fn kubeconfig() -> String {
     "kubeconfig".into()
 }
 
-/// A volume that is to be moved.
+/// A PersistentVolumeClaim to copy.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Volume {
-    /// The name of the claim.
+    /// Name of the PersistentVolumeClaim.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
-    /// Its namespace, where it is not that of the source.
+    /// Namespace of the PersistentVolumeClaim. By default the namespace of `source`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
-    /// What it becomes, where that differs.
+    /// Destination PersistentVolumeClaim, if it differs from the source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<Target>,
-    /// Compare digests of both ends after the transfer, where that differs from the migration.
+    /// Compare digests of both sides after the copy. By default as `transfer.verify` says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify: Option<bool>,
 }
 
-/// The claim at the destination. One that is there already is used, and never changed.
+/// Destination PersistentVolumeClaim. An existing one is used as it is.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Target {
-    /// Its name, where it is not that of the source.
+    /// Name of the claim. By default the name of the source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Its namespace, where it is not that of the destination.
+    /// Namespace of the claim. By default the namespace of `destination`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
-    /// Its storage class; the one of the source where nothing is said, and the cluster's default where this is empty.
+    /// Storage class of a new claim. By default the class of the source; an empty string means the default class of the cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage_class: Option<String>,
-    /// Its access modes; those of the source where nothing is said.
+    /// Access modes of a new claim. By default the modes of the source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access_modes: Option<Vec<String>>,
-    /// Its size, at least that of the source, which it is where nothing is said.
+    /// Size of a new claim, at least the size of the source, which is the default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<String>,
 }
 
-/// What a run is for.
+/// Purpose of a run.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
 pub enum Mode {
-    /// Copies while the application goes on. Only the difference moves the next time.
+    /// Copies while the application keeps running. The next run copies the changes only.
     #[default]
     Stage,
-    /// The last run: the application is stopped first, where `quiesce` says so.
+    /// The last run. With `quiesce: ScaleToZero` the application is stopped first.
     Cutover,
-    /// Gives the workloads at the source back the replicas that a cutover took. Moves nothing.
+    /// Restores the replicas that a cutover took from workloads at the source. Copies nothing.
     Rollback,
 }
 
-/// What happens to workloads that mount the volumes.
+/// What a cutover does with workloads that mount the volumes.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
 pub enum Quiesce {
-    /// Nothing: whoever migrates sees to it.
+    /// Does nothing.
     #[default]
     None,
-    /// Deployments and StatefulSets are scaled to zero, and what they had is kept on them.
+    /// Scales Deployments and StatefulSets to zero; an annotation on them keeps the replicas.
     ScaleToZero,
 }
 
-/// How the source reaches the destination.
+/// How the source pods reach the destination pods.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, KubeSchema)]
 #[x_kube(
     validation = Rule::new("!(self.type in ['Ingress', 'Route']) || has(self.host)")
         .message("an Ingress or a Route needs a host name"),
+    validation = Rule::new("!has(self.host) || !self.host.contains('*') || (self.type in ['Ingress', 'Route'] && self.host.startsWith('*.') && !self.host.substring(1).contains('*'))")
+        .message("a wildcard host is for an Ingress or a Route, and starts with `*.`"),
 )]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Endpoint {
-    /// What is put in front of the destination pod.
+    /// Kind of endpoint in front of a destination pod.
     #[serde(default, rename = "type")]
     pub kind: EndpointKind,
-    /// The name or address that the source connects to: of a node for a NodePort, of the router for the others.
+    /// Host name or address that source pods connect to: of a node for a NodePort, of the router for Ingress and Route. For Ingress and
+    /// Route a wildcard such as `*.apps.example.com` gives each transfer a host of its own; with a plain name only one transfer runs at a
+    /// time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
     pub host: Option<String>,
-    /// The port, where it is not the one that follows from the type.
+    /// Port that source pods connect to. By default it follows from the type.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65535))]
     pub port: Option<i32>,
-    /// The class of an Ingress.
+    /// Class of the Ingress.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class: Option<String>,
-    /// Annotations of the Service, Ingress or Route, for whatever stands behind it.
+    /// Annotations of the Service, Ingress or Route.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
 }
 
-/// Kinds of endpoint. TLS goes through all of them unopened.
+/// Kinds of endpoint. None of them terminates TLS.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
 pub enum EndpointKind {
-    /// A Service inside of the cluster.
+    /// A Service of type ClusterIP, for source pods in the same cluster.
     #[default]
     ClusterIP,
-    /// A port of each node.
+    /// A Service of type NodePort.
     NodePort,
-    /// A load balancer of the cloud.
+    /// A Service of type LoadBalancer.
     LoadBalancer,
-    /// An Ingress whose controller passes TLS through by the name in it.
+    /// An Ingress with TLS passthrough.
     Ingress,
     /// An OpenShift Route with passthrough termination.
     Route,
 }
 
-/// How content is transferred.
+/// Options of the copy.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Transfer {
-    /// Remove what the source does not have.
+    /// Delete files at the destination that are not at the source.
     #[serde(default = "yes")]
     pub delete: bool,
-    /// Compare content, not size and time.
+    /// Compare file content instead of size and modification time.
     #[serde(default)]
     pub checksum: bool,
-    /// Compare digests of both ends after the transfer.
+    /// Compare digests of both sides after the copy.
     #[serde(default)]
     pub verify: bool,
-    /// An empty source is meant.
+    /// Accept an empty source. It is refused by default, because it is usually a missing mount.
     #[serde(default)]
     pub allow_empty_source: bool,
-    /// Names to leave out, with rsync's patterns.
+    /// Files to leave out, as rsync patterns. They are not deleted at the destination either.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exclude: Vec<String>,
-    /// Bytes a second for each volume, such as `20M`.
+    /// Maximum bytes per second of each volume, for example `20M`. No limit by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = r"^[0-9]+(\.[0-9]+)?[KMG]?$"))]
     pub bandwidth: Option<String>,
-    /// Connections for each volume.
+    /// Parallel connections of each volume.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 16))]
     pub streams: Option<i32>,
@@ -268,68 +275,27 @@ fn yes() -> bool {
     true
 }
 
-/// How transfer pods run.
-#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Pods {
-    /// As whom.
-    #[serde(default)]
-    pub user: User,
-    /// The image, where it is not the one that the controller was started with.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub image: Option<String>,
-    /// When it is pulled.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub image_pull_policy: Option<String>,
-    /// Secrets that it is pulled with, in the namespaces of the pods.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub image_pull_secrets: Vec<LocalObjectReference>,
-    /// Requests and limits of each container.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub resources: Option<ResourceRequirements>,
-    /// Nodes that the pods may run on.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub node_selector: BTreeMap<String, String>,
-    /// Taints that they bear.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub tolerations: Vec<Toleration>,
-    /// Their priority class.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub priority_class_name: Option<String>,
-}
-
-/// As whom transfer pods run.
-#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct User {
-    /// The user and group of a pod without root, for namespaces under the `restricted` profile. Owners are not kept then, and what
-    /// this user cannot read is named and not moved. Root, with the few capabilities that it takes, where nothing is said.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1))]
-    pub id: Option<i64>,
-}
-
 /// Limits of a migration.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Limits {
-    /// Volumes that are moved at a time.
+    /// Maximum volumes copied at once.
     #[serde(default = "four")]
     #[schemars(range(min = 1, max = 100))]
     pub parallel: i32,
-    /// Volumes of one source node that are moved at a time.
+    /// Maximum volumes of one source node copied at once. No limit by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100))]
     pub parallel_per_node: Option<i32>,
-    /// Tries for each volume and run.
+    /// Maximum attempts per volume and run.
     #[serde(default = "three")]
     #[schemars(range(min = 1, max = 20))]
     pub attempts: i32,
-    /// Seconds that pods may take to start.
+    /// Maximum seconds until the pods of a transfer run.
     #[serde(default = "five_minutes")]
     #[schemars(range(min = 10))]
     pub start_seconds: i64,
-    /// Seconds that one try may take from then on; no limit where nothing is said.
+    /// Maximum seconds of one attempt from then on. No limit by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 60))]
     pub run_seconds: Option<i64>,

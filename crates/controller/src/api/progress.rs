@@ -5,7 +5,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The story of one volume of a migration. Written by the controller alone.
+/// Which volume this is about.
 #[derive(CustomResource, Serialize, Deserialize, Clone, Debug, Default, PartialEq, JsonSchema)]
 #[kube(
     group = "pvferry.io",
@@ -15,20 +15,21 @@ use serde::{Deserialize, Serialize};
     shortname = "dvmp",
     category = "pvferry",
     namespaced,
+    doc = "Progress of one volume of a DirectVolumeMigration. Written by the controller only.",
     status = "DirectVolumeMigrationProgressStatus",
     printcolumn(name = "Claim", type_ = "string", json_path = ".spec.claim"),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
     printcolumn(name = "Progress", type_ = "string", json_path = ".status.progress"),
     printcolumn(name = "Rate", type_ = "string", json_path = ".status.rate"),
     printcolumn(name = "ETA", type_ = "string", json_path = ".status.eta"),
-    printcolumn(name = "Try", type_ = "integer", json_path = ".status.attempt"),
+    printcolumn(name = "Attempt", type_ = "integer", json_path = ".status.attempt"),
     printcolumn(name = "Exit", type_ = "integer", json_path = ".status.exitCode"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.message", priority = 1)
 )]
 #[serde(rename_all = "camelCase")]
 pub struct DirectVolumeMigrationProgressSpec {
-    /// The migration.
+    /// Name of the DirectVolumeMigration.
     pub migration: String,
     /// `NAMESPACE/NAME` of the claim at the source.
     pub claim: String,
@@ -36,98 +37,98 @@ pub struct DirectVolumeMigrationProgressSpec {
     pub target: String,
 }
 
-/// How far a volume is, and how it ended.
+/// Progress and result of the volume.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DirectVolumeMigrationProgressStatus {
-    /// The run that this is about.
+    /// Number of the run.
     #[serde(default)]
     pub run: i64,
-    /// Where it stands.
+    /// Current phase.
     #[serde(default)]
     pub phase: VolumePhase,
-    /// Why, in one word: of the container, the pod, or the controller.
+    /// Reason for the phase, as one word.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
-    /// Why, in a sentence.
+    /// Human-readable message.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
-    /// The source pod of the last try.
+    /// Source pod of the last attempt.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub pod: String,
-    /// Its sync container.
+    /// Sync container of the volume in the source pod.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub container: String,
-    /// The number of the last try, from 1.
+    /// Number of the last attempt, from 1.
     #[serde(default)]
     pub attempt: i32,
-    /// The exit code of the sync container.
+    /// Exit code of the sync container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
-    /// Bytes that are there, of all, as a share: `40%`.
+    /// Share of the bytes that are at the destination, for example `40%`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub progress: String,
-    /// Bytes a second, for people.
+    /// Current rate, for example `58.5 MiB/s`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub rate: String,
-    /// Time that is left, for people.
+    /// Estimated time left, for example `1m15s`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub eta: String,
-    /// Bytes that are there.
+    /// Bytes of file content at the destination.
     #[serde(default)]
     pub bytes_done: i64,
     /// Bytes of file content at the source.
     #[serde(default)]
     pub bytes_total: i64,
-    /// Bytes of file content that were sent.
+    /// Bytes of file content sent.
     #[serde(default)]
     pub bytes_sent: i64,
-    /// Bytes on the wire, in both directions, before TLS.
+    /// Bytes on the network in both directions, before TLS.
     #[serde(default)]
     pub wire_bytes: i64,
-    /// Entries that were looked at.
+    /// Files, directories and other entries compared.
     #[serde(default)]
     pub entries: i64,
-    /// Files that were written.
+    /// Files written.
     #[serde(default)]
     pub files_written: i64,
-    /// Entries that were deleted.
+    /// Entries deleted.
     #[serde(default)]
     pub files_deleted: i64,
-    /// The digest that both ends agree on.
+    /// Digest that both sides agree on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
-    /// The first entries that could not be treated as asked.
+    /// First entries that failed, with reasons.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<String>,
-    /// When the last try began.
+    /// Start of the last attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started: Option<Time>,
-    /// When it ended.
+    /// End of the last attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<Time>,
 }
 
-/// Where a volume stands.
+/// Phase of a volume.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
 pub enum VolumePhase {
-    /// It waits for its turn.
+    /// Waits for its turn.
     #[default]
     Pending,
-    /// Its pods are being made.
+    /// Its pods are starting.
     Starting,
-    /// Its content is on its way.
+    /// Its content is being copied.
     Running,
-    /// The last try failed, and another one will follow.
+    /// The last attempt failed; another one follows.
     Retrying,
-    /// It arrived, proved by the manifests of both ends.
+    /// Copied: the manifests of both sides agree.
     Succeeded,
-    /// It did not.
+    /// Not copied.
     Failed,
 }
 
 impl VolumePhase {
-    /// True where nothing more happens to it in this run.
+    /// True if nothing more happens to it in this run.
     #[must_use]
     pub fn is_final(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed)

@@ -6,55 +6,55 @@ use serde::{Deserialize, Serialize};
 
 use super::{Mode, VolumePhase};
 
-/// How far a migration is.
+/// Status of a migration.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DirectVolumeMigrationStatus {
-    /// The generation of the specification that was looked at last.
+    /// Generation of the specification that was handled last.
     #[serde(default)]
     pub observed_generation: i64,
-    /// The run that this is about.
+    /// Number of the run.
     #[serde(default)]
     pub run: i64,
-    /// Its mode.
+    /// Mode of the run.
     #[serde(default)]
     pub mode: Mode,
-    /// Where it stands.
+    /// Current phase.
     #[serde(default)]
     pub phase: Phase,
-    /// The same in a sentence.
+    /// Human-readable message.
     #[serde(default)]
     pub message: String,
-    /// Volumes that are done, of all: `2/5`.
+    /// Volumes copied, of all, for example `2/5`.
     #[serde(default)]
     pub volumes_done: String,
-    /// Bytes, as a share: `40%`.
+    /// Share of the bytes that are at the destination, for example `40%`.
     #[serde(default)]
     pub progress: String,
-    /// Bytes a second, for people.
+    /// Current rate, for example `58.5 MiB/s`.
     #[serde(default)]
     pub rate: String,
-    /// When this run began.
+    /// Start of the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started: Option<Time>,
-    /// When it ended.
+    /// End of the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<Time>,
-    /// Transfers that were begun in this run; each has a number.
+    /// Transfers started in this run.
     #[serde(default)]
     pub transfers_begun: i64,
-    /// Transfers that are under way.
+    /// Active transfers.
     #[serde(default)]
     pub transfers: Vec<ActiveTransfer>,
-    /// The volumes, in the order of the specification.
+    /// Volumes, in the order of the specification.
     #[serde(default)]
     pub volumes: Vec<VolumeStatus>,
-    /// `Validated`, `Prepared`, `Quiesced`, `Succeeded`.
+    /// Conditions `Validated`, `Prepared`, `Quiesced` and `Succeeded`.
     #[serde(default)]
     pub conditions: Vec<Condition>,
 }
 
-/// Where a run stands.
+/// Phase of a run.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
 pub enum Phase {
     /// Nothing was done yet.
@@ -88,58 +88,58 @@ impl Phase {
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ActiveTransfer {
-    /// Its number within the run.
+    /// Number of the transfer within the run.
     pub number: i64,
-    /// What its pods bear and nobody else knows beforehand.
+    /// Random label value of the pods of the transfer.
     #[serde(default)]
     pub token: String,
-    /// Indices of its volumes in the specification.
+    /// Indices of the volumes in the specification.
     pub volumes: Vec<usize>,
-    /// The node that the source pod is bound to, because a volume is in use there.
+    /// Node that the source pod must run on, because a volume is in use there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
-    /// When it was begun.
+    /// Start of the transfer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub begun: Option<Time>,
-    /// The source pod was made: if it is not there any more, it is lost.
+    /// Whether the source pod was created: if it does not exist any more, it is lost.
     #[serde(default)]
     pub source_made: bool,
-    /// As above, of the destination pod.
+    /// Whether the destination pod was created.
     #[serde(default)]
     pub destination_made: bool,
-    /// When the source pod's containers all ran for the first time.
+    /// Time when all containers of the source pod ran for the first time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub running_since: Option<Time>,
-    /// Every volume of it is settled: its objects are being removed.
+    /// Whether all its volumes have ended and its objects are being deleted.
     #[serde(default)]
     pub ending: bool,
 }
 
-/// Where a volume stands.
+/// Status of a volume.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct VolumeStatus {
-    /// `NAMESPACE/NAME` of its claim at the source.
+    /// `NAMESPACE/NAME` of the claim at the source.
     pub claim: String,
-    /// Where it stands.
+    /// Current phase.
     #[serde(default)]
     pub phase: VolumePhase,
-    /// Tries in this run.
+    /// Attempts in this run.
     #[serde(default)]
     pub attempts: i32,
-    /// Why it stands where it stands, in one word.
+    /// Reason for the phase, as one word.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
-    /// The next try begins no earlier.
+    /// Earliest start of the next attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_at: Option<Time>,
-    /// Bytes that are there, and of all.
+    /// Bytes of file content at the destination.
     #[serde(default)]
     pub bytes_done: i64,
     /// Bytes of file content at the source.
     #[serde(default)]
     pub bytes_total: i64,
-    /// Bytes a second.
+    /// Bytes per second.
     #[serde(default)]
     pub rate: i64,
 }

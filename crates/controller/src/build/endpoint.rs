@@ -16,7 +16,7 @@ use kube::api::{ApiResource, DynamicObject, GroupVersionKind};
 use serde_json::json;
 
 use super::{Names, PORT, Role};
-use crate::api::{DirectVolumeMigration, EndpointKind};
+use crate::api::{DirectVolumeMigration, Endpoint, EndpointKind};
 
 /// Where a source connects to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +25,14 @@ pub struct Address {
     pub host: String,
     /// The port.
     pub port: i32,
+}
+
+impl Address {
+    /// Whether name servers have to be asked for it.
+    #[must_use]
+    pub fn is_a_name(&self) -> bool {
+        self.host.parse::<IpAddr>().is_err()
+    }
 }
 
 impl fmt::Display for Address {
@@ -88,13 +96,30 @@ pub fn endpoint_objects(
         }),
         status: None,
     };
-    let host = endpoint.host.clone().unwrap_or_default();
+    let host = host_of(migration, names).unwrap_or_default();
     let ingress = (endpoint.kind == EndpointKind::Ingress).then(|| {
         ingress(metadata.clone(), endpoint.class.clone(), &host, &names.of(Role::Destination))
     });
     let route = (endpoint.kind == EndpointKind::Route)
         .then(|| route(&metadata, &host, &names.of(Role::Destination)));
     EndpointObjects { service, ingress, route }
+}
+
+/// The host that a transfer is reached by: routers tell transfers apart by it, so behind a wildcard each has its own.
+#[must_use]
+pub fn host_of(migration: &DirectVolumeMigration, names: &Names) -> Option<String> {
+    let host = migration.spec.endpoint.host.clone()?;
+    Some(match host.strip_prefix("*.") {
+        Some(domain) => format!("{}.{domain}", names.of(Role::Destination)),
+        None => host,
+    })
+}
+
+/// Whether two transfers at a time would be reached by the same host, so that the router cannot tell them apart.
+#[must_use]
+pub fn shares_host(endpoint: &Endpoint) -> bool {
+    let routed = matches!(endpoint.kind, EndpointKind::Ingress | EndpointKind::Route);
+    routed && !endpoint.host.as_deref().is_some_and(|host| host.starts_with("*."))
 }
 
 /// The controllers that can pass TLS through are told so by their own annotations; rules are matched by the name in it.
@@ -152,12 +177,13 @@ fn route(metadata: &ObjectMeta, host: &str, service: &str) -> DynamicObject {
 #[must_use]
 pub fn reached(
     migration: &DirectVolumeMigration,
+    names: &Names,
     service: &Service,
     nodes: &[Node],
 ) -> Option<Address> {
     let endpoint = &migration.spec.endpoint;
     let spec = service.spec.as_ref()?;
-    let host = endpoint.host.clone();
+    let host = host_of(migration, names);
     let at = |host: Option<String>, port: i32| {
         Some(Address { host: host?, port: endpoint.port.unwrap_or(port) })
     };

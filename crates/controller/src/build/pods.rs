@@ -17,17 +17,20 @@ use k8s_openapi::{
 
 use super::{Address, HEALTH_PORT, Names, PORT, Role, SERVE, TUNNEL};
 use crate::{
-    api::{DirectVolumeMigration, DirectVolumeMigrationSpec},
+    api::{DirectVolumeMigration, DirectVolumeMigrationSpec, PodDefaults, PodSettings},
     plan::Planned,
 };
 
 /// What the controller was started with.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Defaults {
     /// The image of the data plane.
     pub image: String,
-    /// Migrations may choose images, what they are pulled with, tolerations, priority, and annotations of endpoints.
+    /// Migrations may choose images, what they are pulled with, tolerations, priority, service accounts, SELinux options, labels, and
+    /// annotations of endpoints.
     pub open: bool,
+    /// What pods are like where a migration does not say.
+    pub pods: PodDefaults,
 }
 
 const IDENTITY: &str = "/identity";
@@ -52,9 +55,10 @@ pub fn source_pod(
     node: Option<&str>,
 ) -> Pod {
     let spec = &migration.spec;
+    let settings = settings(spec, defaults, Role::Source);
     let count = volumes.len() + 1;
-    let mut containers = vec![tunnel(spec, defaults, volumes.len(), address)];
-    containers.extend(volumes.iter().map(|volume| sync(spec, defaults, volume)));
+    let mut containers = vec![tunnel(spec, &settings, volumes.len(), address)];
+    containers.extend(volumes.iter().map(|volume| sync(spec, &settings, volume)));
     let mut mounts = vec![
         identity_volume(names, Role::Source),
         Volume {
@@ -69,7 +73,7 @@ pub fn source_pod(
     mounts.extend(volumes.iter().map(|v| claim_volume(&v.name, &v.claim.name, Role::Source)));
     let namespace = volumes.first().map_or("", |v| &v.claim.namespace);
     let metadata = names.metadata(Role::Source, namespace);
-    pod(migration, metadata, with_count(containers, count), mounts, Role::Source, node)
+    pod(spec, settings, metadata, with_count(containers, count), mounts, Role::Source, node)
 }
 
 /// The pod that receives `volumes`.
@@ -81,6 +85,7 @@ pub fn destination_pod(
     volumes: &[&Planned],
 ) -> Pod {
     let spec = &migration.spec;
+    let settings = settings(spec, defaults, Role::Destination);
     let mut args = words(&["serve", "--listen", &format!(":{PORT}"), "--identity", IDENTITY]);
     args.extend(words(&["--metrics", &format!(":{HEALTH_PORT}"), "--log-format", "json"]));
     args.extend(words(&["--exit-when", &volumes.len().to_string()]));
@@ -101,16 +106,32 @@ pub fn destination_pod(
             failure_threshold: Some(30),
             ..Probe::default()
         }),
-        ..container(spec, defaults, SERVE, args, mounted, &DESTINATION_CAPABILITIES)
+        ..container(spec, &settings, SERVE, args, mounted, &DESTINATION_CAPABILITIES)
     };
     let mut mounts = vec![identity_volume(names, Role::Destination)];
     mounts.extend(volumes.iter().map(|v| claim_volume(&v.name, &v.target.name, Role::Destination)));
     let namespace = volumes.first().map_or("", |v| &v.target.namespace);
     let metadata = names.metadata(Role::Destination, namespace);
-    pod(migration, metadata, with_count(vec![container], 1), mounts, Role::Destination, None)
+    pod(spec, settings, metadata, with_count(vec![container], 1), mounts, Role::Destination, None)
 }
 
-fn sync(spec: &DirectVolumeMigrationSpec, defaults: &Defaults, volume: &Planned) -> Container {
+/// The settings of the pods of `role`. What a migration sets takes precedence over the defaults, and what is set for a role over what is
+/// set for both.
+fn settings(spec: &DirectVolumeMigrationSpec, defaults: &Defaults, role: Role) -> PodSettings {
+    let (own, default) = match role {
+        Role::Source => (&spec.pods.source, &defaults.pods.source),
+        Role::Destination => (&spec.pods.destination, &defaults.pods.destination),
+    };
+    let image = PodSettings { image: Some(defaults.image.clone()), ..PodSettings::default() };
+    own.clone()
+        .unwrap_or_default()
+        .or(&spec.pods.both)
+        .or(&default.clone().unwrap_or_default())
+        .or(&defaults.pods.both)
+        .or(&image)
+}
+
+fn sync(spec: &DirectVolumeMigrationSpec, settings: &PodSettings, volume: &Planned) -> Container {
     let path = format!("/volumes/{}", volume.name);
     let mut args = words(&["sync", &path, "--volume", &volume.name, "--via", SOCKET]);
     args.extend(words(&[
@@ -148,7 +169,7 @@ fn sync(spec: &DirectVolumeMigrationSpec, defaults: &Defaults, volume: &Planned)
     // How long pods may take to start is how long a container may wait for the others.
     args.push(format!("--wait={}", spec.limits.start_seconds));
     let mounts = vec![mount("run", RUN, false), mount(&volume.name, &path, true)];
-    container(spec, defaults, &sync_container(volume), args, mounts, &SOURCE_CAPABILITIES)
+    container(spec, settings, &sync_container(volume), args, mounts, &SOURCE_CAPABILITIES)
 }
 
 /// The name of the sync container of a volume.
@@ -159,7 +180,7 @@ pub fn sync_container(volume: &Planned) -> String {
 
 fn tunnel(
     spec: &DirectVolumeMigrationSpec,
-    defaults: &Defaults,
+    settings: &PodSettings,
     volumes: usize,
     address: &Address,
 ) -> Container {
@@ -168,12 +189,12 @@ fn tunnel(
     args.extend(words(&["--exit-when", &volumes.to_string()]));
     args.push(format!("--idle={}", spec.limits.start_seconds));
     let mounts = vec![mount("identity", IDENTITY, true), mount("run", RUN, false)];
-    container(spec, defaults, TUNNEL, args, mounts, &[])
+    container(spec, settings, TUNNEL, args, mounts, &[])
 }
 
 fn container(
     spec: &DirectVolumeMigrationSpec,
-    defaults: &Defaults,
+    settings: &PodSettings,
     name: &str,
     args: Vec<String>,
     mounts: Vec<VolumeMount>,
@@ -182,11 +203,11 @@ fn container(
     let root = spec.pods.user.id.is_none();
     Container {
         name: name.into(),
-        image: Some(spec.pods.image.clone().unwrap_or_else(|| defaults.image.clone())),
-        image_pull_policy: spec.pods.image_pull_policy.clone(),
+        image: settings.image.clone(),
+        image_pull_policy: settings.image_pull_policy.clone(),
         args: Some(args),
         volume_mounts: Some(mounts),
-        resources: Some(spec.pods.resources.clone().unwrap_or_else(resources)),
+        resources: Some(settings.resources.clone().unwrap_or_else(resources)),
         security_context: Some(SecurityContext {
             allow_privilege_escalation: Some(false),
             read_only_root_filesystem: Some(true),
@@ -217,18 +238,21 @@ fn resources() -> ResourceRequirements {
 }
 
 fn pod(
-    migration: &DirectVolumeMigration,
-    metadata: ObjectMeta,
+    spec: &DirectVolumeMigrationSpec,
+    settings: PodSettings,
+    mut metadata: ObjectMeta,
     containers: Vec<Container>,
     volumes: Vec<Volume>,
     role: Role,
     node: Option<&str>,
 ) -> Pod {
-    let pods = &migration.spec.pods;
-    let user = pods.user.id;
+    let user = spec.pods.user.id;
     // The kubelet gives the files of a volume this group, and widens their modes: never at a source.
     let group = user.filter(|_| role == Role::Destination);
-    let selected = (!pods.node_selector.is_empty()).then(|| pods.node_selector.clone());
+    // The labels by which the controller, Services and network policies know the pod stay as they are.
+    let mut labels = settings.labels;
+    labels.extend(metadata.labels.take().unwrap_or_default());
+    metadata.labels = Some(labels);
     Pod {
         metadata,
         spec: Some(PodSpec {
@@ -249,19 +273,28 @@ fn pod(
                     type_: "RuntimeDefault".into(),
                     ..SeccompProfile::default()
                 }),
+                se_linux_options: settings.se_linux_options,
                 ..PodSecurityContext::default()
             }),
             affinity: node.map(on_node),
-            node_selector: selected,
-            tolerations: (!pods.tolerations.is_empty()).then(|| pods.tolerations.clone()),
-            priority_class_name: pods.priority_class_name.clone(),
-            image_pull_secrets: (!pods.image_pull_secrets.is_empty())
-                .then(|| pods.image_pull_secrets.clone()),
+            node_selector: some_map(settings.node_selector),
+            tolerations: some_list(settings.tolerations),
+            priority_class_name: settings.priority_class_name,
+            service_account_name: settings.service_account_name,
+            image_pull_secrets: some_list(settings.image_pull_secrets),
             termination_grace_period_seconds: Some(30),
             ..PodSpec::default()
         }),
         status: None,
     }
+}
+
+fn some_list<T>(list: Vec<T>) -> Option<Vec<T>> {
+    (!list.is_empty()).then_some(list)
+}
+
+fn some_map(map: BTreeMap<String, String>) -> Option<BTreeMap<String, String>> {
+    (!map.is_empty()).then_some(map)
 }
 
 /// An affinity and no `nodeName`: the scheduler still says why where it does not fit.

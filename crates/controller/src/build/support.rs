@@ -39,14 +39,15 @@ pub fn identity_secret(
     }
 }
 
-/// What a transfer pod may talk to: the destination is reached on two ports and asks nobody; the source is reached by nobody,
-/// and asks the server and whoever resolves its name.
+/// What a transfer pod may talk to: the destination is reached on two ports and asks nobody; the source is reached by nobody, and
+/// connects to the server at `address` and, where that is a name, to name servers on `dns_ports`.
 #[must_use]
 pub fn network_policy(
     names: &Names,
     role: Role,
     namespace: &str,
     address: Option<&Address>,
+    dns_ports: &[u16],
 ) -> NetworkPolicy {
     let port = |number: i32, protocol: &str| NetworkPolicyPort {
         port: Some(IntOrString::Int(number)),
@@ -54,9 +55,14 @@ pub fn network_policy(
         ..NetworkPolicyPort::default()
     };
     let (ingress, egress) = if role == Role::Source {
-        let mut ports = vec![port(53, "UDP"), port(53, "TCP"), port(PORT, "TCP")];
+        let mut ports = vec![port(PORT, "TCP")];
         if let Some(address) = address.filter(|address| address.port != PORT) {
             ports.push(port(address.port, "TCP"));
+        }
+        if address.is_none_or(Address::is_a_name) {
+            for number in dns_ports {
+                ports.extend(["UDP", "TCP"].map(|protocol| port((*number).into(), protocol)));
+            }
         }
         (vec![], vec![NetworkPolicyEgressRule { ports: Some(ports), to: None }])
     } else {

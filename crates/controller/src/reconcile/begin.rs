@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use super::{Step, prepare};
 use crate::{
     api::{ActiveTransfer, VolumePhase, VolumeStatus},
+    build,
     error::{Error, Result},
     plan::{self, Claim, Planned},
 };
@@ -71,15 +72,14 @@ impl Step<'_> {
         if let (true, 0, Some(what)) = (waiting.is_empty(), active, held.into_values().next()) {
             return Err(Error::Waiting("ClaimInUse", what));
         }
-        let ready: Vec<_> = waiting
-            .into_iter()
-            .map(|v| {
-                let node = nodes.get(&v.claim).cloned();
-                (v, node)
-            })
-            .collect();
+        // Behind a router, the host belongs to one transfer at a time.
+        let shares_host = build::shares_host(&self.migration.spec.endpoint);
+        if shares_host && !self.status.transfers.is_empty() {
+            return Ok(false);
+        }
+        let candidates = waiting.into_iter().map(|v| (v.clone(), nodes.get(&v.claim).cloned()));
         let per_node = limits.parallel_per_node.map_or(usize::MAX, count);
-        let groups = plan::group(&ready, room, |node| {
+        let selected = plan::select(candidates.collect(), room, |node| {
             let there: usize = self
                 .status
                 .transfers
@@ -89,6 +89,10 @@ impl Step<'_> {
                 .sum();
             per_node.saturating_sub(there)
         });
+        let mut groups = plan::group(&self.reach_of(selected).await?);
+        if shares_host {
+            groups.truncate(1);
+        }
         let begun = !groups.is_empty();
         for group in groups {
             self.begin(group)?;

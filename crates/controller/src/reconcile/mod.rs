@@ -16,6 +16,7 @@ mod conditions;
 mod prepare;
 mod progress;
 mod quiesce;
+mod reach;
 mod settle;
 mod transfer;
 
@@ -276,6 +277,7 @@ impl Step<'_> {
 
     /// Where a step could not be taken: says why. Only what nobody but a person can change ends the run.
     async fn note(&mut self, outcome: Result<Action>) -> Result<Action> {
+        let outcome = outcome.map_err(Error::waiting_for_quota);
         let error = match outcome {
             Err(error @ (Error::Invalid(..) | Error::Waiting(..))) => error,
             Err(error) if error.is_refusal() && self.status.phase == Phase::Preparing => error,

@@ -57,22 +57,19 @@ impl Step<'_> {
 
     /// The controller makes pods in any namespace, as root: what runs in them is not for whoever may make a migration to choose.
     fn check_permission(&self) -> Result<()> {
-        let (pods, endpoint) = (&self.migration.spec.pods, &self.migration.spec.endpoint);
-        let chosen = [
-            ("pods.image", pods.image.is_some()),
-            ("pods.imagePullSecrets", !pods.image_pull_secrets.is_empty()),
-            ("pods.tolerations", !pods.tolerations.is_empty()),
-            ("pods.priorityClassName", pods.priority_class_name.is_some()),
-            ("endpoint.annotations", !endpoint.annotations.is_empty()),
-        ];
-        match chosen.iter().find(|(_, chosen)| *chosen && !self.context.defaults.open) {
-            None => Ok(()),
-            Some((field, _)) => {
+        let spec = &self.migration.spec;
+        let mut fields = spec.pods.privileged_fields();
+        if !spec.endpoint.annotations.is_empty() {
+            fields.push("endpoint.annotations".into());
+        }
+        match fields.first() {
+            Some(field) if !self.context.defaults.open => {
                 let what = format!(
                     "{field} is not for a migration to choose: the controller runs without --open"
                 );
                 Err(Error::Invalid("NotPermitted", what))
             }
+            _ => Ok(()),
         }
     }
 

@@ -41,6 +41,7 @@ impl Step<'_> {
         // Whatever else there is to say replaces it.
         self.status.message = "volumes are on their way".into();
         let mut first_error = None;
+        let mut blocked = false;
         for at in 0..self.status.transfers.len() {
             let Some(transfer) = self.status.transfers.get(at).cloned() else { continue };
             let chosen = transfer.volumes.iter().filter_map(|i| self.volumes.get(*i).cloned());
@@ -55,7 +56,15 @@ impl Step<'_> {
                 transfer,
             };
             let ending = current.transfer.ending;
-            let outcome = self.advance(&mut current).await;
+            let mut outcome = self.advance(&mut current).await;
+            if let Err(error) = &outcome
+                && error.is_quota()
+            {
+                // Like a scheduler without a node: for as long as pods may take to start.
+                let what = error.to_string();
+                self.check_start(&mut current, &what, &format!("QuotaExceeded: {what}")).await;
+                (blocked, outcome) = (true, Ok(()));
+            }
             if let Err(error) = &outcome {
                 self.refused(&mut current, error).await;
             }
@@ -84,7 +93,8 @@ impl Step<'_> {
             self.check_still_quiesced().await?;
             return Ok(self.enter(Phase::CleaningUp, "removing what the transfer needed"));
         }
-        let hurry = begun || self.status.transfers.iter().any(|t| t.ending || !t.source_made);
+        let starting = |t: &ActiveTransfer| !t.source_made && !blocked;
+        let hurry = begun || self.status.transfers.iter().any(|t| t.ending || starting(t));
         Ok(Action::requeue(if hurry { SOON * 2 } else { POLL }))
     }
 
@@ -143,7 +153,8 @@ impl Step<'_> {
     async fn make_destination(&mut self, current: &mut Current) -> Result<()> {
         let namespace = current.destination_namespace().to_owned();
         self.make_identities(current).await?;
-        let policy = build::network_policy(&current.names, Role::Destination, &namespace, None);
+        let policy =
+            build::network_policy(&current.names, Role::Destination, &namespace, None, &[]);
         self.destination.apply(&policy).await?;
         let endpoint = build::endpoint_objects(&self.migration, &current.names, &namespace);
         self.destination.apply(&endpoint.service).await?;
@@ -204,7 +215,8 @@ impl Step<'_> {
             }
             _ => Vec::new(),
         };
-        let address = service.and_then(|service| build::reached(&self.migration, &service, &nodes));
+        let address = service
+            .and_then(|service| build::reached(&self.migration, &current.names, &service, &nodes));
         let Some(address) = address.filter(|_| observe::is_ready(server)) else {
             self.check_start(current, "the destination is not reachable yet", "Endpoint").await;
             return Ok(());
@@ -214,7 +226,14 @@ impl Step<'_> {
 
     async fn make_client(&mut self, current: &mut Current, address: &Address) -> Result<()> {
         let namespace = current.source_namespace().to_owned();
-        let policy = build::network_policy(&current.names, Role::Source, &namespace, Some(address));
+        let dns_ports = &self.context.defaults.pods.dns_ports;
+        let policy = build::network_policy(
+            &current.names,
+            Role::Source,
+            &namespace,
+            Some(address),
+            dns_ports,
+        );
         self.source.apply(&policy).await?;
         let pod = build::source_pod(
             &self.migration,

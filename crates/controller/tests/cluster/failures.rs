@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use controller::api::{Phase, VolumePhase};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, ResourceQuota};
 use serde_json::{Value, json};
 use testkit::{Content, TempTree, assert_same};
 
@@ -99,6 +99,47 @@ fn a_pod_that_fits_no_node() {
             "limits": { "startSeconds": 10 },
         });
         cannot_run(&mut place, more, "Unschedulable").await;
+    });
+}
+
+/// Makes a quota that wants every pod of the source namespace to have a limit on processors.
+async fn quota(place: &Place) {
+    let quota = json!({ "metadata": { "name": "q" }, "spec": { "hard": { "limits.cpu": "4" } } });
+    place.cluster.create::<ResourceQuota>(&place.source, quota).await;
+    let quotas = place.cluster.api::<ResourceQuota>(&place.source);
+    let begun = std::time::Instant::now();
+    while quotas.get("q").await.unwrap().status.and_then(|status| status.hard).is_none() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "nobody looks at the quota");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[test]
+fn a_quota_that_pods_do_not_fit_fails_after_the_time_that_pods_may_take() {
+    in_place(async |mut place| {
+        quota(&place).await;
+        let more = json!({ "limits": { "startSeconds": 10 } });
+        cannot_run(&mut place, more, "QuotaExceeded").await;
+    });
+}
+
+#[test]
+fn a_quota_is_waited_for_and_limits_satisfy_it() {
+    in_place(async |mut place| {
+        quota(&place).await;
+        let (from, to) = (place.source_volume("data").await, place.target_volume("data").await);
+        let made = TempTree::below(&from);
+        made.populate(3, 20);
+        place.start_controller();
+        place.migrate(&["data"], json!({})).await;
+        place.until("wait", |s| s.message.contains("must specify limits.cpu")).await;
+        let resources = json!({
+            "requests": { "cpu": "10m" }, "limits": { "cpu": "1", "memory": "256Mi" },
+        });
+        place.change(json!({ "pods": { "resources": resources } })).await;
+        let status = place.completes().await;
+        assert_eq!(status.volumes[0].attempts, 1, "{status:#?}");
+        assert_same(&from, &to);
     });
 }
 
