@@ -5,12 +5,12 @@ use std::{env, ops::Range};
 /// How many failures a test collects before it stops.
 const ENOUGH: usize = 25;
 
-/// The seeds to try: so many from 0, or as the environment says.
+/// The seeds to try: the usual number of them from 0, or as the environment says.
 pub(crate) fn seeds(usual: u64) -> Range<u64> {
     let number = |name: &str| env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
-    let (first, count) = (number("PVFERRY_SEED"), number("PVFERRY_SEEDS"));
-    let count = count.unwrap_or(if first.is_some() { 1 } else { usual });
-    let first = first.unwrap_or(0);
+    let (alone, count) = (number("PVFERRY_SEED"), number("PVFERRY_SEEDS"));
+    let count = count.unwrap_or(if alone.is_some() { 1 } else { usual });
+    let first = alone.or_else(|| number("PVFERRY_FIRST_SEED")).unwrap_or(0);
     first..first + count
 }
 
