@@ -2,9 +2,9 @@
 
 use std::{fs, path::Path, process::Command};
 
-use testkit::{Finished, Mount, TempTree, skip};
+use testkit::{Finished, Mount, TempTree, assert_same, skip};
 
-use crate::support::{copy, report};
+use crate::support::{copy, pvferry, report};
 
 /// A tmpfs mounted inside a tree; unmounted when dropped.
 struct Inside<'a>(&'a Path);
@@ -74,4 +74,85 @@ fn a_lost_and_found_that_a_user_made_is_reported_even_if_it_is_empty() {
     assert!(destination.at("dir/lost+found/f").exists());
     let excluded = copy(source.path(), destination.path(), &["--exclude", "/lost+found"]);
     assert_eq!(report(excluded.expect(0))["skipped"], 0, "a filter leaves it out");
+}
+
+/// Makes a subvolume of btrfs at `path`.
+fn subvolume(path: &Path) {
+    let made = Command::new("btrfs").args(["subvolume", "create"]).arg(path).output().unwrap();
+    assert!(made.status.success(), "{made:?}");
+}
+
+#[test]
+fn subvolumes_of_btrfs_in_the_source_are_copied_with_what_they_hold() {
+    if !skip::commands(&["btrfs"]) {
+        return;
+    }
+    let (Some(volume), destination) = (Mount::btrfs(128), TempTree::new()) else { return };
+    // Inode numbers begin anew in each subvolume: the files below have the same one, and several names.
+    for part in ["one", "two"] {
+        let part = volume.path().join(part);
+        subvolume(&part);
+        fs::write(part.join("f"), part.to_str().unwrap()).unwrap();
+        fs::hard_link(part.join("f"), part.join("g")).unwrap();
+    }
+    subvolume(&volume.path().join("one/inner"));
+    fs::write(volume.path().join("one/inner/deep"), "deep").unwrap();
+
+    let finished = copy(volume.path(), destination.path(), &["--verify", "--progress", "none"]);
+    assert_eq!(report(finished.expect(0))["skipped"], 0, "{}", finished.stderr);
+    assert_eq!(reported(&finished), [""; 0]);
+    assert_same(volume.path(), destination.path());
+}
+
+#[test]
+fn subvolumes_of_btrfs_in_the_destination_are_written_to_and_removed() {
+    if !skip::commands(&["btrfs"]) {
+        return;
+    }
+    let (Some(volume), source) = (Mount::btrfs(256), TempTree::new()) else { return };
+    let large = vec![7; 3 << 20];
+    source.file("kept/small", "1").file("kept/linked", "2").dir("kept/new/dir").file("top", "3");
+    fs::write(source.at("kept/large"), &large).unwrap();
+    fs::write(source.at("kept/moved"), &large[1..]).unwrap();
+    fs::hard_link(source.at("kept/linked"), source.at("kept/linked too")).unwrap();
+    fs::hard_link(source.at("top"), source.at("kept/top")).unwrap();
+
+    let destination = volume.path().join("d");
+    fs::create_dir(&destination).unwrap();
+    for part in ["kept", "gone", "gone/inner"] {
+        subvolume(&destination.join(part));
+    }
+    fs::write(destination.join("moved from"), &large[1..]).unwrap();
+    fs::write(destination.join("kept/large"), &large[..1 << 20]).unwrap();
+    fs::write(destination.join("gone/inner/f"), "old").unwrap();
+
+    // Names of one inode on both sides of a subvolume cannot be: that is an error, and it is named.
+    let finished = copy(source.path(), &destination, &["--delete", "--progress", "none"]);
+    finished.expect(23);
+    assert!(finished.stderr.contains("top: "), "{}", finished.stderr);
+    fs::remove_file(source.at("kept/top")).unwrap();
+
+    let options = ["--delete", "--verify", "--progress", "none"];
+    copy(source.path(), &destination, &options).expect(0);
+    assert_same(source.path(), &destination);
+    assert!(!destination.join("gone").exists());
+}
+
+#[test]
+fn digest_and_verify_name_the_mount_points_that_they_do_not_enter() {
+    if !skip::root() {
+        return;
+    }
+    let (source, destination) = (TempTree::new(), TempTree::new());
+    source.file("f", "1");
+    let point = source.at("mounted");
+    let _mounted = Inside::mount(&point);
+    copy(source.path(), destination.path(), &["--progress", "none"]).expect(0);
+
+    let line = "mounted: skipped: mount point";
+    let digest = pvferry(["digest"]).arg(source.path()).output().unwrap();
+    assert_eq!(String::from_utf8(digest.stderr).unwrap().trim_end(), line);
+    let verify = pvferry(["verify"]).args([source.path(), destination.path()]).output().unwrap();
+    assert_eq!(String::from_utf8(verify.stderr).unwrap().trim_end(), line);
+    assert_eq!(verify.status.code(), Some(0));
 }

@@ -2,6 +2,7 @@
 
 use pod::ExitCode;
 use serde_json::json;
+use telemetry::Console;
 use volume::{
     compare,
     digest::{self, DigestOptions},
@@ -25,6 +26,7 @@ pub(super) fn digest(args: &DigestArgs, surroundings: &Surroundings) -> Result<E
     };
     let tree = digest::digest(&args.path, &options).map_err(unfit)?;
     let console = &surroundings.console;
+    name_skipped(console, &tree.mount_points);
     for error in &tree.errors {
         console.warn(&format!("pvferry: {error}"));
     }
@@ -50,7 +52,14 @@ pub(super) fn verify(args: &VerifyArgs, surroundings: &Surroundings) -> Result<E
         console.print(&difference.to_string());
     })
     .map_err(unfit)?;
+    name_skipped(console, &counts.mount_points);
     Ok(if counts.is_equal() { ExitCode::Ok } else { ExitCode::Partial })
+}
+
+fn name_skipped(console: &Console, mount_points: &[String]) {
+    for name in mount_points {
+        console.warn(&format!("{name}: skipped: mount point"));
+    }
 }
 
 fn unfit(error: volume::Error) -> Failure {

@@ -57,8 +57,8 @@ pub struct Node {
     pub mtime: (i64, i64),
     /// Last change of the inode, in the same form.
     pub ctime: (i64, i64),
-    /// Inode number.
-    pub inode: u64,
+    /// Device and inode number: in each subvolume of btrfs the numbers begin anew.
+    pub inode: (u64, u64),
     /// Bytes of content; 0 of anything but a file.
     pub size: u64,
     /// Allocated blocks of 512 bytes; 0 of anything but a file.
@@ -122,13 +122,16 @@ impl Snapshot {
 fn descend(dir: OwnedFd, above: &Path, nodes: &mut BTreeMap<PathBuf, Node>) {
     // The dot makes it the directory itself and not the magic link to it.
     let base = PathBuf::from(format!("/proc/self/fd/{}/.", dir.as_raw_fd()));
-    let walk = WalkDir::new(&base).max_depth(LEVELS).same_file_system(true);
-    for entry in walk {
+    let mut walk = WalkDir::new(&base).max_depth(LEVELS).into_iter();
+    while let Some(entry) = walk.next() {
         let entry = entry.unwrap();
+        if entry.depth() > 0 && entry.file_type().is_dir() && is_mount_point(entry.path()) {
+            walk.skip_current_dir();
+        }
         let path = entry.path().strip_prefix(&base).unwrap();
         let full = if path == Path::new("") { above.to_owned() } else { above.join(path) };
         nodes.insert(full.clone(), node(entry.path()));
-        if entry.depth() == LEVELS && entry.file_type().is_dir() {
+        if entry.depth() == LEVELS && entry.file_type().is_dir() && !is_mount_point(entry.path()) {
             let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let below = openat(&dir, path, flags, Mode::empty()).unwrap();
             descend(below, &full, nodes);
@@ -148,7 +151,7 @@ fn node(path: &Path) -> Node {
         gid: meta.gid(),
         mtime: (meta.mtime(), meta.mtime_nsec()),
         ctime: (meta.ctime(), meta.ctime_nsec()),
-        inode: meta.ino(),
+        inode: (meta.dev(), meta.ino()),
         size: if is_file { meta.size() } else { 0 },
         blocks: if is_file { meta.blocks() } else { 0 },
         rdev: if is_device { meta.rdev() } else { 0 },
@@ -171,6 +174,11 @@ fn kind(meta: &Metadata) -> Kind {
         () if kind.is_char_device() => Kind::CharacterDevice,
         () => Kind::BlockDevice,
     }
+}
+
+fn is_mount_point(path: &Path) -> bool {
+    let status = statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty()).unwrap();
+    status.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)
 }
 
 fn flags(path: &Path) -> (bool, bool) {
@@ -208,7 +216,7 @@ fn xattrs(path: &Path) -> BTreeMap<OsString, Vec<u8>> {
 
 /// Gives every node the names that it shares its inode with. Directories have one name each.
 fn link(nodes: &mut BTreeMap<PathBuf, Node>) {
-    let mut groups: BTreeMap<u64, Vec<PathBuf>> = BTreeMap::new();
+    let mut groups: BTreeMap<(u64, u64), Vec<PathBuf>> = BTreeMap::new();
     for (path, node) in nodes.iter().filter(|(_, node)| node.kind != Kind::Directory) {
         groups.entry(node.inode).or_default().push(path.clone());
     }

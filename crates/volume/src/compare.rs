@@ -30,10 +30,13 @@ use crate::{
 /// One read of a file, in bytes.
 const CHUNK: usize = 256 * 1024;
 
+/// Mount points that are kept.
+const MAX_MOUNT_POINTS: usize = 1000;
+
 type SideResult<T> = std::result::Result<T, (Side, Error)>;
 
 /// What a comparison has seen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Counts {
     /// Names that both trees have, with the root.
     pub entries: u64,
@@ -43,6 +46,8 @@ pub struct Counts {
     pub differences: u64,
     /// Of these, entries that could not be read.
     pub unreadable: u64,
+    /// Mount points of either tree, which were not entered, escaped for display: the first 1,000.
+    pub mount_points: Vec<String>,
 }
 
 impl Counts {
@@ -198,6 +203,10 @@ impl<'a> Comparison<'a> {
     }
 
     fn below(&mut self, a: &Dir, b: &Dir, name: &Name, inodes: (Inode, Inode)) -> Option<Pair> {
+        let mounts = &mut self.counts.mount_points;
+        if (inodes.0.mount_root || inodes.1.mount_root) && mounts.len() < MAX_MOUNT_POINTS {
+            mounts.push(a.display_entry(name));
+        }
         let open = |dir: &Dir, inode: Inode| {
             if inode.mount_root {
                 Ok(Level::closed(dir.clone()))

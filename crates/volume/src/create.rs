@@ -79,6 +79,10 @@ pub fn can_stage_directories(dir: &Dir, hints: ParentHints) -> Result<bool> {
     if dir.parent().is_none() {
         return Ok(!hints.foreign_group);
     }
+    // A subvolume of btrfs.
+    if dir.identity().0 != dir.root_device() {
+        return Ok(false);
+    }
     const ENCRYPTED: IFlags = IFlags::from_bits_retain(0x800);
     let apart = IFlags::PROJECT_INHERIT.union(ENCRYPTED);
     // A file system without such flags has no such directories.

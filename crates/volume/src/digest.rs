@@ -83,6 +83,8 @@ pub struct TreeDigest {
     pub failed: u64,
     /// What kept them from being read: the first 1,000.
     pub errors: Vec<Error>,
+    /// Mount points, which were not entered, escaped for display: the first 1,000.
+    pub mount_points: Vec<String>,
 }
 
 /// The digest of the directory tree or block device at `path`.
@@ -141,7 +143,15 @@ pub fn device_digest(device: &BlockSource, options: &DigestOptions<'_>) -> Resul
         Ok(len)
     })?;
     let bytes = device.size();
-    Ok(TreeDigest { digest, files: 0, dirs: 0, bytes, failed: 0, errors: Vec::new() })
+    Ok(TreeDigest {
+        digest,
+        files: 0,
+        dirs: 0,
+        bytes,
+        failed: 0,
+        errors: Vec::new(),
+        mount_points: Vec::new(),
+    })
 }
 
 /// The digest of the first `size` bytes of a device, as [`device_digest`] gives it for a device of
@@ -260,6 +270,7 @@ impl Walk<'_> {
 
     fn enter(&mut self, dir: &Dir, entry: Entry, inode: Inode) -> Result<()> {
         let opened = if inode.mount_root {
+            self.fold.mount_point(dir.display_entry(&entry.name));
             Ok(Level::closed(dir.clone()))
         } else {
             dir.open_child(&entry.name).and_then(Level::read)

@@ -47,8 +47,7 @@ pub struct Inode {
     pub blocks: u64,
     /// Last change of content or metadata.
     pub ctime: Timestamp,
-    /// The entry is the root of another mount, or a directory on another device than the root of
-    /// the volume.
+    /// The entry is the root of another mount. A subvolume of btrfs is none, although it has a device number of its own.
     pub mount_root: bool,
 }
 
@@ -194,8 +193,13 @@ pub(crate) fn metadata(stat: &Statx) -> Result<Metadata, Errno> {
 /// The inode in `stat`, seen from a volume whose root lies on `root_device`.
 pub(crate) fn inode(stat: &Statx, root_device: u64) -> Inode {
     let dev = fs::makedev(stat.stx_dev_major, stat.stx_dev_minor);
-    // On overlay, files may report the device of a layer: only for a directory does the device tell.
-    let is_directory = FileType::from_raw_mode(stat.stx_mode.into()) == FileType::Directory;
+    let mount_root = if stat.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT) {
+        stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)
+    } else {
+        // Before Linux 5.8 only the device tells. On overlay, files may report the device of a layer.
+        let is_directory = FileType::from_raw_mode(stat.stx_mode.into()) == FileType::Directory;
+        is_directory && dev != root_device
+    };
     Inode {
         dev,
         ino: stat.stx_ino,
@@ -203,8 +207,7 @@ pub(crate) fn inode(stat: &Statx, root_device: u64) -> Inode {
         size: stat.stx_size,
         blocks: stat.stx_blocks,
         ctime: timestamp(stat.stx_ctime),
-        mount_root: stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)
-            || (is_directory && dev != root_device),
+        mount_root,
     }
 }
 

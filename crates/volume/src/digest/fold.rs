@@ -10,7 +10,7 @@ use crate::{Dir, Error, Result};
 /// Separates these digests from every other use of the hash.
 const CONTEXT: &str = "pvferry 2026 tree digest v1";
 
-/// Errors that are kept; the rest is only counted.
+/// Errors, and mount points, that are kept; the rest is only counted.
 const MAX_ERRORS: usize = 1000;
 
 /// Name, metadata and link target of one entry. A digest, since thousands of entries wait to be
@@ -46,6 +46,7 @@ impl Fold {
             bytes: 0,
             failed: 0,
             errors: Vec::new(),
+            mount_points: Vec::new(),
         };
         Self { queue: VecDeque::new(), open: vec![(context_hasher(), [0; 32])], result, root: None }
     }
@@ -58,6 +59,12 @@ impl Fold {
         }
         self.queue.push_back(item);
         Ok(())
+    }
+
+    pub(super) fn mount_point(&mut self, name: String) {
+        if self.result.mount_points.len() < MAX_ERRORS {
+            self.result.mount_points.push(name);
+        }
     }
 
     pub(super) fn finish(mut self, root: &Metadata) -> Result<TreeDigest> {
