@@ -36,6 +36,7 @@ mod refusals;
 mod restored;
 mod results;
 mod rights;
+mod room;
 mod sandbox;
 mod set_id;
 mod skipped;

@@ -14,7 +14,10 @@ fn fails_or_fits(source: &Source, destination: &Path, why: &str, case: &str) -> 
     let before = Snapshot::of(destination);
     let ended = transfer(source.path(), destination, PLAIN, PLAIN).unwrap();
     source.check(case, &before, destination, &ended);
-    source.check_removals(case, &before, destination, &ended);
+    // Beyond a quota, which is not seen beforehand, deletions may make room in vain.
+    if why != "quota" {
+        source.check_removals(case, &before, destination, &ended);
+    }
     if ended.code != 0 {
         assert_volume_failed(&ended, &[why], case);
         assert_tidy(destination);

@@ -20,6 +20,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use rustix::fs::AtFlags;
 use volume::{
     Dir, create,
     filter::{FilterRules, Verdict},
@@ -32,6 +33,7 @@ use wire::{Entry, FileKind, Name, Timestamp};
 use super::{
     dirs::{self, DirState},
     place::{Standing, Way},
+    room::Takes,
     state::Shared,
 };
 use crate::{
@@ -127,9 +129,27 @@ pub(super) fn add_extraneous(
     Ok(())
 }
 
-/// Removes what the source does not have, in the order of names.
-pub(super) fn delete(shared: &Arc<Shared>) -> Result<(), Stopped> {
+/// What is free once everything is removed that is still to be; `None` where `--max-delete` forbids a part of that.
+pub(super) fn would_free(shared: &Shared) -> Option<Takes> {
+    let Limit { max, reserved, .. } = &shared.deletions.limit;
+    let left = max.map(|max| max.saturating_sub(reserved.load(Relaxed)));
+    let protection = Protection::new(&shared.filter);
+    let mut count = Count { protection, left, freed: Takes::default() };
+    for deletion in shared.deletions.extraneous.lock().iter() {
+        let Some(dir) = &deletion.dir.dir else { continue };
+        for name in &deletion.names {
+            if remove::remove_tree(dir, name, Mode::Pretend, &mut count) == Outcome::Stopped {
+                return None;
+            }
+        }
+    }
+    Some(count.freed)
+}
+
+/// Removes what the source does not have, in the order of names. False where there is nothing to remove.
+pub(super) fn delete(shared: &Shared) -> Result<bool, Stopped> {
     let mut deletions = shared.deletions.take();
+    let some = !deletions.is_empty();
     deletions.sort_by_cached_key(|deletion| deletion.dir.components());
     for deletion in deletions {
         if let Some(dir) = &deletion.dir.dir {
@@ -143,7 +163,7 @@ pub(super) fn delete(shared: &Arc<Shared>) -> Result<(), Stopped> {
         }
         dirs::release(shared, &deletion.dir)?;
     }
-    Ok(())
+    Ok(some)
 }
 
 /// Removes what is of another kind than `entry`, if it is in the way of it. What must stay is reported and blocks the
@@ -389,6 +409,42 @@ impl remove::Removal for Remover<'_> {
         let told = self.shared.failed(&error);
         self.keep(told);
     }
+}
+
+/// Counts what would be removed, up to a limit.
+struct Count<'a> {
+    protection: Protection<'a>,
+    left: Option<u64>,
+    freed: Takes,
+}
+
+impl remove::Removal for Count<'_> {
+    fn reserve(&mut self) -> bool {
+        let some = self.left != Some(0);
+        self.left = self.left.map(|left| left.saturating_sub(1));
+        some
+    }
+
+    fn release(&mut self) {
+        self.left = self.left.map(|left| left + 1);
+    }
+
+    fn protects(&mut self, dir: &Dir, name: &Name, is_dir: bool) -> bool {
+        self.protection.protects(dir, name, is_dir)
+    }
+
+    fn removed(&mut self, dir: &Dir, name: &Name, is_dir: bool) {
+        let stat = dir.descriptor().ok().and_then(|fd| {
+            rustix::fs::statat(&fd, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW).ok()
+        });
+        // Another name of the inode may stay.
+        if let Some(stat) = stat.filter(|stat| is_dir || stat.st_nlink == 1) {
+            self.freed.bytes += u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
+            self.freed.inodes += 1;
+        }
+    }
+
+    fn failed(&mut self, _error: volume::Error) {}
 }
 
 #[cfg(test)]

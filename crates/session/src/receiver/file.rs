@@ -27,6 +27,7 @@ use super::{
     links,
     merge::{self, Settled},
     patch::Delta,
+    room,
     state::{Shared, TargetKindRef},
     whole::Whole,
 };
@@ -482,9 +483,10 @@ impl FileState {
             no_owner::drop_what_needs_it(&mut entry.meta);
             (entry.meta.uid, entry.meta.gid) = (self.entry.meta.uid, self.entry.meta.gid);
         }
-        let written = shared
-            .before_content()
-            .and_then(|()| dir.write_small(shared, &entry, &content.bytes, self.occupied));
+        let written = room::with_room(shared, || {
+            shared.before_content()?;
+            dir.write_small(shared, &entry, &content.bytes, self.occupied)
+        });
         match written {
             Ok(applied) => {
                 shared.count_written();
@@ -493,8 +495,8 @@ impl FileState {
                 shared.report(&self.display(), &applied)?;
                 self.settle(shared, &entry, applied.actual, ContentCheck::Checksum(checksum))
             }
-            Err(error) => {
-                shared.failed_on(&self.display(), &error)?;
+            Err(fault) => {
+                fault.settle(|error| shared.failed_on(&self.display(), error))?;
                 self.give_up(shared)
             }
         }

@@ -96,7 +96,7 @@ fn drive_tree(shared: &Arc<Shared>, root: Option<&Dir>) -> Result<(), Stopped> {
     let root_meta = shared.wait_settled(true)?;
     shared.context.monitor.phase(Phase::Finish);
     links::link_groups(shared)?;
-    deletions::delete(shared)?;
+    let _ = deletions::delete(shared)?;
     clear_staging(shared)?;
     *state.want.lock() = Some(*root_meta);
     // The staging directory has moved its time.

@@ -11,6 +11,7 @@
 //! * [`signature`]: one thread that hashes the bases.
 //! * [`dirs`]: directories, finished when everything in them is.
 //! * [`finish`]: the phases at the end, in order: [`renames`], [`links`], [`deletions`], the flush, the commit.
+//! * [`room`]: deletions that come earlier where the volume has no room for new content beside them.
 //! * [`crash_marker`]: how a power cut or a failed device in the middle of a session is noticed by the next.
 //! * [`work`]: the workers; [`state`]: what they share; [`dispatch`]: where each frame of the sender goes.
 
@@ -31,6 +32,7 @@ mod place;
 mod place_file;
 mod rebuild;
 mod renames;
+mod room;
 mod signature;
 mod state;
 mod target;

@@ -21,6 +21,7 @@ use super::{
     file::{FileState, Finished},
     known::Known,
     rebuild::{Old, Rebuilt},
+    room,
     state::Shared,
 };
 use crate::fault::Fault;
@@ -52,7 +53,7 @@ pub(super) struct Inner {
 }
 
 /// One difference, as it is written.
-type Change = Box<dyn FnOnce(&Output) -> volume::Result<()>>;
+type Change = Box<dyn Fn(&Output) -> volume::Result<()>>;
 
 impl Delta {
     /// `output` is where the differences go, where that is settled already.
@@ -120,7 +121,8 @@ impl Delta {
         if self.dry {
             return Ok(());
         }
-        Ok(write(&self.prepare(shared, file, inner)?)?)
+        let output = room::with_room(shared, || self.prepare(shared, file, inner))?;
+        room::with_room(shared, || write(&output))
     }
 
     /// Makes a hole of `range`, however long.
@@ -135,14 +137,14 @@ impl Delta {
         if self.dry {
             return Ok(());
         }
-        let output = self.prepare(shared, file, inner)?;
+        let output = room::with_room(shared, || self.prepare(shared, file, inner))?;
         // A device may have to be written to, so whoever ends the session is heard in between.
         let step = if matches!(output, Output::Device(_)) { DEVICE_STEP } else { u64::MAX };
         let mut at = range.start;
         while at < range.end {
             shared.control.check()?;
             let len = step.min(range.end - at);
-            output.zero(at, len)?;
+            room::with_room(shared, || output.zero(at, len))?;
             at += len;
         }
         Ok(())

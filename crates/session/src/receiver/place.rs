@@ -20,6 +20,7 @@ use super::{
     file::FileState,
     links,
     merge::{Follower, Settled, settle},
+    room::Takes,
     state::{Known, Shared},
 };
 use crate::{control::Stopped, fault::Fault, memory_budget, no_owner, xattr_hash};
@@ -294,12 +295,16 @@ impl<'a> Placing<'a> {
             // Where that fails, so does setting its metadata in the end, and that is reported.
             let _ = narrow::directory(dir, have, &want);
         }
+        if made {
+            shared.room.claim(Takes { bytes: 0, inodes: 1 });
+        }
         if made || publish {
             self.dir.touch();
             shared.count_written();
             shared.action("create", &format_args!("{}/", self.dir.display_entry(name)))?;
         }
-        if made && !shared.dry_run() {
+        // What is in a new directory comes unasked, and could not wait for room.
+        if made && !shared.dry_run() && !shared.room.is_short() {
             self.plan.new_directories.push(index);
         }
         let of_have = have.as_ref().map_or(0, memory_budget::of_metadata);

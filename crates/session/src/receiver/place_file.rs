@@ -11,13 +11,15 @@ use super::{
     file::{Existing, FileState, Here, NOT_WHAT_WAS_SENT},
     links,
     place::{Attributes, Placing, Standing, comes},
+    renames,
+    room::{self, Takes},
 };
 use crate::{fault::Fault, manifest, sender::SMALL};
 
-/// Smallest file that is looked for among what would be removed, in bytes.
-const RENAME_MIN: u64 = 64 << 10;
 /// Files that may be put off until the listing is complete, to be looked for there.
 const MAX_POSTPONED: usize = 50_000;
+/// The same where they may have no room before deletions.
+const MAX_WAITING: usize = 200_000;
 
 impl Placing<'_> {
     pub(super) fn file(
@@ -133,16 +135,15 @@ impl Placing<'_> {
         self.dir.hold();
         let follows = comes(shared, self.unasked);
         let options = shared.options();
-        // A limit on deletions counts names that go, and a rename lets one go.
-        let may_be_renamed = missing
-            && !follows
-            && options.delete
-            && options.max_delete.is_none()
-            && !shared.dry_run()
-            && file.listed().size >= RENAME_MIN;
-        if may_be_renamed {
+        let have = file.existing().map_or(0, |existing| existing.meta.size);
+        let takes =
+            Takes { bytes: file.listed().size.saturating_sub(have), inodes: u64::from(missing) };
+        let fits = shared.room.claim(takes);
+        if missing && !follows && options.delete && !shared.dry_run() {
+            let max = if fits { MAX_POSTPONED } else { MAX_WAITING };
+            let waits = !fits || renames::may_be_renamed(shared, &file);
             let mut postponed = shared.postponed.lock();
-            if postponed.len() < MAX_POSTPONED {
+            if waits && postponed.len() < max {
                 postponed.push(file);
                 if !self.unasked {
                     self.plan.later.push(index);
@@ -179,8 +180,13 @@ impl Placing<'_> {
             shared.action(verb, shown)?;
             return Ok(entry.meta.clone());
         }
-        shared.before_content()?;
-        let applied = self.dir.write_small(shared, entry, content, exists)?;
+        if !exists {
+            shared.room.claim(Takes { bytes: entry.meta.size, inodes: 1 });
+        }
+        let applied = room::with_room(shared, || {
+            shared.before_content()?;
+            self.dir.write_small(shared, entry, content, exists)
+        })?;
         let literal = &shared.context.progress.bytes_literal;
         literal.fetch_add(content.len() as u64, Relaxed);
         shared.count_written();

@@ -25,6 +25,7 @@ use super::{
     dirs::DirState,
     file::FileState,
     patch::{Delta, Inner},
+    room,
     state::Shared,
 };
 use crate::{control::Stopped, fault::Fault};
@@ -142,7 +143,7 @@ impl Delta {
                 return Ok(shared.broken("copy of more than may be hashed at once")?);
             }
             let mut buffer = vec![0; len as usize];
-            copy_through(writer, &old.fd, &mut buffer, (from, at))?;
+            room::with_room(shared, || copy_through(writer, &old.fd, &mut buffer, (from, at)))?;
             pieces.push(shared.key.hash(&buffer));
             return Ok(());
         }
@@ -160,7 +161,7 @@ impl Delta {
             read_old(&old.fd, range.start, &mut segment)?;
             pieces.push(shared.key.hash(&segment));
         }
-        Ok(old.copy_to(writer, from, at..at + len)?)
+        room::with_room(shared, || old.copy_to(writer, from, at..at + len))
     }
 }
 

@@ -7,36 +7,42 @@ use wire::Want;
 use super::{
     deletions::Candidates,
     file::{FileState, Here},
+    room,
     state::Shared,
 };
 use crate::control::Stopped;
 
+/// Smallest file that is looked for among what would be removed, in bytes.
+const RENAME_MIN: u64 = 64 << 10;
+
 /// Files that were missing are looked for among what would be removed: by size and time first, the
-/// content is then compared as that of any other basis.
+/// content is then compared as that of any other basis. Those that waited for room have it then.
 pub(super) fn ask_for_postponed(shared: &Arc<Shared>) -> Result<(), Stopped> {
-    let postponed = std::mem::take(&mut *shared.postponed.lock());
-    if postponed.is_empty() {
-        return Ok(());
-    }
-    let mut candidates = Candidates::find(shared);
-    let mut wants = Vec::new();
-    let mut signatures = Vec::new();
-    for file in postponed {
-        let file = adopt(shared, &mut candidates, &file)?.unwrap_or(file);
-        let want = file.want();
-        shared.register_file(&file, false);
-        wants.push((file.id, want));
-        if matches!(want, Want::Delta { .. }) {
-            signatures.push(file);
-        }
-        if wants.len() == 1024 {
-            shared.ask(std::mem::take(&mut wants))?;
-            signatures.drain(..).for_each(|file| shared.queue_signature(&file));
+    let mut postponed = std::mem::take(&mut *shared.postponed.lock());
+    if postponed.iter().any(|file| may_be_renamed(shared, file)) {
+        let mut candidates = Candidates::find(shared);
+        for file in &mut postponed {
+            if may_be_renamed(shared, file)
+                && let Some(renamed) = adopt(shared, &mut candidates, file)?
+            {
+                *file = renamed;
+            }
         }
     }
-    shared.ask(wants)?;
-    signatures.iter().for_each(|file| shared.queue_signature(file));
+    room::all_listed(shared)?;
+    for files in postponed.chunks(1024) {
+        let wants = files.iter().map(|file| (file.id, file.want()));
+        files.iter().for_each(|file| shared.register_file(file, false));
+        shared.ask(wants.collect())?;
+        let deltas = files.iter().filter(|file| matches!(file.want(), Want::Delta { .. }));
+        deltas.for_each(|file| shared.queue_signature(file));
+    }
     Ok(())
+}
+
+/// True for a missing file that is looked for. A limit on deletions counts names that go, and a rename lets one go.
+pub(super) fn may_be_renamed(shared: &Shared, file: &FileState) -> bool {
+    file.listed().size >= RENAME_MIN && shared.options().max_delete.is_none()
 }
 
 /// Moves a candidate to the staged name of `file`, whose basis it becomes. `None` if there is none: the file is

@@ -27,6 +27,7 @@ use super::{
     dirs::DirState,
     file::FileState,
     merge::LinkGroup,
+    room::{self, Room},
     target::{Target, TargetKind},
     window::Window,
 };
@@ -75,6 +76,7 @@ pub(super) struct Shared {
     pub(super) links: Mutex<HashMap<EntryId, LinkGroup>>,
     pub(super) claimed: Mutex<Claimed>,
     pub(super) deletions: Deletions,
+    pub(super) room: Room,
     /// Large files that may turn out to have been renamed.
     pub(super) postponed: Mutex<Vec<Arc<FileState>>>,
     memory: Arc<MemoryBudget>,
@@ -160,6 +162,12 @@ impl Shared {
             }
             _ => CrashMarker::default(),
         };
+        let room = match &target.kind {
+            TargetKind::Tree(root) if options.delete && !options.dry_run => {
+                Room::new(root.as_ref())
+            }
+            _ => Room::new(None),
+        };
         let filter = filters(options)?;
         // A peer may be less patient than this end, never more.
         let io_timeout = match agreed.hello.io_timeout {
@@ -193,6 +201,7 @@ impl Shared {
             links: Mutex::default(),
             claimed: Mutex::new(claimed),
             deletions: Deletions::new(options.max_delete),
+            room,
             postponed: Mutex::default(),
             memory,
             sender_failed: AtomicBool::new(false),
@@ -535,6 +544,13 @@ impl Shared {
     /// A failed operation: one that shows the volume itself to be unusable ends the session, any
     /// other is named and the run goes on.
     pub(super) fn failed(&self, error: &volume::Error) -> Result<(), Stopped> {
+        if room::put_off(self, error) {
+            let what = format!(
+                "{}: {} before anything was deleted: run again",
+                error.operation, error.errno
+            );
+            return self.problem(&error.name, &what, 11);
+        }
         if error.is_volume_failure() {
             self.control.fail(Error::Volume(error.clone()));
             return Err(Stopped);

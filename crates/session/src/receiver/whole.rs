@@ -9,6 +9,7 @@ use wire::Metadata;
 
 use super::{
     file::{FileState, Finished},
+    room,
     state::Shared,
 };
 use crate::{fault::Fault, layout::RANGE_LOG2, manifest};
@@ -44,9 +45,10 @@ impl Whole {
         }
         checksum.append(Checksum::of_zeros(offset - next));
         checksum.update(data);
-        let writer = self.writer(shared, file)?;
+        let writer = room::with_room(shared, || self.writer(shared, file))?;
         for run in data_runs(data) {
-            writer.write_at(offset + run.start as u64, &data[run])?;
+            let at = offset + run.start as u64;
+            room::with_room(shared, || writer.write_at(at, &data[run.clone()]))?;
         }
         drop(writer);
         self.ranges.lock().insert(index, checksum);

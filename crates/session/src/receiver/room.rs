@@ -1,0 +1,162 @@
+//! Room on the volume: where content may not fit beside what `--delete` removes, deletions come first.
+//!
+//! Deletions wait for the end, so that renamed files are found among what would be removed. A volume that is more than
+//! half full and whose files all get new names has no room for both, now or in any later run. So:
+//!
+//! * Files that are missing and may not fit into what was free at the start are asked for when everything is listed. What
+//!   is extraneous is removed before, once renamed files have been found.
+//! * Where a write finds the volume full after that, what is extraneous is removed then, and the write is tried again.
+//! * Where a write finds it full while listings still come, the entry is reported and the run goes on: it makes room, and
+//!   the next run has it. Where there is nothing to remove, the run ends like any other on a full volume.
+//!
+//! Nothing is removed before every listing has come and is complete, nor where `--max-delete` forbids a part of it, nor in
+//! vain: where what is extraneous takes less than is missing. A quota is not seen beforehand.
+
+use std::sync::atomic::{
+    AtomicBool, AtomicI64, AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};
+
+use parking_lot::Mutex;
+use rustix::io::Errno;
+use volume::Dir;
+
+use super::{deletions, state::Shared};
+use crate::{control::Stopped, fault::Fault};
+
+/// For the staging directory and for files that are built beside.
+const SPARE_INODES: u64 = 32;
+
+/// What a session knows of the room on its volume.
+pub(super) struct Room {
+    /// Bytes and inodes that are free beside what was asked for.
+    bytes: AtomicI64,
+    inodes: AtomicI64,
+    /// Everything is listed.
+    listed: AtomicBool,
+    /// A write that found the volume full while listings came.
+    full: Mutex<Option<volume::Error>>,
+    /// How often deletions made room.
+    made: AtomicU64,
+    making: Mutex<()>,
+}
+
+/// What entries take, or what is free when they are removed.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Takes {
+    pub(super) bytes: u64,
+    pub(super) inodes: u64,
+}
+
+impl Room {
+    /// `root` is the volume of a session that deletes.
+    pub(super) fn new(root: Option<&Dir>) -> Self {
+        let stat = root.and_then(|root| rustix::fs::fstatvfs(root.descriptor().ok()?).ok());
+        let bytes = stat.as_ref().map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize));
+        // Some file systems make inodes as they are needed, and have none to count.
+        let inodes = stat.filter(|stat| stat.f_files > 0).map(|stat| stat.f_favail);
+        Self {
+            bytes: AtomicI64::new(bytes.map_or(i64::MAX, signed)),
+            inodes: AtomicI64::new(inodes.map_or(i64::MAX, signed)),
+            listed: AtomicBool::new(false),
+            full: Mutex::default(),
+            made: AtomicU64::new(0),
+            making: Mutex::default(),
+        }
+    }
+
+    /// Takes room; false where there may be too little.
+    pub(super) fn claim(&self, takes: Takes) -> bool {
+        let claim = |of: &AtomicI64, takes| {
+            let takes = signed(takes);
+            of.update(Relaxed, Relaxed, |left| left.saturating_sub(takes)) >= takes
+        };
+        let bytes = claim(&self.bytes, takes.bytes);
+        claim(&self.inodes, takes.inodes) && bytes
+    }
+
+    /// More may come than there is room for.
+    pub(super) fn is_short(&self) -> bool {
+        self.bytes.load(Relaxed) < 0 || self.inodes.load(Relaxed) < 0
+    }
+
+    /// True where all that comes has room once `freed` is.
+    fn suffices(&self, freed: Takes) -> bool {
+        let enough = |of: &AtomicI64, freed| of.load(Relaxed).saturating_add(signed(freed)) >= 0;
+        freed.inodes > 0
+            && enough(&self.bytes, freed.bytes)
+            && enough(&self.inodes, freed.inodes.saturating_sub(SPARE_INODES))
+    }
+}
+
+fn signed(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// True where deletions may make the room that `error` says is missing.
+fn is_full(error: &volume::Error) -> bool {
+    matches!(error.errno, Errno::NOSPC | Errno::DQUOT)
+}
+
+/// Puts off `error`, of an entry that did not fit while listings still come. False where the session has to end with it.
+pub(super) fn put_off(shared: &Shared, error: &volume::Error) -> bool {
+    let waits = deletes(shared) && is_full(error) && !shared.room.listed.load(Relaxed);
+    if waits {
+        shared.room.full.lock().get_or_insert_with(|| error.clone());
+    }
+    waits
+}
+
+/// Everything is listed and renamed files are found: makes room where more may come than fits.
+pub(super) fn all_listed(shared: &Shared) -> Result<(), Stopped> {
+    let room = &shared.room;
+    room.listed.store(true, Relaxed);
+    let full = room.full.lock().clone();
+    if full.is_none() && !room.is_short() {
+        return Ok(());
+    }
+    let made = make(shared, 0)?;
+    match full {
+        Some(error) if !made => {
+            shared.control.fail(crate::Error::Volume(error));
+            Err(Stopped)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Runs `write`, and again where deletions could make the room that it lacks.
+pub(super) fn with_room<T>(
+    shared: &Shared,
+    mut write: impl FnMut() -> volume::Result<T>,
+) -> Result<T, Fault> {
+    loop {
+        let seen = shared.room.made.load(Acquire);
+        match write() {
+            Err(error) if is_full(&error) && make(shared, seen)? => {}
+            other => return Ok(other?),
+        }
+    }
+}
+
+/// Removes what is extraneous, unless that happened since `seen`. False where nothing may be removed.
+fn make(shared: &Shared, seen: u64) -> Result<bool, Stopped> {
+    let room = &shared.room;
+    let _one_at_a_time = room.making.lock();
+    if room.made.load(Acquire) != seen {
+        return Ok(true);
+    }
+    let may = deletes(shared)
+        && room.listed.load(Relaxed)
+        && !shared.sender_failed.load(Relaxed)
+        && deletions::would_free(shared).is_some_and(|freed| room.suffices(freed));
+    if may && deletions::delete(shared)? {
+        room.made.fetch_add(1, Release);
+        return Ok(true);
+    }
+    Ok(false)
+}
+
+fn deletes(shared: &Shared) -> bool {
+    shared.options().delete && !shared.dry_run()
+}
