@@ -179,9 +179,13 @@ fn place<K: Resource>(object: &K) -> (String, String) {
 /// A Secret by namespace and name, and a key in it. What it led to is kept with the version that it was read in.
 type Found = (String, String, String);
 
+/// Makes a client for a cluster.
+pub type Connect = Arc<dyn Fn(Config) -> Result<Client, kube::Error> + Send + Sync>;
+
 /// The clusters that migrations refer to.
 pub struct Clusters {
     home: Cluster,
+    connect: Connect,
     others: Mutex<HashMap<Found, (String, Cluster)>>,
 }
 
@@ -189,7 +193,13 @@ impl Clusters {
     /// `home` is the cluster that the migrations are in.
     #[must_use]
     pub fn new(home: Cluster) -> Self {
-        Self { home, others: Mutex::default() }
+        Self { home, connect: Arc::new(Client::try_from), others: Mutex::default() }
+    }
+
+    /// The same, with clients of other clusters made by `connect`.
+    #[must_use]
+    pub fn connected_by(self, connect: Connect) -> Self {
+        Self { connect, ..self }
     }
 
     /// The cluster that the migrations are in.
@@ -234,7 +244,7 @@ impl Clusters {
         config.connect_timeout = Some(CALL);
         config.read_timeout = Some(CALL);
         config.write_timeout = Some(CALL);
-        let client = Client::try_from(config)
+        let client = (self.connect)(config)
             .map_err(|_| invalid("has credentials that cannot be used".into()))?;
         let cluster = Cluster { client, metrics: Arc::clone(&self.home.metrics) };
         let mut others = self.others.lock();

@@ -5,7 +5,7 @@
 //! * [`topology`]: which nodes can reach a volume.
 //! * [`build`]: the objects of a transfer. [`render`] prints them without a cluster.
 //! * [`observe`]: what the state of a pod says about a volume. A success has one form only.
-//! * `reconcile`: one step from what is there to what should be there, repeated until nothing is left to do.
+//! * `reconcile`: one step from what is there to what should be there, repeated until nothing is left to do; [`Reconciler`] runs it.
 //! * [`run()`]: the process around it: watches, leader election, metrics.
 //!
 //! The crate does not know how identities are made: whoever runs it brings an [`Issuer`](identity::Issuer).
@@ -25,7 +25,9 @@ mod error;
 mod events;
 mod leader;
 mod reconcile;
+mod reconciler;
 mod run;
 
 pub use error::Error;
+pub use reconciler::{Clock, Parts, Reconciler};
 pub use run::{Settings, run};

@@ -14,11 +14,10 @@ use crate::{
     build::{Defaults, MANAGER, MIGRATION},
     cluster::{Cluster, Clusters},
     error::{Error, Result},
-    events::Events,
     identity::Issuer,
     leader::Leadership,
     metrics::Metrics,
-    reconcile::{Context, Moving, after_error, reconcile},
+    reconciler::{Clock, Parts, Reconciler},
 };
 
 /// Migrations that are stepped at a time.
@@ -93,14 +92,15 @@ async fn work(
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::all(client.clone()),
     };
-    let context = Arc::new(Context {
+    let reconciler = Arc::new(Reconciler::new(Parts {
         clusters: Clusters::new(Cluster::new(client.clone(), Arc::clone(&settings.metrics))),
         issuer: Arc::clone(&settings.issuer),
         defaults: settings.defaults.clone(),
         metrics: Arc::clone(&settings.metrics),
-        events: Events::new(client.clone(), settings.instance.clone()),
-        moving: Moving::new(settings.parallel),
-    });
+        instance: settings.instance.clone(),
+        parallel: settings.parallel,
+        clock: Clock::default(),
+    }));
     let only = settings.namespace.clone();
     let ours =
         watcher::Config::default().labels(&format!("app.kubernetes.io/managed-by={MANAGER}"));
@@ -112,7 +112,11 @@ async fn work(
             migration_of(&pod).filter(ours)
         })
         .graceful_shutdown_on(stop)
-        .run(reconcile, after_error, context)
+        .run(
+            async |migration, reconciler| reconciler.step(migration).await,
+            |migration, error, reconciler| reconciler.after_error(&migration, error),
+            reconciler,
+        )
         .for_each(|outcome| async move {
             if let Err(error) = outcome {
                 tracing::debug!("{error}");

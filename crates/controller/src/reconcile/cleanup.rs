@@ -27,7 +27,9 @@ const DEADLINE: i64 = 300;
 
 impl Step<'_> {
     pub(super) async fn clean_up(&mut self) -> Result<Action> {
-        if let Some(left) = clean(&self.migration, &self.source, &self.destination).await? {
+        if let Some(left) =
+            clean(&self.migration, &self.source, &self.destination, self.now).await?
+        {
             self.status.message = format!("waiting for {left} to go");
             return Ok(Action::requeue(super::SOON * 5));
         }
@@ -73,15 +75,17 @@ async fn clean(
     migration: &DirectVolumeMigration,
     source: &Cluster,
     destination: &Cluster,
+    now: Timestamp,
 ) -> Result<Option<String>> {
-    let near = clean_end(migration, source, |volume| &volume.claim.namespace).await;
-    let far = clean_end(migration, destination, |volume| &volume.target.namespace).await;
+    let near = clean_end(migration, source, now, |volume| &volume.claim.namespace).await;
+    let far = clean_end(migration, destination, now, |volume| &volume.target.namespace).await;
     Ok(near?.or(far?))
 }
 
 async fn clean_end(
     migration: &DirectVolumeMigration,
     cluster: &Cluster,
+    now: Timestamp,
     namespace: impl Fn(&Planned) -> &String,
 ) -> Result<Option<String>> {
     let selector = build::selector(&migration.uid().unwrap_or_default());
@@ -94,7 +98,7 @@ async fn clean_end(
     let mut left = None;
     for namespace in namespaces {
         // A pod whose node is lost goes when that comes back, or is removed.
-        let lost = |pod: &Pod| observe::is_lost(pod, Timestamp::now());
+        let lost = |pod: &Pod| observe::is_lost(pod, now);
         let pod = remove_all::<Pod>(cluster, namespace, &selector, lost).await?;
         if pod.is_some() {
             // What it needs goes after it, and is not asked for again and again until then.
@@ -150,6 +154,7 @@ pub(super) async fn finalize(
     context: &Context,
     migration: DirectVolumeMigration,
 ) -> Result<Action> {
+    let now = context.clock.now();
     let held = migration.finalizers();
     if !held.iter().any(|held| held == FINALIZER) {
         return Ok(Action::await_change());
@@ -158,17 +163,18 @@ pub(super) async fn finalize(
     let spec = &migration.spec;
     let home = migration.namespace().unwrap_or_default();
     let near = match context.clusters.find(&home, spec.source.cluster.as_ref()).await {
-        Ok(cluster) => clean_end(&migration, &cluster, |volume| &volume.claim.namespace).await,
+        Ok(cluster) => clean_end(&migration, &cluster, now, |volume| &volume.claim.namespace).await,
         Err(error) => Err(error),
     };
     let far = match context.clusters.find(&home, spec.destination.cluster.as_ref()).await {
-        Ok(cluster) => clean_end(&migration, &cluster, |volume| &volume.target.namespace).await,
+        Ok(cluster) => {
+            clean_end(&migration, &cluster, now, |volume| &volume.target.namespace).await
+        }
         Err(error) => Err(error),
     };
     let left = near.and_then(|near| far.map(|far| near.or(far)));
     let since = migration.metadata.deletion_timestamp.as_ref();
-    let late =
-        since.is_some_and(|since| observe::seconds_since(since, Timestamp::now()) > DEADLINE);
+    let late = since.is_some_and(|since| observe::seconds_since(since, now) > DEADLINE);
     match left {
         Ok(None) => {}
         Ok(Some(_)) if !late => return Ok(Action::requeue(AGAIN / 3)),

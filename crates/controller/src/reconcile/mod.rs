@@ -40,6 +40,7 @@ use crate::{
     identity::Issuer,
     metrics::Metrics,
     plan::{self, Planned},
+    reconciler::Clock,
 };
 
 /// Keeps a migration until its objects in all namespaces are gone.
@@ -61,6 +62,7 @@ pub(crate) struct Context {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) events: Events,
     pub(crate) moving: Moving,
+    pub(crate) clock: Clock,
 }
 
 /// One step of one migration.
@@ -85,11 +87,7 @@ pub(crate) async fn reconcile(
 }
 
 /// After a failed step.
-pub(crate) fn after_error(
-    migration: Arc<DirectVolumeMigration>,
-    error: &Error,
-    _context: Arc<Context>,
-) -> Action {
+pub(crate) fn after_error(migration: &DirectVolumeMigration, error: &Error) -> Action {
     tracing::warn!(migration = migration.name_any(), "{error}");
     Action::requeue(AGAIN)
 }
@@ -120,7 +118,7 @@ async fn step(cached: &DirectVolumeMigration, context: &Context) -> Result<Actio
     };
     let volumes = plan::volumes(spec);
     let status = before.clone();
-    let now = Timestamp::now();
+    let now = context.clock.now();
     let mut step = Step { context, migration, status, volumes, source, destination, now };
     let outcome = step.take().await;
     let outcome = step.note(outcome).await;

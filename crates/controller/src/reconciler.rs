@@ -1,0 +1,99 @@
+//! Runs steps of migrations, with everything that a step needs.
+//!
+//! The process calls it for each change that it watches; a test calls it step by step, with clusters and a clock of its own.
+
+use std::sync::Arc;
+
+use k8s_openapi::jiff::Timestamp;
+use kube::runtime::controller::Action;
+
+use crate::{
+    api::DirectVolumeMigration,
+    build::Defaults,
+    cluster::Clusters,
+    error::{Error, Result},
+    events::Events,
+    identity::Issuer,
+    metrics::Metrics,
+    reconcile::{Context, Moving, after_error, reconcile},
+};
+
+/// Tells the time.
+#[derive(Clone)]
+pub struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
+
+impl Clock {
+    /// A clock that shows what `now` returns.
+    pub fn new(now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
+        Self(Arc::new(now))
+    }
+
+    /// The time that it shows.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        (self.0)()
+    }
+}
+
+impl Default for Clock {
+    /// The clock of this machine.
+    fn default() -> Self {
+        Self::new(Timestamp::now)
+    }
+}
+
+/// What a [`Reconciler`] is made of.
+pub struct Parts {
+    /// The clusters that migrations refer to.
+    pub clusters: Clusters,
+    /// Issues identities.
+    pub issuer: Arc<dyn Issuer>,
+    /// Images and permissions.
+    pub defaults: Defaults,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// The name of this instance, for events.
+    pub instance: String,
+    /// Maximum volumes transferred at once across all migrations.
+    pub parallel: Option<usize>,
+    /// Tells the time.
+    pub clock: Clock,
+}
+
+/// Runs steps of migrations. It holds nothing that the next one would miss: another instance may run the next step.
+#[derive(Clone)]
+pub struct Reconciler {
+    context: Arc<Context>,
+}
+
+impl Reconciler {
+    /// A reconciler of these parts.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let client = parts.clusters.home().client();
+        let context = Context {
+            events: Events::new(client, parts.instance),
+            clusters: parts.clusters,
+            issuer: parts.issuer,
+            defaults: parts.defaults,
+            metrics: parts.metrics,
+            moving: Moving::new(parts.parallel),
+            clock: parts.clock,
+        };
+        Self { context: Arc::new(context) }
+    }
+
+    /// Runs the next step of a migration, and says when the one after it is due.
+    ///
+    /// # Errors
+    /// Where a call failed; [`Self::after_error`] says when to try again.
+    pub async fn step(&self, migration: Arc<DirectVolumeMigration>) -> Result<Action> {
+        reconcile(migration, Arc::clone(&self.context)).await
+    }
+
+    /// When to try again after a step that failed.
+    #[must_use]
+    pub fn after_error(&self, migration: &DirectVolumeMigration, error: &Error) -> Action {
+        after_error(migration, error)
+    }
+}

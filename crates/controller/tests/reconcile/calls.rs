@@ -1,0 +1,70 @@
+//! Counts calls, and decides what becomes of each.
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+/// What becomes of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// It is done and answered.
+    Done,
+    /// It never reaches the server.
+    Lost,
+    /// It is done, and the answer never arrives.
+    AnswerLost,
+    /// The server fails.
+    Refused,
+}
+
+#[derive(Default)]
+struct State {
+    made: Vec<String>,
+    watches: usize,
+    fault: Option<(usize, Fate)>,
+}
+
+/// The calls of all clusters of a test.
+#[derive(Default)]
+pub(crate) struct Calls {
+    state: Mutex<State>,
+    stalled: Notify,
+}
+
+impl Calls {
+    /// Call `number`, from 1, meets `fate`.
+    pub(crate) fn fault(&self, number: usize, fate: Fate) {
+        self.state.lock().fault = Some((number, fate));
+    }
+
+    pub(crate) fn next(&self, call: &str) -> Fate {
+        let mut state = self.state.lock();
+        state.made.push(call.to_owned());
+        let number = state.made.len();
+        state.fault.filter(|(at, _)| *at == number).map_or(Fate::Done, |(_, fate)| fate)
+    }
+
+    pub(crate) fn watched(&self) {
+        self.state.lock().watches += 1;
+    }
+
+    /// How many calls were made, watches aside.
+    pub(crate) fn count(&self) -> usize {
+        self.state.lock().made.len()
+    }
+
+    /// All calls that were made.
+    pub(crate) fn all(&self) -> Vec<String> {
+        self.state.lock().made.clone()
+    }
+
+    /// For ever, and known to [`Self::until_stalled`].
+    pub(crate) async fn stall(&self) {
+        self.stalled.notify_one();
+        std::future::pending().await
+    }
+
+    /// Returns once a call will never be answered.
+    pub(crate) async fn until_stalled(&self) {
+        self.stalled.notified().await;
+    }
+}

@@ -1,0 +1,232 @@
+//! What the rest of a cluster does between two steps of the controller: binds claims, scales workloads, runs pods.
+//!
+//! A volume is a map from names to content. A transfer reads the source when its container starts, and writes the destination when
+//! it ends, as `pvferry sync` would: a controller that believes too early, or a pod that writes meanwhile, shows in the content.
+
+use std::collections::{BTreeMap, HashMap};
+
+use pod::{ExitCode, Report};
+use serde_json::{Value, json};
+
+use super::server::Server;
+
+/// The content of a volume.
+pub(crate) type Files = BTreeMap<String, String>;
+
+/// A claim: name of the cluster, namespace, name.
+pub(crate) type ClaimKey = (&'static str, String, String);
+
+#[derive(Default)]
+pub(crate) struct Kubelet {
+    pub(crate) contents: HashMap<ClaimKey, Files>,
+    /// What sync containers read, by uid of the pod and name of the container.
+    read: HashMap<(String, String), Files>,
+    age: HashMap<String, u32>,
+    /// Ticks that a transfer takes.
+    duration: u32,
+}
+
+impl Kubelet {
+    pub(crate) fn new(duration: u32) -> Self {
+        Self { duration, ..Self::default() }
+    }
+
+    pub(crate) fn tick(&mut self, clusters: &[&Server]) {
+        for cluster in clusters {
+            bind_claims(cluster);
+            scale(cluster, "deployments");
+            scale(cluster, "statefulsets");
+        }
+        for cluster in clusters {
+            for pod in list(cluster, "pods") {
+                self.run(cluster, clusters, &pod);
+            }
+        }
+    }
+
+    fn run(&mut self, cluster: &Server, all: &[&Server], pod: &Value) {
+        let key = key("pods", pod);
+        if !pod["metadata"]["deletionTimestamp"].is_null() {
+            if pod["metadata"]["finalizers"].as_array().is_none_or(Vec::is_empty) {
+                cluster.store.lock().remove(&key);
+            }
+            return;
+        }
+        let age = self.age.entry(text(&pod["metadata"]["uid"])).or_default();
+        *age += 1;
+        let (age, is_source) = (*age, pod["metadata"]["labels"]["pvferry.io/role"] == "source");
+        if age == 1 {
+            let status = self.start(cluster, pod, is_source);
+            cluster.store.lock().change(&key, |pod| pod["status"] = status);
+        } else if age == 1 + self.duration && is_source {
+            let status = self.end(all, pod);
+            cluster.store.lock().change(&key, |pod| pod["status"] = status);
+        } else if age == 2 && pod["metadata"]["annotations"]["test/ends"] == "true" {
+            cluster
+                .store
+                .lock()
+                .change(&key, |pod| pod["status"] = json!({ "phase": "Succeeded" }));
+        }
+    }
+
+    fn start(&mut self, cluster: &Server, pod: &Value, is_source: bool) -> Value {
+        let name = cluster.store.lock().name;
+        let mut statuses = Vec::new();
+        for container in pod["spec"]["containers"].as_array().unwrap() {
+            let container = text(&container["name"]);
+            if let (true, Some(volume)) = (is_source, container.strip_prefix("sync-")) {
+                let files = self.contents.get(&claim_of(name, pod, volume)).cloned();
+                let key = (text(&pod["metadata"]["uid"]), container.clone());
+                self.read.insert(key, files.unwrap_or_default());
+            }
+            statuses.push(status(&container, json!({ "running": {} })));
+        }
+        if let Some(written) = pod["metadata"]["annotations"]["test/writes"].as_str() {
+            let files = self.contents.entry(claim_of(name, pod, "data")).or_default();
+            files.insert(written.into(), format!("by {}", pod["metadata"]["name"]));
+        }
+        json!({
+            "phase": "Running", "containerStatuses": statuses,
+            "conditions": [{ "type": "Ready", "status": "True" }],
+        })
+    }
+
+    /// The containers of a source pod end, and what they read is at the destination.
+    fn end(&mut self, all: &[&Server], pod: &Value) -> Value {
+        let mut statuses = Vec::new();
+        let server = find_server(all, pod);
+        for container in pod["spec"]["containers"].as_array().unwrap() {
+            let name = text(&container["name"]);
+            let Some(volume) = name.strip_prefix("sync-") else {
+                statuses.push(status(&name, terminated(0, "")));
+                continue;
+            };
+            let (code, report) = match &server {
+                Some((cluster, server)) => {
+                    let read = self.read[&(text(&pod["metadata"]["uid"]), name.clone())].clone();
+                    let target = claim_of(cluster, server, volume);
+                    let target = self.contents.entry(target).or_default();
+                    transfer(volume, &args(container), read, target)
+                }
+                None => (12, Report::new(volume, ExitCode::Stream, "no server")),
+            };
+            statuses.push(status(&name, terminated(code, &report.to_json())));
+        }
+        json!({ "phase": "Succeeded", "containerStatuses": statuses })
+    }
+}
+
+/// What `pvferry sync` with these arguments does to the destination.
+fn transfer(volume: &str, args: &[String], read: Files, target: &mut Files) -> (i32, Report) {
+    let delete = args.iter().any(|arg| arg == "--delete");
+    let limit = args.iter().find_map(|arg| arg.strip_prefix("--max-delete="));
+    let limit: usize = limit.map_or(usize::MAX, |limit| limit.parse().unwrap());
+    let extra: Vec<String> =
+        target.keys().filter(|name| !read.contains_key(*name)).cloned().collect();
+    let written = read.iter().filter(|(name, content)| target.get(*name) != Some(content)).count();
+    target.extend(read);
+    let counts = |code: ExitCode, reason: &str, deleted: usize| Report {
+        files_written: written as u64,
+        files_deleted: deleted as u64,
+        bytes_total: 10,
+        digest: (code == ExitCode::Ok).then(|| "00".repeat(32)),
+        ..Report::new(volume, code, reason)
+    };
+    if delete && extra.len() > limit {
+        let left = extra.len();
+        let reason = format!("stopped deleting; {left} left (--max-delete {limit})");
+        return (25, counts(ExitCode::DeleteLimit, &reason, 0));
+    }
+    if delete {
+        target.retain(|name, _| !extra.contains(name));
+    }
+    (0, counts(ExitCode::Ok, "", if delete { extra.len() } else { 0 }))
+}
+
+fn terminated(code: i32, message: &str) -> Value {
+    let reason = if code == 0 { "Completed" } else { "Error" };
+    json!({ "terminated": { "exitCode": code, "reason": reason, "message": message } })
+}
+
+fn status(name: &str, state: Value) -> Value {
+    json!({ "name": name, "image": "", "imageID": "", "ready": true, "restartCount": 0, "state": state })
+}
+
+fn args(container: &Value) -> Vec<String> {
+    container["args"].as_array().unwrap().iter().map(text).collect()
+}
+
+/// The claim behind a volume of a pod.
+fn claim_of(cluster: &'static str, pod: &Value, volume: &str) -> ClaimKey {
+    let volumes = pod["spec"]["volumes"].as_array().unwrap();
+    let found = volumes.iter().find(|found| found["name"] == volume).unwrap();
+    let claim = text(&found["persistentVolumeClaim"]["claimName"]);
+    (cluster, text(&pod["metadata"]["namespace"]), claim)
+}
+
+/// The destination pod of a source pod, and the name of its cluster.
+fn find_server(all: &[&Server], client: &Value) -> Option<(&'static str, Value)> {
+    let labels = &client["metadata"]["labels"];
+    all.iter().find_map(|cluster| {
+        let server = list(cluster, "pods").into_iter().find(|pod| {
+            let other = &pod["metadata"]["labels"];
+            let same = |label: &str| other[label] == labels[label];
+            other["pvferry.io/role"] == "destination"
+                && same("pvferry.io/transfer")
+                && same("pvferry.io/migration-uid")
+                && pod["metadata"]["deletionTimestamp"].is_null()
+        })?;
+        Some((cluster.store.lock().name, server))
+    })
+}
+
+fn bind_claims(cluster: &Server) {
+    for claim in list(cluster, "persistentvolumeclaims") {
+        if claim["status"]["phase"].is_null() {
+            let size = claim["spec"]["resources"]["requests"]["storage"].clone();
+            let status = json!({ "phase": "Bound", "capacity": { "storage": size } });
+            cluster
+                .store
+                .lock()
+                .change(&key("persistentvolumeclaims", &claim), |claim| claim["status"] = status);
+        }
+    }
+}
+
+/// One pod for a workload with replicas, none for one without.
+fn scale(cluster: &Server, plural: &str) {
+    for workload in list(cluster, plural) {
+        let metadata = &workload["metadata"];
+        let name = format!("{}-0", text(&metadata["name"]));
+        let key = ("pods".to_owned(), text(&metadata["namespace"]), name.clone());
+        let there = cluster.store.lock().get(&key).is_ok();
+        let wanted = workload["spec"]["replicas"].as_i64().unwrap_or(1) > 0;
+        let kind = if plural == "deployments" { "Deployment" } else { "StatefulSet" };
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": { "name": name, "ownerReferences": [{
+                "apiVersion": "apps/v1", "kind": kind, "name": metadata["name"], "uid": metadata["uid"],
+                "controller": true,
+            }]},
+            "spec": workload["spec"]["template"]["spec"],
+        });
+        let mut store = cluster.store.lock();
+        match (wanted, there) {
+            (true, false) => drop(store.create(key, pod).unwrap()),
+            (false, true) => drop(store.delete(&key).unwrap()),
+            _ => {}
+        }
+    }
+}
+
+pub(crate) fn list(cluster: &Server, plural: &str) -> Vec<Value> {
+    cluster.store.lock().list(plural, "", &super::selector::Selector::default())
+}
+
+fn key(plural: &str, object: &Value) -> super::store::Key {
+    (plural.into(), text(&object["metadata"]["namespace"]), text(&object["metadata"]["name"]))
+}
+
+pub(crate) fn text(value: &Value) -> String {
+    value.as_str().unwrap_or("").to_owned()
+}

@@ -1,0 +1,13 @@
+//! Steps of migrations against API servers in memory: no root, no cluster, seconds.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod calls;
+mod kubelet;
+mod selector;
+mod server;
+mod store;
+mod watch;
+mod world;
+
+mod crashes;
+mod runs;

@@ -1,0 +1,230 @@
+//! An API server in memory: the requests of a client against a [`Store`].
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::{Method, Request, Response};
+use http_body_util::BodyExt;
+use kube::{Client, client::Body};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+
+use super::{
+    calls::{Calls, Fate},
+    selector::Selector,
+    store::{Key, Refusal, Store},
+    watch::Watch,
+};
+
+/// A cluster: its objects behind an API server.
+#[derive(Clone)]
+pub(crate) struct Server {
+    pub(crate) store: Arc<Mutex<Store>>,
+    pub(crate) calls: Arc<Calls>,
+    /// No call returns.
+    pub(crate) blackholed: Arc<Mutex<bool>>,
+}
+
+impl Server {
+    pub(crate) fn new(name: &'static str, calls: Arc<Calls>) -> Self {
+        let store = Store::new(name);
+        Self { store: Arc::new(Mutex::new(store)), calls, blackholed: Arc::default() }
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        Client::new(self.clone(), "default")
+    }
+}
+
+/// What the path of a request names.
+#[derive(Debug)]
+struct Target {
+    key: Key,
+    kind: String,
+    part: String,
+}
+
+impl Target {
+    fn parse(path: &str) -> Self {
+        let mut parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+        parts.drain(..if parts[0] == "api" { 2 } else { 3 });
+        let namespaced = parts[0] == "namespaces" && parts.len() > 2;
+        let namespace = if namespaced { parts[1] } else { "" };
+        let rest = &parts[if namespaced { 2 } else { 0 }..];
+        let at = |n: usize| rest.get(n).copied().unwrap_or("").to_owned();
+        let kind = format!("{}List", at(0));
+        Self { key: (at(0), namespace.into(), at(1)), kind, part: at(2) }
+    }
+}
+
+impl tower_service::Service<Request<Body>> for Server {
+    type Response = Response<http_body_util::combinators::BoxBody<Bytes, Infallible>>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let server = self.clone();
+        Box::pin(async move { Ok(server.answer(request).await) })
+    }
+}
+
+impl Server {
+    async fn answer(
+        &self,
+        request: Request<Body>,
+    ) -> Response<http_body_util::combinators::BoxBody<Bytes, Infallible>> {
+        let (head, body) = request.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        if *self.blackholed.lock() {
+            std::future::pending::<()>().await;
+        }
+        let query = Query::parse(head.uri.query().unwrap_or(""));
+        let target = Target::parse(head.uri.path());
+        if query.get("watch") == Some("true") || query.get("watch") == Some("1") {
+            self.calls.watched();
+            return self.watch(&target, &query);
+        }
+        let called = format!("{} {} {}", self.store.lock().name, head.method, head.uri.path());
+        let fate = self.calls.next(&called);
+        match fate {
+            Fate::Lost => self.calls.stall().await,
+            Fate::Refused => {
+                let refusal = Refusal(500, "InternalError", "as the test wants it".into());
+                return refused(&refusal);
+            }
+            Fate::Done | Fate::AnswerLost => {}
+        }
+        let agent = head.headers.get("content-type").and_then(|v| v.to_str().ok()).unwrap_or("");
+        let sent =
+            if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).unwrap() };
+        let answer = self.handle(&head.method, &target, &query, agent, sent);
+        if matches!(fate, Fate::AnswerLost) {
+            self.calls.stall().await;
+        }
+        match answer {
+            Ok(Value::String(text)) => response(200, text.into_bytes()),
+            Ok(value) => response(200, serde_json::to_vec(&value).unwrap()),
+            Err(refusal) => refused(&refusal),
+        }
+    }
+
+    fn handle(
+        &self,
+        method: &Method,
+        target: &Target,
+        query: &Query,
+        content: &str,
+        mut sent: Value,
+    ) -> Result<Value, Refusal> {
+        let mut store = self.store.lock();
+        let Target { key, kind, part } = target;
+        match (method.as_str(), &*key.2, &**part) {
+            ("GET", "", _) => {
+                let selector = Selector::parse(query.get("labelSelector").unwrap_or(""));
+                let items = store.list(&key.0, &key.1, &selector);
+                let version = store.version().to_string();
+                Ok(json!({ "kind": kind, "apiVersion": "v1",
+                    "metadata": { "resourceVersion": version }, "items": items }))
+            }
+            ("GET", _, "log") => store.get(key).map(|_| Value::String(String::new())),
+            ("GET", ..) => store.get(key),
+            ("POST", ..) => {
+                let name = sent["metadata"]["name"].as_str().unwrap_or("").to_owned();
+                store.create((key.0.clone(), key.1.clone(), name), sent)
+            }
+            ("PUT", _, "status") => store.replace_status(key, &sent),
+            ("PUT", ..) => store.replace(key, sent),
+            ("PATCH", _, part) if content.contains("merge-patch") => {
+                store.merge(key, &sent, part == "status")
+            }
+            ("PATCH", ..) if content.contains("apply-patch") => {
+                sent["metadata"].as_object_mut().unwrap().remove("managedFields");
+                store.apply(key, sent)
+            }
+            ("DELETE", ..) => store.delete(key),
+            other => panic!("no such call: {other:?} {content}"),
+        }
+    }
+
+    fn watch(
+        &self,
+        target: &Target,
+        query: &Query,
+    ) -> Response<http_body_util::combinators::BoxBody<Bytes, Infallible>> {
+        let from: u64 = query.get("resourceVersion").and_then(|v| v.parse().ok()).unwrap_or(0);
+        if from < self.store.lock().forgotten {
+            return refused(&Refusal(410, "Expired", "too old resource version".into()));
+        }
+        let selector = Selector::parse(query.get("labelSelector").unwrap_or(""));
+        let (plural, namespace) = (target.key.0.clone(), target.key.1.clone());
+        let watch = Watch::new(Arc::clone(&self.store), plural, namespace, selector, from);
+        Response::builder()
+            .header("content-type", "application/json")
+            .body(BodyExt::boxed(watch))
+            .unwrap()
+    }
+}
+
+fn refused(
+    Refusal(code, reason, message): &Refusal,
+) -> Response<http_body_util::combinators::BoxBody<Bytes, Infallible>> {
+    let status = json!({
+        "kind": "Status", "apiVersion": "v1", "status": "Failure", "message": message,
+        "reason": reason, "code": code, "metadata": {},
+    });
+    response(*code, serde_json::to_vec(&status).unwrap())
+}
+
+fn response(
+    code: u16,
+    body: Vec<u8>,
+) -> Response<http_body_util::combinators::BoxBody<Bytes, Infallible>> {
+    let body = http_body_util::Full::new(Bytes::from(body));
+    Response::builder()
+        .status(code)
+        .header("content-type", "application/json")
+        .body(BodyExt::boxed(body))
+        .unwrap()
+}
+
+/// The query of a request.
+struct Query(Vec<(String, String)>);
+
+impl Query {
+    fn parse(text: &str) -> Self {
+        let pair = |pair: &str| {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (decode(key), decode(value))
+        };
+        Self(text.split('&').map(pair).collect())
+    }
+
+    fn get(&self, key: &str) -> Option<&str> {
+        self.0.iter().find(|(name, _)| name == key).map(|(_, value)| &**value)
+    }
+}
+
+fn decode(text: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'%' => {
+                let digits = [rest.next().unwrap(), rest.next().unwrap()];
+                u8::from_str_radix(std::str::from_utf8(&digits).unwrap(), 16).unwrap()
+            }
+            b'+' => b' ',
+            byte => byte,
+        });
+    }
+    String::from_utf8(bytes).unwrap()
+}

@@ -1,0 +1,66 @@
+//! A watch: changes from the log of a store, one JSON line each, without an end.
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame};
+use parking_lot::Mutex;
+use serde_json::json;
+
+use super::{selector::Selector, store::Store};
+
+pub(crate) struct Watch {
+    store: Arc<Mutex<Store>>,
+    plural: String,
+    namespace: String,
+    selector: Selector,
+    from: u64,
+}
+
+impl Watch {
+    pub(crate) fn new(
+        store: Arc<Mutex<Store>>,
+        plural: String,
+        namespace: String,
+        selector: Selector,
+        from: u64,
+    ) -> Self {
+        Self { store, plural, namespace, selector, from }
+    }
+
+    fn next_line(&mut self) -> Option<Bytes> {
+        let store = self.store.lock();
+        let since = store.log.partition_point(|change| change.version <= self.from);
+        let change = store.log[since..].iter().find(|change| {
+            change.key.0 == self.plural
+                && (self.namespace.is_empty() || change.key.1 == self.namespace)
+                && self.selector.matches(&change.object)
+        })?;
+        self.from = change.version;
+        let mut line =
+            serde_json::to_vec(&json!({ "type": change.kind, "object": change.object })).unwrap();
+        line.push(b'\n');
+        Some(Bytes::from(line))
+    }
+}
+
+impl Body for Watch {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if let Some(line) = self.next_line() {
+            return Poll::Ready(Some(Ok(Frame::data(line))));
+        }
+        self.store.lock().waiting.push(context.waker().clone());
+        Poll::Pending
+    }
+}
