@@ -82,13 +82,26 @@ impl Cluster {
     /// # Errors
     /// [`Error::Api`].
     pub async fn list<K: Kind>(&self, namespace: Option<&str>, selector: &str) -> Result<Vec<K>> {
+        self.list_with_version(namespace, selector).await.map(|(items, _)| items)
+    }
+
+    /// As [`Self::list`], with the version at which a watch goes on from it.
+    ///
+    /// # Errors
+    /// [`Error::Api`].
+    pub async fn list_with_version<K: Kind>(
+        &self,
+        namespace: Option<&str>,
+        selector: &str,
+    ) -> Result<(Vec<K>, String)> {
         let api: Api<K> = match namespace {
             Some(namespace) => self.api(namespace),
             None => Api::all(self.client()),
         };
         let what = format!("list {}", K::plural(&()));
         let listed = api.list(&ListParams::default().labels(selector)).await;
-        Ok(listed.map_err(Error::api(what))?.items)
+        let listed = listed.map_err(Error::api(what))?;
+        Ok((listed.items, listed.metadata.resource_version.unwrap_or_default()))
     }
 
     /// Makes the object, or makes what is there agree with it.

@@ -21,6 +21,8 @@ pub struct Planned {
     pub target: Claim,
     /// Whether digests are compared at the end.
     pub verify: bool,
+    /// Entries that the source does not have stay at the destination, and fail the transfer: the claim is not this migration's.
+    pub keep_extraneous: bool,
     /// What the containers and the session call it; unique within the migration.
     pub name: String,
 }
@@ -59,6 +61,7 @@ fn planned(spec: &DirectVolumeMigrationSpec, index: usize, volume: &Volume) -> P
             name: target.name.unwrap_or_else(|| volume.name.clone()),
         },
         verify: volume.verify.unwrap_or(spec.transfer.verify),
+        keep_extraneous: false,
         name: label(index, &volume.name),
     }
 }
@@ -79,7 +82,6 @@ fn label(index: usize, claim: &str) -> String {
 pub fn check(migration: &DirectVolumeMigration) -> Result<(), String> {
     let spec = &migration.spec;
     let (mut claims, mut targets) = (BTreeSet::new(), BTreeSet::new());
-    let same_cluster = spec.source.cluster == spec.destination.cluster;
     for volume in volumes(spec) {
         if !claims.insert(volume.claim.clone()) {
             return Err(format!("the claim {} is named twice", volume.claim));
@@ -87,19 +89,33 @@ pub fn check(migration: &DirectVolumeMigration) -> Result<(), String> {
         if !targets.insert(volume.target.clone()) {
             return Err(format!("two volumes would become the claim {}", volume.target));
         }
-        if same_cluster && volume.claim == volume.target {
-            return Err(format!("the claim {} would be moved onto itself", volume.claim));
-        }
+    }
+    if spec.source.cluster == spec.destination.cluster {
+        check_one_cluster(&volumes(spec))?;
     }
     if spec.pods.user.id.is_some() && volumes(spec).iter().any(|volume| volume.verify) {
         return Err(
             "digests cover owners, which pods without root do not keep: leave out verify".into()
         );
     }
-    match targets.intersection(&claims).next() {
-        Some(both) if same_cluster => Err(format!("the claim {both} is a source and a target")),
-        _ => Ok(()),
+    Ok(())
+}
+
+/// Why volumes cannot be moved where source and destination are the same cluster: a claim would be written while it is read.
+///
+/// # Errors
+/// A sentence.
+pub fn check_one_cluster(volumes: &[Planned]) -> Result<(), String> {
+    let claims: BTreeSet<_> = volumes.iter().map(|volume| &volume.claim).collect();
+    for volume in volumes {
+        if volume.claim == volume.target {
+            return Err(format!("the claim {} would be moved onto itself", volume.claim));
+        }
+        if claims.contains(&volume.target) {
+            return Err(format!("the claim {} is a source and a target", volume.target));
+        }
     }
+    Ok(())
 }
 
 /// A volume that can start, and the node where it is in use by a pod that cannot share it with another node.
@@ -203,6 +219,7 @@ mod tests {
             claim: claim(namespace),
             target: claim("new"),
             verify: false,
+            keep_extraneous: false,
             name: label(index, "claim"),
         }
     }

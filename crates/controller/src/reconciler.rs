@@ -15,7 +15,7 @@ use crate::{
     events::Events,
     identity::Issuer,
     metrics::Metrics,
-    reconcile::{Context, Moving, after_error, reconcile},
+    reconcile::{Context, Moving, SourceWatches, after_error, reconcile},
 };
 
 /// Tells the time.
@@ -78,6 +78,7 @@ impl Reconciler {
             defaults: parts.defaults,
             metrics: parts.metrics,
             moving: Moving::new(parts.parallel),
+            watches: SourceWatches::default(),
             clock: parts.clock,
         };
         Self { context: Arc::new(context) }

@@ -141,6 +141,7 @@ fn a_target_claim_gets_labels_and_annotations_but_those_of_cluster_controllers()
             "meta.helm.sh/release-name": "shop",
             "pvferry.io/migration": "home/shop",
             "pvferry.io/created-by": "0123456789",
+            "pvferry.io/reserved-by": "home/shop/0123456789",
         })
     );
 }

@@ -28,6 +28,10 @@ use super::{DirectVolumeMigrationStatus, Pods};
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.message", priority = 1)
 )]
+#[kube(
+    validation = Rule::new("!has(self.status) || !(self.status.phase in ['Preparing', 'Quiescing', 'Transferring', 'CleaningUp']) || (self.spec.pods == oldSelf.spec.pods && self.spec.transfer == oldSelf.spec.transfer)")
+        .message("pods and transfer cannot be changed during a run; wait for its end")
+)]
 #[x_kube(
     validation = Rule::new("self.source == oldSelf.source && self.destination == oldSelf.destination && self.endpoint == oldSelf.endpoint")
         .message("source, destination and endpoint cannot be changed; make another migration"),
@@ -59,6 +63,9 @@ pub struct DirectVolumeMigrationSpec {
     /// and StatefulSets to zero.
     #[serde(default)]
     pub quiesce: Quiesce,
+    /// Cut over although pods use the claims at the source. What they write after it was read is not copied.
+    #[serde(default)]
+    pub acknowledge_in_use: bool,
     /// How the source pods reach the destination pods.
     #[serde(default)]
     pub endpoint: Endpoint,
@@ -174,7 +181,7 @@ pub enum Mode {
 /// What a cutover does with workloads that mount the volumes.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
 pub enum Quiesce {
-    /// Does nothing.
+    /// Does nothing: a cutover fails if a pod uses one of the claims, unless `acknowledgeInUse` is set.
     #[default]
     None,
     /// Scales Deployments and StatefulSets to zero; an annotation on them keeps the replicas.
@@ -235,6 +242,9 @@ pub struct Transfer {
     /// Delete files at the destination that are not at the source.
     #[serde(default = "yes")]
     pub delete: bool,
+    /// Delete also at a claim that existed before the migration and holds entries that the source does not have.
+    #[serde(default)]
+    pub overwrite: bool,
     /// Compare file content instead of size and modification time.
     #[serde(default)]
     pub checksum: bool,
@@ -261,6 +271,7 @@ impl Default for Transfer {
     fn default() -> Self {
         Self {
             delete: true,
+            overwrite: false,
             checksum: false,
             verify: false,
             allow_empty_source: false,

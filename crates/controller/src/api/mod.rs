@@ -6,11 +6,13 @@ pub mod migration;
 pub mod pods;
 #[allow(clippy::duplicated_attributes, reason = "columns have types in common")]
 pub mod progress;
+mod run_spec;
 mod schema;
 mod status;
 
 pub use migration::*;
 pub use pods::*;
 pub use progress::*;
+pub use run_spec::RunSpec;
 pub use schema::{definitions, unknown_fields};
 pub use status::*;

@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Mode, VolumePhase};
+use super::{Mode, RunSpec, VolumePhase};
 
 /// Status of a migration.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, JsonSchema)]
@@ -46,6 +46,15 @@ pub struct DirectVolumeMigrationStatus {
     /// Active transfers.
     #[serde(default)]
     pub transfers: Vec<ActiveTransfer>,
+    /// What the run holds on to from its start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_spec: Option<RunSpec>,
+    /// Watches of the pods at the source, from the moment at which no pod used the volumes of a cutover.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub source_watches: Vec<SourceWatch>,
+    /// Pods that use the volumes of a cutover, which `acknowledgeInUse` accepts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub acknowledged: Vec<String>,
     /// Volumes, in the order of the specification.
     #[serde(default)]
     pub volumes: Vec<VolumeStatus>,
@@ -82,6 +91,23 @@ impl Phase {
     pub fn is_final(self) -> bool {
         matches!(self, Self::Completed | Self::Failed | Self::RolledBack)
     }
+}
+
+/// A watch of the pods of a source namespace during a cutover.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SourceWatch {
+    /// The namespace.
+    pub namespace: String,
+    /// Every change up to this resource version was seen.
+    #[serde(default)]
+    pub version: String,
+    /// The resource version at which the last volume of the namespace was committed.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub until: String,
+    /// Why changes may have been missed.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub gap: String,
 }
 
 /// A pair of transfer pods.
@@ -130,6 +156,12 @@ pub struct VolumeStatus {
     /// Reason for the phase, as one word.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
+    /// Everything in the claim at the destination is from this migration: it created the claim, or a run has made it equal to the source.
+    #[serde(default)]
+    pub owned: bool,
+    /// The pod that used the claim during the cutover.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub used_by: String,
     /// Earliest start of the next attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_at: Option<Time>,

@@ -7,7 +7,7 @@ use k8s_openapi::{
     apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::ObjectMeta},
 };
 
-use super::names::{CREATED_BY, DOMAIN, MIGRATION, labels};
+use super::names::{CREATED_BY, DOMAIN, MIGRATION, RESERVED_BY, labels, reservation};
 use crate::{
     api::{DirectVolumeMigration, Target},
     plan::Planned,
@@ -82,6 +82,7 @@ fn annotations(
     let name = metadata.name.as_deref().unwrap_or_default();
     annotations.insert(MIGRATION.into(), format!("{home}/{name}"));
     annotations.insert(CREATED_BY.into(), metadata.uid.clone().unwrap_or_default());
+    annotations.insert(RESERVED_BY.into(), reservation(migration));
     annotations
 }
 

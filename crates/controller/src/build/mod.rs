@@ -10,7 +10,9 @@ pub use claims::{bytes, capacity, target_claim};
 pub use endpoint::{
     Address, EndpointObjects, endpoint_objects, host_of, reached, route_resource, shares_host,
 };
-pub use names::{CREATED_BY, MIGRATION, Names, Role, labels, others, selector};
+pub use names::{
+    CREATED_BY, MIGRATION, Names, RESERVED_BY, Role, is_of, labels, others, reservation, selector,
+};
 pub use pods::{Defaults, destination_pod, source_pod, sync_container};
 pub use support::{identity_secret, network_policy};
 

@@ -95,10 +95,20 @@ impl Names {
 pub(super) const DOMAIN: &str = "pvferry.io";
 /// The annotation of a claim with the uid of the migration that created it.
 pub const CREATED_BY: &str = "pvferry.io/created-by";
+/// The annotation of a claim with the migration that writes to it, as [`reservation`] has it.
+pub const RESERVED_BY: &str = "pvferry.io/reserved-by";
 /// The annotation that names the migration, `NAMESPACE/NAME`.
 pub const MIGRATION: &str = "pvferry.io/migration";
 /// The label that bears its uid.
 const MIGRATION_UID: &str = "pvferry.io/migration-uid";
+
+/// A migration as `NAMESPACE/NAME/UID`.
+#[must_use]
+pub fn reservation(migration: &DirectVolumeMigration) -> String {
+    let metadata = &migration.metadata;
+    let part = |part: &Option<String>| part.clone().unwrap_or_default();
+    format!("{}/{}/{}", part(&metadata.namespace), part(&metadata.name), part(&metadata.uid))
+}
 
 /// Labels of everything of a migration.
 #[must_use]
@@ -114,6 +124,12 @@ pub fn labels(uid: &str) -> BTreeMap<String, String> {
 #[must_use]
 pub fn selector(uid: &str) -> String {
     format!("{MIGRATION_UID}={uid}")
+}
+
+/// Whether an object belongs to the migration.
+#[must_use]
+pub fn is_of(object: &impl kube::ResourceExt, uid: &str) -> bool {
+    object.labels().get(MIGRATION_UID).is_some_and(|of| of == uid)
 }
 
 /// Selects everything that is not of a migration.

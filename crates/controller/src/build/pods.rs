@@ -156,6 +156,9 @@ fn sync(spec: &DirectVolumeMigrationSpec, settings: &PodSettings, volume: &Plann
             args.push(flag.into());
         }
     }
+    if transfer.delete && volume.keep_extraneous {
+        args.push("--max-delete=0".into());
+    }
     for pattern in &transfer.exclude {
         // The kubelet would take a dollar for the beginning of a variable.
         args.push(format!("--exclude={}", pattern.replace('$', "$$")));

@@ -42,10 +42,13 @@ impl Moving {
     }
 }
 
-/// The volumes of a run that begins.
-pub(super) fn fresh(volumes: &[Planned]) -> Vec<VolumeStatus> {
-    let status =
-        |v: &Planned| VolumeStatus { claim: v.claim.to_string(), ..VolumeStatus::default() };
+/// The volumes of a run that begins, after the run that has left `before`.
+pub(super) fn fresh(volumes: &[Planned], before: &[VolumeStatus]) -> Vec<VolumeStatus> {
+    let status = |volume: &Planned| {
+        let claim = volume.claim.to_string();
+        let owned = before.iter().any(|before| before.claim == claim && before.owned);
+        VolumeStatus { claim, owned, ..VolumeStatus::default() }
+    };
     volumes.iter().map(status).collect()
 }
 

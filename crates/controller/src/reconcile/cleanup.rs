@@ -12,7 +12,7 @@ use k8s_openapi::{
 };
 use kube::{ResourceExt as _, runtime::controller::Action};
 
-use super::{AGAIN, Context, FINALIZER, Step, conditions, quiesce, set_finalizers};
+use super::{AGAIN, Context, FINALIZER, Step, conditions, quiesce, reserve, set_finalizers};
 use crate::{
     api::{DirectVolumeMigration, EndpointKind, Phase, VolumePhase},
     build::{self, Role},
@@ -45,8 +45,12 @@ impl Step<'_> {
         let failed: Vec<_> =
             self.status.volumes.iter().filter(|v| v.phase != VolumePhase::Succeeded).collect();
         let Some(first) = failed.first() else {
-            let message =
+            let mut message =
                 format!("all {all} volumes arrived, proved by the manifests of both ends");
+            if !self.status.acknowledged.is_empty() {
+                let pods = self.status.acknowledged.join("; ");
+                message = format!("{message}; acknowledged: {pods}");
+            }
             self.condition(conditions::SUCCEEDED, Some(true), "Completed", &message);
             self.context.events.normal(&self.migration, "RunCompleted", message.clone()).await;
             return Ok(self.enter(Phase::Completed, message));
@@ -80,6 +84,19 @@ async fn clean(
     let near = clean_end(migration, source, now, |volume| &volume.claim.namespace).await;
     let far = clean_end(migration, destination, now, |volume| &volume.target.namespace).await;
     Ok(near?.or(far?))
+}
+
+/// Removes what is left at the destination, and gives back its claims.
+async fn release_end(
+    migration: &DirectVolumeMigration,
+    cluster: &Cluster,
+    now: Timestamp,
+) -> Result<Option<String>> {
+    let left = clean_end(migration, cluster, now, |volume| &volume.target.namespace).await?;
+    if left.is_none() {
+        reserve::release(migration, cluster).await?;
+    }
+    Ok(left)
 }
 
 async fn clean_end(
@@ -167,9 +184,7 @@ pub(super) async fn finalize(
         Err(error) => Err(error),
     };
     let far = match context.clusters.find(&home, spec.destination.cluster.as_ref()).await {
-        Ok(cluster) => {
-            clean_end(&migration, &cluster, now, |volume| &volume.target.namespace).await
-        }
+        Ok(cluster) => release_end(&migration, &cluster, now).await,
         Err(error) => Err(error),
     };
     let left = near.and_then(|near| far.map(|far| near.or(far)));

@@ -13,14 +13,18 @@
 mod begin;
 mod cleanup;
 mod conditions;
+mod in_use;
 mod prepare;
 mod progress;
 mod quiesce;
 mod reach;
+mod reserve;
 mod settle;
+mod source_watch;
 mod transfer;
 
 pub(crate) use begin::Moving;
+pub(crate) use source_watch::SourceWatches;
 
 use std::{sync::Arc, time::Duration};
 
@@ -32,7 +36,7 @@ use kube::{
 };
 
 use crate::{
-    api::{DirectVolumeMigration, DirectVolumeMigrationStatus, Mode, Phase, Quiesce},
+    api::{DirectVolumeMigration, DirectVolumeMigrationStatus, Mode, Phase, Quiesce, RunSpec},
     build::Defaults,
     cluster::{Cluster, Clusters},
     error::{Error, Result},
@@ -62,6 +66,7 @@ pub(crate) struct Context {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) events: Events,
     pub(crate) moving: Moving,
+    pub(crate) watches: SourceWatches,
     pub(crate) clock: Clock,
 }
 
@@ -100,6 +105,7 @@ async fn step(cached: &DirectVolumeMigration, context: &Context) -> Result<Actio
     };
     if migration.metadata.deletion_timestamp.is_some() {
         context.moving.release(&migration.uid().unwrap_or_default());
+        context.watches.forget(&migration.uid().unwrap_or_default());
         return cleanup::finalize(context, migration).await;
     }
     if !migration.finalizers().iter().any(|held| held == FINALIZER) {
@@ -116,8 +122,12 @@ async fn step(cached: &DirectVolumeMigration, context: &Context) -> Result<Actio
         Ok(both) => both,
         Err(error) => return unreachable(context, migration, before, error).await,
     };
-    let volumes = plan::volumes(spec);
     let status = before.clone();
+    let mut migration = migration;
+    if let (false, Some(run_spec)) = (before.phase.is_final(), &before.run_spec) {
+        run_spec.restore(&mut migration.spec);
+    }
+    let volumes = plan::volumes(&migration.spec);
     let now = context.clock.now();
     let mut step = Step { context, migration, status, volumes, source, destination, now };
     let outcome = step.take().await;
@@ -125,6 +135,7 @@ async fn step(cached: &DirectVolumeMigration, context: &Context) -> Result<Actio
     step.status.observed_generation = step.migration.generation();
     if step.status.phase != Phase::Transferring {
         context.moving.release(&step.migration.uid().unwrap_or_default());
+        context.watches.forget(&step.migration.uid().unwrap_or_default());
     }
     step.summarise();
     if step.status != before {
@@ -256,7 +267,8 @@ impl Step<'_> {
             message: "looking at the claims".into(),
             started: Some(Time(self.now)),
             conditions: std::mem::take(&mut self.status.conditions),
-            volumes: begin::fresh(&self.volumes),
+            volumes: begin::fresh(&self.volumes, &self.status.volumes),
+            run_spec: Some(RunSpec::of(spec)),
             ..DirectVolumeMigrationStatus::default()
         };
         self.condition(conditions::SUCCEEDED, None, "Running", "the run is under way");
@@ -341,8 +353,12 @@ impl Step<'_> {
         Ok(())
     }
 
-    fn quiesces(&self) -> bool {
-        self.status.mode == Mode::Cutover && self.migration.spec.quiesce == Quiesce::ScaleToZero
+    fn is_cutover(&self) -> bool {
+        self.status.mode == Mode::Cutover
+    }
+
+    fn scales_to_zero(&self) -> bool {
+        self.is_cutover() && self.migration.spec.quiesce == Quiesce::ScaleToZero
     }
 }
 

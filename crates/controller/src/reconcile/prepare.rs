@@ -26,37 +26,41 @@ impl Step<'_> {
         if self.status.mode == Mode::Rollback {
             return self.roll_back().await;
         }
+        self.check_one_cluster().await?;
         plan::check(&self.migration).map_err(|why| Error::Invalid("SpecInvalid", why))?;
         self.check_permission()?;
         self.check_namespaces().await?;
         // All are looked at before the first is made.
-        let mut missing = Vec::new();
+        let (mut missing, mut existing) = (Vec::new(), Vec::new());
         for volume in &self.volumes {
             let source = self.source_claim(volume).await?;
-            if !self.has_target(volume, &source).await? {
-                self.check_class(volume, &source).await?;
-                missing.push((volume.clone(), source));
+            match self.target(volume, &source).await? {
+                Some(target) => existing.push((volume.index, target)),
+                None => {
+                    self.check_class(volume, &source).await?;
+                    missing.push((volume.clone(), source));
+                }
             }
         }
         self.check_use_of_targets(&self.volumes).await?;
+        self.check_in_use().await?;
         self.condition(conditions::VALIDATED, Some(true), "Valid", "all claims can be moved");
+        for (index, target) in existing {
+            self.reserve(index, &target).await?;
+        }
         for (volume, source) in missing {
-            let claim = target_claim(&self.migration, &volume, &source);
-            if self.destination.create(&claim).await? {
-                let note = format!("claim {} made at the destination", volume.target);
-                self.context.events.normal(&self.migration, "ClaimMade", note).await;
-            }
+            self.make_target(&volume, &source).await?;
         }
         self.make_progresses().await?;
         self.condition(conditions::PREPARED, Some(true), "Prepared", "all targets are there");
-        if self.quiesces() {
+        if self.is_cutover() {
             return Ok(self.enter(Phase::Quiescing, "stopping workloads at the source"));
         }
         Ok(self.enter(Phase::Transferring, "volumes are on their way"))
     }
 
     /// The controller makes pods in any namespace, as root: what runs in them is not for whoever may make a migration to choose.
-    fn check_permission(&self) -> Result<()> {
+    pub(super) fn check_permission(&self) -> Result<()> {
         let spec = &self.migration.spec;
         let mut fields = spec.pods.privileged_fields();
         if !spec.endpoint.annotations.is_empty() {
@@ -151,11 +155,45 @@ impl Step<'_> {
         }
     }
 
-    /// Whether the target is there; an error where it is there and cannot take the volume.
-    async fn has_target(&self, volume: &Planned, source: &PersistentVolumeClaim) -> Result<bool> {
+    async fn make_target(
+        &mut self,
+        volume: &Planned,
+        source: &PersistentVolumeClaim,
+    ) -> Result<()> {
+        let claim = target_claim(&self.migration, volume, source);
+        if !self.destination.create(&claim).await? {
+            // It is looked at like any other that exists.
+            let what = format!("claim {} was created by another client meanwhile", volume.target);
+            return Err(Error::Waiting("TargetTaken", what));
+        }
+        if let Some(status) = self.status.volumes.get_mut(volume.index) {
+            status.owned = true;
+        }
+        let note = format!("claim {} made at the destination", volume.target);
+        self.context.events.normal(&self.migration, "ClaimMade", note).await;
+        Ok(())
+    }
+
+    /// Source and destination may be one cluster under two names.
+    async fn check_one_cluster(&self) -> Result<()> {
+        let spec = &self.migration.spec;
+        let one = spec.source.cluster == spec.destination.cluster
+            || identity(&self.source).await? == identity(&self.destination).await?;
+        match plan::check_one_cluster(&self.volumes) {
+            Err(why) if one => Err(Error::Invalid("SourceIsTarget", why)),
+            _ => Ok(()),
+        }
+    }
+
+    /// The target if it exists; an error where it cannot take the volume.
+    async fn target(
+        &self,
+        volume: &Planned,
+        source: &PersistentVolumeClaim,
+    ) -> Result<Option<PersistentVolumeClaim>> {
         let Claim { namespace, name } = &volume.target;
         let target: Option<PersistentVolumeClaim> = self.destination.get(namespace, name).await?;
-        let Some(target) = target else { return Ok(false) };
+        let Some(target) = target else { return Ok(None) };
         if target.metadata.deletion_timestamp.is_some() {
             let what = format!("the claim {} is being removed", volume.target);
             return Err(Error::Waiting("TargetGoing", what));
@@ -168,7 +206,8 @@ impl Step<'_> {
             );
             return Err(Error::Invalid("TargetTooSmall", what));
         }
-        Ok(true)
+        self.check_reservation(&target)?;
+        Ok(Some(target))
     }
 
     /// A claim that is to be made: its class and its size.
@@ -209,7 +248,7 @@ impl Step<'_> {
                         .iter()
                         .any(|v| v.target.namespace == *namespace && v.target.name == claim)
                 };
-                if let Some(claim) = mounted(&pod).find(|claim| used(claim)) {
+                if let Some(claim) = mounted(&pod).find(|claim| used(claim.as_str())) {
                     let name = pod.metadata.name.clone().unwrap_or_default();
                     let what =
                         format!("the target {namespace}/{claim} is in use by the pod {name}");
@@ -222,10 +261,30 @@ impl Step<'_> {
 
     /// Pods that have not ended, other than those of this migration.
     pub(super) async fn users(&self, cluster: &Cluster, namespace: &str) -> Result<Vec<Pod>> {
-        let others = build::others(&self.migration.uid().unwrap_or_default());
-        let pods: Vec<Pod> = cluster.list(Some(namespace), &others).await?;
-        Ok(pods.into_iter().filter(|pod| !observe::is_over(pod)).collect())
+        self.users_at(cluster, namespace).await.map(|(pods, _)| pods)
     }
+
+    /// As [`Self::users`], with the version of the list.
+    pub(super) async fn users_at(
+        &self,
+        cluster: &Cluster,
+        namespace: &str,
+    ) -> Result<(Vec<Pod>, String)> {
+        let others = build::others(&self.migration.uid().unwrap_or_default());
+        let (pods, version) = cluster.list_with_version::<Pod>(Some(namespace), &others).await?;
+        Ok((pods.into_iter().filter(|pod| !observe::is_over(pod)).collect(), version))
+    }
+}
+
+/// What tells a cluster from every other one.
+async fn identity(cluster: &Cluster) -> Result<String> {
+    let uid = namespace(cluster, "kube-system").await?.and_then(|found| found.metadata.uid);
+    uid.ok_or_else(|| {
+        Error::Invalid(
+            "ClusterNotUsable",
+            "namespace kube-system not found, or without a uid".into(),
+        )
+    })
 }
 
 async fn namespace(cluster: &Cluster, name: &str) -> Result<Option<Namespace>> {
@@ -233,8 +292,13 @@ async fn namespace(cluster: &Cluster, name: &str) -> Result<Option<Namespace>> {
     api.get_opt(name).await.map_err(Error::api(format!("read Namespace {name}")))
 }
 
-/// The claims that a pod mounts.
-pub(super) fn mounted(pod: &Pod) -> impl Iterator<Item = &str> {
+/// The claims that a pod mounts, those included that are made for it alone.
+pub(super) fn mounted(pod: &Pod) -> impl Iterator<Item = String> {
     let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default();
-    volumes.iter().filter_map(|volume| Some(&*volume.persistent_volume_claim.as_ref()?.claim_name))
+    volumes.iter().filter_map(|volume| {
+        let claim = volume.persistent_volume_claim.as_ref().map(|claim| claim.claim_name.clone());
+        let own =
+            || volume.ephemeral.as_ref().map(|_| format!("{}-{}", pod.name_any(), volume.name));
+        claim.or_else(own)
+    })
 }

@@ -9,7 +9,7 @@ use k8s_openapi::{
     NamespaceResourceScope,
     api::{
         apps::v1::{Deployment, StatefulSet},
-        core::v1::{Pod, PodSpec},
+        core::v1::PodSpec,
     },
     apimachinery::pkg::apis::meta::v1::Time,
 };
@@ -20,12 +20,12 @@ use kube::{
 };
 use serde_json::json;
 
-use super::{Context, Step, conditions, prepare};
+use super::{Context, Step, conditions};
 use crate::{
-    api::{DirectVolumeMigration, Phase, Quiesce, VolumePhase},
+    api::{DirectVolumeMigration, Phase, Quiesce},
     cluster::{Cluster, Kind},
     error::{Error, Result},
-    plan::{self, Planned},
+    plan,
 };
 
 /// The replicas that a workload had.
@@ -80,57 +80,34 @@ fn names_one(pod: &PodSpec, claims: &BTreeSet<&str>) -> bool {
 }
 
 impl Step<'_> {
-    /// Scales to zero what mounts the volumes, and waits until nobody does.
+    /// Scales to zero what mounts the volumes, and waits until no pod does. From then on the pods are watched.
     pub(super) async fn quiesce(&mut self) -> Result<Action> {
-        for namespace in self.source_namespaces() {
-            let claims = self.claims_in(&namespace);
-            let claims: BTreeSet<&str> = claims.iter().map(|claim| &**claim).collect();
-            self.stop::<Deployment>(&namespace, &claims).await?;
-            self.stop::<StatefulSet>(&namespace, &claims).await?;
+        if self.scales_to_zero() {
+            for namespace in self.source_namespaces() {
+                let claims = self.claims_in(&namespace);
+                let claims: BTreeSet<&str> = claims.iter().map(|claim| &**claim).collect();
+                self.stop::<Deployment>(&namespace, &claims).await?;
+                self.stop::<StatefulSet>(&namespace, &claims).await?;
+            }
         }
-        if let Some((volume, pod)) = self.users_of_sources().await?.first() {
-            let what = format!("the pod {pod} still uses the claim {}", volume.claim);
-            return Err(Error::Waiting("StillInUse", what));
+        let (used, watches) = self.users_of_sources().await?;
+        match used.first() {
+            Some((volume, pod)) if self.scales_to_zero() => {
+                let what = format!("the pod {pod} still uses the claim {}", volume.claim);
+                return Err(Error::Waiting("StillInUse", what));
+            }
+            Some(_) => {
+                self.refuse_users(&used)?;
+                let what = self.status.acknowledged.join("; ");
+                self.condition(conditions::QUIESCED, Some(false), "InUseAcknowledged", &what);
+            }
+            None => {
+                let what = "no pod uses the volumes";
+                self.condition(conditions::QUIESCED, Some(true), "Quiesced", what);
+            }
         }
-        self.condition(conditions::QUIESCED, Some(true), "Quiesced", "nobody uses the volumes");
+        self.status.source_watches = watches;
         Ok(self.enter(Phase::Transferring, "volumes are on their way"))
-    }
-
-    /// The volumes that pods use at the source, each with the name of such a pod.
-    async fn users_of_sources(&self) -> Result<Vec<(Planned, String)>> {
-        let mut used = Vec::new();
-        for namespace in self.source_namespaces() {
-            let pods = self.users(&self.source, &namespace).await?;
-            for volume in self.volumes.iter().filter(|v| v.claim.namespace == namespace) {
-                let mounts = |pod: &&Pod| prepare::mounted(pod).any(|c| c == volume.claim.name);
-                if let Some(pod) = pods.iter().find(mounts) {
-                    used.push((volume.clone(), pod.name_any()));
-                }
-            }
-        }
-        Ok(used)
-    }
-
-    /// Whoever came back while a cutover copied may have written what did not arrive: that is no success.
-    pub(super) async fn check_still_quiesced(&mut self) -> Result<()> {
-        if !self.quiesces() {
-            return Ok(());
-        }
-        for (volume, pod) in self.users_of_sources().await? {
-            let what = format!("the pod {pod} uses {} again, which was to be quiet", volume.claim);
-            self.condition(conditions::QUIESCED, Some(false), "UsedMeanwhile", &what);
-            self.tell(
-                &volume,
-                json!({ "phase": VolumePhase::Failed, "reason": "UsedMeanwhile", "message": what }),
-            )
-            .await?;
-            if let Some(status) = self.status.volumes.get_mut(volume.index) {
-                status.phase = VolumePhase::Failed;
-                status.reason = "UsedMeanwhile".into();
-            }
-            self.context.events.warning(&self.migration, "UsedMeanwhile", what).await;
-        }
-        Ok(())
     }
 
     async fn stop<K: Workload>(&self, namespace: &str, claims: &BTreeSet<&str>) -> Result<()> {
@@ -204,7 +181,7 @@ impl Step<'_> {
         patched.map(drop).map_err(Error::api(format!("scale {} {namespace}/{name}", K::kind(&()))))
     }
 
-    fn source_namespaces(&self) -> BTreeSet<String> {
+    pub(super) fn source_namespaces(&self) -> BTreeSet<String> {
         self.volumes.iter().map(|volume| volume.claim.namespace.clone()).collect()
     }
 

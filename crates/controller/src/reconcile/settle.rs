@@ -60,8 +60,10 @@ impl Step<'_> {
             }),
         );
         self.tell(volume, told).await?;
+        self.watch_until(&volume.claim.namespace, pod);
         if let Some(status) = self.status.volumes.get_mut(volume.index) {
             status.phase = VolumePhase::Succeeded;
+            status.owned |= self.migration.spec.transfer.delete;
             status.reason = "Completed".into();
             status.bytes_total = signed(report.bytes_total);
             status.bytes_done = status.bytes_total;

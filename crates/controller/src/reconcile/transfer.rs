@@ -5,6 +5,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::Time,
 };
 use kube::{Api, ResourceExt as _, api::ListParams, runtime::controller::Action};
+use pod::ExitCode;
 
 use super::{POLL, SOON, Step, conditions};
 use crate::{
@@ -44,7 +45,7 @@ impl Step<'_> {
         let mut blocked = false;
         for at in 0..self.status.transfers.len() {
             let Some(transfer) = self.status.transfers.get(at).cloned() else { continue };
-            let chosen = transfer.volumes.iter().filter_map(|i| self.volumes.get(*i).cloned());
+            let chosen = transfer.volumes.iter().filter_map(|i| self.guarded(*i));
             let mut current = Current {
                 volumes: chosen.collect(),
                 names: Names::new(
@@ -89,8 +90,13 @@ impl Step<'_> {
         if let Some(error) = first_error {
             return Err(error);
         }
+        let watched = self.look_at_watches();
         if settled && self.status.transfers.is_empty() {
-            self.check_still_quiesced().await?;
+            if !watched {
+                self.status.message = "waiting for the watch of the pods at the source".into();
+                return Ok(Action::requeue(SOON));
+            }
+            self.fail_used().await?;
             return Ok(self.enter(Phase::CleaningUp, "removing what the transfer needed"));
         }
         let starting = |t: &ActiveTransfer| !t.source_made && !blocked;
@@ -150,7 +156,16 @@ impl Step<'_> {
         }
     }
 
+    /// A volume, with the protection of what is in its target.
+    fn guarded(&self, index: usize) -> Option<Planned> {
+        let volume = self.volumes.get(index)?.clone();
+        let owned = self.status.volumes.get(index).is_some_and(|volume| volume.owned);
+        let keep_extraneous = !owned && !self.migration.spec.transfer.overwrite;
+        Some(Planned { keep_extraneous, ..volume })
+    }
+
     async fn make_destination(&mut self, current: &mut Current) -> Result<()> {
+        self.check_permission()?;
         let namespace = current.destination_namespace().to_owned();
         self.make_identities(current).await?;
         let policy =
@@ -225,6 +240,7 @@ impl Step<'_> {
     }
 
     async fn make_client(&mut self, current: &mut Current, address: &Address) -> Result<()> {
+        self.check_permission()?;
         let namespace = current.source_namespace().to_owned();
         let dns_ports = &self.context.defaults.pods.dns_ports;
         let policy = build::network_policy(
@@ -266,7 +282,10 @@ impl Step<'_> {
             let container = build::sync_container(&volume);
             match observe::sync(client, &container, &volume.name, self.now) {
                 Seen::Arrived(report) => self.arrived(&volume, client, &report).await?,
-                Seen::Failed(failure) => self.failed(&volume, client, &failure).await?,
+                Seen::Failed(failure) => {
+                    let failure = not_empty(&volume, failure);
+                    self.failed(&volume, client, &failure).await?;
+                }
                 Seen::Running => {
                     running = true;
                     self.running(&volume, client).await?;
@@ -325,6 +344,23 @@ impl Step<'_> {
 pub(super) fn is_ours(pod: &Pod, names: &Names, role: Role) -> bool {
     let has = pod.labels();
     names.labels(role).iter().all(|(key, value)| has.get(key) == Some(value))
+}
+
+/// A limit of zero deletions that was reached means that the target holds what the source does not have.
+fn not_empty(volume: &Planned, failure: Failure) -> Failure {
+    if !volume.keep_extraneous
+        || failure.exit_code != Some(i32::from(ExitCode::DeleteLimit.number()))
+    {
+        return failure;
+    }
+    let (entries, written) =
+        failure.report.as_ref().map_or((0, 0), |report| (report.entries, report.files_written));
+    let message = format!(
+        "claim {} holds entries that {} does not have: {entries} entries compared, {written} files written, 0 deleted; \
+         set transfer.overwrite to delete them, or choose another claim",
+        volume.target, volume.claim
+    );
+    Failure { reason: "TargetNotEmpty".into(), message, retryable: false, ..failure }
 }
 
 fn not_ours(pod: &Pod) -> Failure {

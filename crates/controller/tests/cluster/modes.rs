@@ -7,6 +7,7 @@ use k8s_openapi::api::{
     apps::v1::{Deployment, StatefulSet},
     core::v1::Pod,
 };
+use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 use testkit::{TempTree, assert_same};
 
@@ -143,6 +144,32 @@ fn who_uses_a_volume_during_a_cutover_spoils_it() {
         for command in ["scale deployment web --replicas=2", "scale statefulset db --replicas=1"] {
             assert!(notes.iter().any(|note| note.contains(command)), "{notes:#?}");
         }
+    });
+}
+
+#[test]
+fn a_change_of_pods_or_transfer_is_refused_during_a_run_and_taken_after_it() {
+    in_place(async |mut place| {
+        let from = place.source_volume("data").await;
+        place.target_volume("data").await;
+        let made = TempTree::below(&from);
+        made.file("large", testkit::Content::random(2, 24 << 20));
+        place.start_controller();
+        place.migrate(&["data"], json!({ "transfer": { "bandwidth": "8M" } })).await;
+        place.running_source().await;
+        for change in [
+            json!({ "spec": { "pods": { "image": "evil" } } }),
+            json!({ "spec": { "transfer": { "delete": false } } }),
+        ] {
+            let patched = place
+                .migrations()
+                .patch("m", &PatchParams::default(), &Patch::Merge(&change))
+                .await;
+            let told = patched.expect_err("a change").to_string();
+            assert!(told.contains("cannot be changed during a run"), "{told}");
+        }
+        place.completes().await;
+        place.change(json!({ "transfer": { "delete": false } })).await;
     });
 }
 

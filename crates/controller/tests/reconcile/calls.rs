@@ -21,6 +21,7 @@ struct State {
     made: Vec<String>,
     watches: usize,
     fault: Option<(usize, Fate)>,
+    broken: Option<&'static str>,
 }
 
 /// The calls of all clusters of a test.
@@ -43,6 +44,20 @@ impl Calls {
         state.fault.filter(|(at, _)| *at == number).map_or(Fate::Done, |(_, fate)| fate)
     }
 
+    /// Connections to a cluster fail from now on.
+    pub(crate) fn break_cluster(&self, name: &'static str) {
+        self.state.lock().broken = Some(name);
+    }
+
+    /// They no longer do.
+    pub(crate) fn mend(&self) {
+        self.state.lock().broken = None;
+    }
+
+    pub(crate) fn is_broken(&self, name: &str) -> bool {
+        self.state.lock().broken == Some(name)
+    }
+
     pub(crate) fn watched(&self) {
         self.state.lock().watches += 1;
     }
@@ -60,7 +75,7 @@ impl Calls {
     /// For ever, and known to [`Self::until_stalled`].
     pub(crate) async fn stall(&self) {
         self.stalled.notify_one();
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     /// Returns once a call will never be answered.

@@ -10,4 +10,7 @@ mod watch;
 mod world;
 
 mod crashes;
+mod cutovers;
+mod freezes;
 mod runs;
+mod targets;

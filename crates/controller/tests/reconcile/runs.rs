@@ -58,3 +58,18 @@ async fn a_pod_that_writes_during_a_stage_run_is_no_failure() {
     world.completes(1).await;
     assert!(world.files("home", "shop", "data").contains_key("c"));
 }
+
+#[tokio::test]
+async fn a_destination_that_cannot_be_reached_for_a_while_delays_a_migration() {
+    let mut world = World::new();
+    let far = json!({ "namespace": "shop-new", "cluster": { "kubeconfigSecret": "other" } });
+    world.migrate(json!({ "destination": far, "endpoint": { "type": "NodePort", "host": "n" } }));
+    world.until("transfer", |status| status.phase == Phase::Transferring).await;
+    world.calls.break_cluster("other");
+    for _ in 0..10 {
+        world.step_of("m").await;
+    }
+    assert_eq!(world.status().phase, Phase::Transferring);
+    world.calls.mend();
+    world.completes(1).await;
+}

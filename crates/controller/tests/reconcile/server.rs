@@ -64,16 +64,22 @@ impl Target {
 
 impl tower_service::Service<Request<Body>> for Server {
     type Response = Response<http_body_util::combinators::BoxBody<Bytes, Infallible>>;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+    type Error = std::io::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let server = self.clone();
-        Box::pin(async move { Ok(server.answer(request).await) })
+        Box::pin(async move {
+            let name = server.store.lock().name;
+            if server.calls.is_broken(name) {
+                return Err(std::io::Error::other("connection refused"));
+            }
+            Ok(server.answer(request).await)
+        })
     }
 }
 

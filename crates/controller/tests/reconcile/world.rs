@@ -39,7 +39,8 @@ pub(crate) struct World {
     pub(crate) home: Server,
     pub(crate) other: Server,
     pub(crate) kubelet: Kubelet,
-    pub(crate) open: bool,
+    open: bool,
+    leads_home: bool,
     clock: Arc<Mutex<Timestamp>>,
     reconciler: Reconciler,
     pub(crate) restarts: usize,
@@ -62,6 +63,7 @@ impl World {
             other,
             kubelet,
             open: true,
+            leads_home: false,
             clock,
             reconciler,
             restarts: 0,
@@ -99,8 +101,7 @@ impl World {
             },
         });
         add(self.cluster(cluster), "persistentvolumeclaims", namespace, claim);
-        let files = files.iter().map(|(name, content)| ((*name).into(), (*content).into()));
-        self.kubelet.contents.insert((cluster, namespace.into(), name.into()), files.collect());
+        self.write(cluster, namespace, name, files);
         self.kubelet.tick(&[&self.home, &self.other]);
     }
 
@@ -133,6 +134,13 @@ impl World {
             "spec": pod_spec(),
         });
         add(&self.home, "pods", "shop", pod);
+    }
+
+    /// A pod that mounts another claim.
+    pub(crate) fn bystander(&mut self, name: &str) {
+        let mut spec = pod_spec();
+        spec["volumes"][0]["persistentVolumeClaim"]["claimName"] = json!("another");
+        add(&self.home, "pods", "shop", json!({ "metadata": { "name": name }, "spec": spec }));
     }
 
     /// Makes the migration `m` of `shop/data` to `shop-new`; `more` is merged into its specification.
@@ -178,10 +186,59 @@ impl World {
         found.map(|c| (c.status, c.reason)).unwrap_or_default()
     }
 
+    /// The controller does not permit migrations to choose images.
+    pub(crate) fn close(&mut self) {
+        self.open = false;
+        self.restart();
+    }
+
+    /// The kubeconfig of the other cluster leads to this one.
+    pub(crate) fn kubeconfig_leads_home(&mut self) {
+        self.leads_home = true;
+        self.restart();
+    }
+
+    pub(crate) fn exists(&self, plural: &str, namespace: &str, name: &str) -> bool {
+        self.home.store.lock().get(&key(plural, namespace, name)).is_ok()
+    }
+
+    /// Removes an object at once.
+    pub(crate) fn remove(&mut self, plural: &str, namespace: &str, name: &str) {
+        self.home.store.lock().remove(&key(plural, namespace, name));
+    }
+
+    /// Changes an object in a way that means nothing.
+    pub(crate) fn touch(&mut self, plural: &str, namespace: &str, name: &str) {
+        let key = key(plural, namespace, name);
+        self.home
+            .store
+            .lock()
+            .change(&key, |object| object["metadata"]["labels"]["x"] = json!("y"));
+    }
+
+    pub(crate) fn delete_migration(&mut self, name: &str) {
+        self.home.store.lock().delete(&migration_key(name)).unwrap();
+    }
+
+    /// Replaces the content of a claim.
+    pub(crate) fn write(
+        &mut self,
+        cluster: &'static str,
+        namespace: &str,
+        name: &str,
+        files: &[(&str, &str)],
+    ) {
+        let files = files.iter().map(|(name, content)| ((*name).into(), (*content).into()));
+        self.kubelet.contents.insert((cluster, namespace.into(), name.into()), files.collect());
+    }
+
     /// Begins the controller anew.
     pub(crate) fn restart(&mut self) {
         self.restarts += 1;
-        self.reconciler = reconciler(&self.home, &self.other, &self.clock, self.open);
+        self.reconciler = {
+            let other = if self.leads_home { &self.home } else { &self.other };
+            reconciler(&self.home, other, &self.clock, self.open)
+        };
     }
 
     /// One step of a migration, and what the clusters do until the next one.
@@ -207,7 +264,7 @@ impl World {
         self.tick();
     }
 
-    fn tick(&mut self) {
+    pub(crate) fn tick(&mut self) {
         self.pass(1);
         self.kubelet.tick(&[&self.home, &self.other]);
     }
@@ -288,16 +345,12 @@ fn reconciler(
 ) -> Reconciler {
     let metrics = Arc::new(Metrics::default());
     let (far, time) = (other.clone(), Arc::clone(clock));
-    let near = home.clone();
     let clusters = Clusters::new(Cluster::new(home.client(), Arc::clone(&metrics)));
-    let connect = move |config: kube::Config| match config.cluster_url.host() {
-        Some("home") => Ok(near.client()),
-        _ => Ok(far.client()),
-    };
+    let connect = move |_: kube::Config| Ok(far.client());
     Reconciler::new(Parts {
         clusters: clusters.connected_by(Arc::new(connect)),
         issuer: Arc::new(Nobody),
-        defaults: Defaults { image: "pvferry:1".into(), open },
+        defaults: Defaults { image: "pvferry:1".into(), open, ..Defaults::default() },
         metrics,
         instance: "test".into(),
         parallel: None,
@@ -315,7 +368,11 @@ pub(crate) fn add(cluster: &Server, plural: &str, namespace: &str, object: Value
 }
 
 fn migration_key(name: &str) -> Key {
-    ("directvolumemigrations".into(), "pvferry".into(), name.into())
+    key("directvolumemigrations", "pvferry", name)
+}
+
+fn key(plural: &str, namespace: &str, name: &str) -> Key {
+    (plural.into(), namespace.into(), name.into())
 }
 
 fn pod_spec() -> Value {

@@ -1,0 +1,123 @@
+//! Claims at the destination that belong to somebody else, are wanted twice, or are the source.
+
+use controller::api::Phase;
+use serde_json::{Value, json};
+
+use super::world::World;
+
+fn elsewhere() -> Value {
+    json!({ "namespace": "shop-new", "cluster": { "kubeconfigSecret": "other" } })
+}
+
+fn node_port() -> Value {
+    json!({ "type": "NodePort", "host": "n" })
+}
+
+#[tokio::test]
+async fn of_two_migrations_into_one_claim_one_fails_and_overwrites_nothing() {
+    for exists in [false, true] {
+        let mut world = World::new();
+        world.claim("home", "shop", "other", &[("a", "of the other claim")]);
+        if exists {
+            world.claim("home", "shop-new", "data", &[]);
+        }
+        let target = json!([{ "name": "other", "target": { "name": "data" } }]);
+        world.migrate_as("second", json!({ "volumes": target }));
+        world.migrate(json!({}));
+        for _ in 0..60 {
+            world.step_of("m").await;
+            world.step_of("second").await;
+        }
+        let ends = |name: &str| world.migration(name).unwrap().status.unwrap();
+        let (first, second) = (ends("m"), ends("second"));
+        assert_eq!(
+            (first.phase, second.phase),
+            (Phase::Completed, Phase::Failed),
+            "{exists} {second:#?}"
+        );
+        assert!(second.message.contains("reserved by migration pvferry/m"), "{}", second.message);
+        let reason =
+            second.conditions.iter().find(|c| c.type_ == "Succeeded").unwrap().reason.clone();
+        assert_eq!(reason, "TargetInUse");
+        assert_eq!(world.files("home", "shop-new", "data"), world.files("home", "shop", "data"));
+    }
+}
+
+#[tokio::test]
+async fn a_claim_is_free_for_another_migration_once_the_first_is_deleted() {
+    let mut world = World::new();
+    world.claim("home", "shop-new", "data", &[]);
+    world.migrate(json!({}));
+    world.completes(1).await;
+    world.delete_migration("m");
+    for _ in 0..10 {
+        world.step_of("m").await;
+    }
+    assert!(world.migration("m").is_none());
+    world.migrate(json!({}));
+    world.completes(1).await;
+}
+
+#[tokio::test]
+async fn a_source_that_is_its_own_target_through_another_kubeconfig_is_refused() {
+    let mut world = World::new();
+    world.kubeconfig_leads_home();
+    let shop = json!({ "namespace": "shop", "cluster": { "kubeconfigSecret": "other" } });
+    world.migrate(json!({ "destination": shop, "endpoint": node_port() }));
+    let status = world.ends(1).await;
+    assert_eq!(status.phase, Phase::Failed, "{status:#?}");
+    assert_eq!(world.condition("Succeeded"), ("False".into(), "SourceIsTarget".into()));
+    assert_eq!(status.transfers_begun, 0);
+}
+
+#[tokio::test]
+async fn a_claim_of_the_same_name_in_another_cluster_is_no_source() {
+    let mut world = World::new();
+    world.migrate(json!({ "destination": elsewhere(), "endpoint": node_port() }));
+    world.completes(1).await;
+}
+
+#[tokio::test]
+async fn what_the_source_lacks_is_deleted_at_an_existing_claim_only_with_overwrite() {
+    let mut world = World::new();
+    world.claim("home", "shop-new", "data", &[("kept", "for years"), ("also", "kept")]);
+    world.migrate(json!({}));
+    let status = world.ends(1).await;
+    assert_eq!(status.phase, Phase::Failed, "{status:#?}");
+    assert_eq!(status.volumes[0].reason, "TargetNotEmpty");
+    assert_eq!(status.volumes[0].attempts, 1);
+    let files = world.files("home", "shop-new", "data");
+    assert_eq!(files.get("kept").map(String::as_str), Some("for years"));
+
+    world.change(&json!({ "run": 2, "transfer": { "overwrite": true } }));
+    world.completes(2).await;
+    assert_eq!(world.files("home", "shop-new", "data"), world.files("home", "shop", "data"));
+}
+
+#[tokio::test]
+async fn what_the_source_lacks_is_deleted_at_claims_that_this_migration_made_or_filled() {
+    for exists in [false, true] {
+        let mut world = World::new();
+        if exists {
+            world.claim("home", "shop-new", "data", &[("a", "1")]);
+        }
+        world.migrate(json!({}));
+        world.completes(1).await;
+        world.write("home", "shop", "data", &[("c", "3")]);
+        world.change(&json!({ "run": 2 }));
+        world.completes(2).await;
+        assert_eq!(world.files("home", "shop-new", "data").len(), 1, "{exists}");
+    }
+}
+
+#[tokio::test]
+async fn a_failed_run_does_not_make_an_existing_claim_its_own() {
+    let mut world = World::new();
+    world.claim("home", "shop-new", "data", &[("kept", "for years")]);
+    world.migrate(json!({}));
+    world.ends(1).await;
+    world.change(&json!({ "run": 2 }));
+    let status = world.ends(2).await;
+    assert_eq!(status.volumes[0].reason, "TargetNotEmpty");
+    assert!(world.files("home", "shop-new", "data").contains_key("kept"));
+}
