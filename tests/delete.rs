@@ -220,3 +220,29 @@ fn stale_entries_of_a_network_file_system_are_kept_at_the_destination() {
     copy(source.path(), destination.path(), &["--delete"]).expect(0);
     assert!(!destination.at("dir/extra").exists());
 }
+
+#[test]
+fn verify_counts_what_only_the_destination_has_and_doubts_no_content() {
+    let (source, destination) = (TempTree::new(), TempTree::new());
+    source.file("a", "1").dir("kept");
+    destination.file("own", "2").file("other/deep", "3").file("gone/excluded", "4");
+    let run = |options: &[&str]| {
+        let options = [&["--verify", "--progress", "none"], options].concat();
+        copy(source.path(), destination.path(), &options)
+    };
+    let kept = run(&[]);
+    kept.expect(23);
+    let line = ".: 3 entries are at the destination only, so the trees differ: without --delete they are kept";
+    assert!(kept.stderr.contains(line), "{}", kept.stderr);
+
+    // An excluded entry keeps its directory.
+    let excluding = run(&["--delete", "--exclude", "excluded"]);
+    excluding.expect(23);
+    let line = ".: 1 entry is at the destination only, so the trees differ: directories with excluded entries are kept";
+    assert!(excluding.stderr.contains(line), "{}", excluding.stderr);
+
+    let last = run(&["--delete"]);
+    last.expect(0);
+    assert!(!last.stderr.contains("compared by content"), "{}", last.stderr);
+    assert_same(source.path(), destination.path());
+}

@@ -23,6 +23,7 @@ pub(crate) enum Route {
 /// The processes that last over all cases.
 pub(crate) struct Transfer {
     pod: Pod,
+    is_privileged: bool,
     _serve: Process,
     _tunnel: Process,
 }
@@ -47,7 +48,16 @@ impl Route {
             serve
         };
         let tunnel = pod.tunnel(&[]);
-        Self::Pods(Box::new(Transfer { pod, _serve: serve, _tunnel: tunnel }))
+        Self::Pods(Box::new(Transfer { pod, is_privileged: root, _serve: serve, _tunnel: tunnel }))
+    }
+
+    /// Whether both ends may read everything.
+    pub(crate) fn is_privileged(&self) -> bool {
+        match self {
+            Self::Copy => true,
+            Self::CopyAsUser => false,
+            Self::Pods(transfer) => transfer.is_privileged,
+        }
     }
 
     /// One run to its end.

@@ -53,6 +53,8 @@ const LIMIT_REACHED: u8 = 25;
 pub(super) struct Deletions {
     extraneous: Mutex<Vec<Extraneous>>,
     limit: Limit,
+    /// Entries that the source does not have, that no filter excludes, and that stay: in digests of both trees they differ.
+    kept: AtomicU64,
 }
 
 /// Entries of one directory that the source does not have.
@@ -64,7 +66,8 @@ struct Extraneous {
 
 impl Deletions {
     pub(super) fn new(max_delete: Option<u64>) -> Self {
-        Self { extraneous: Mutex::default(), limit: Limit::new(max_delete) }
+        let kept = AtomicU64::new(0);
+        Self { extraneous: Mutex::default(), limit: Limit::new(max_delete), kept }
     }
 
     /// Lets go of the directories in which nothing was removed yet.
@@ -108,7 +111,50 @@ pub(super) fn add_extraneous(
     dir: &Arc<DirState>,
     names: impl Iterator<Item = (Name, Option<FileKind>)>,
 ) -> Result<(), Stopped> {
-    let Some(on_disk) = &dir.dir else { return Ok(()) };
+    let found = unprotected(shared, dir, names)?;
+    if !found.is_empty() {
+        dir.hold();
+        let _memory = shared.reserve(memory_budget::of_names(&found));
+        let extraneous = Extraneous { dir: Arc::clone(dir), names: found, _memory };
+        shared.deletions.extraneous.lock().push(extraneous);
+    }
+    Ok(())
+}
+
+/// Counts what the source does not have in `dir` and nothing removes.
+pub(super) fn count_kept(
+    shared: &Shared,
+    dir: &DirState,
+    names: impl Iterator<Item = (Name, Option<FileKind>)>,
+) -> Result<(), Stopped> {
+    let found = unprotected(shared, dir, names)?;
+    shared.deletions.kept.fetch_add(found.len() as u64, Relaxed);
+    Ok(())
+}
+
+/// Reports what only the destination has, where the digests of both trees are to be equal.
+pub(super) fn report_kept(shared: &Shared) -> Result<(), Stopped> {
+    let kept = shared.deletions.kept.load(Relaxed);
+    if kept == 0 || !shared.options().verify {
+        return Ok(());
+    }
+    let why = if shared.options().delete {
+        "directories with excluded entries are kept"
+    } else {
+        "without --delete they are kept"
+    };
+    let entries = if kept == 1 { "entry is" } else { "entries are" };
+    let what = format!("{kept} {entries} at the destination only, so the trees differ: {why}");
+    shared.problem(".", &what, PARTIAL)
+}
+
+/// Those of `names` in `dir` that no filter excludes.
+fn unprotected(
+    shared: &Shared,
+    dir: &DirState,
+    names: impl Iterator<Item = (Name, Option<FileKind>)>,
+) -> Result<Vec<Name>, Stopped> {
+    let Some(on_disk) = &dir.dir else { return Ok(Vec::new()) };
     let mut protection = Protection::new(&shared.filter);
     let mut found = Vec::new();
     for (name, hint) in names {
@@ -120,13 +166,7 @@ pub(super) fn add_extraneous(
             Err(error) => shared.failed(&error)?,
         }
     }
-    if !found.is_empty() {
-        dir.hold();
-        let _memory = shared.reserve(memory_budget::of_names(&found));
-        let extraneous = Extraneous { dir: Arc::clone(dir), names: found, _memory };
-        shared.deletions.extraneous.lock().push(extraneous);
-    }
-    Ok(())
+    Ok(found)
 }
 
 /// What is free once everything is removed that is still to be; `None` where `--max-delete` forbids a part of that.
@@ -157,7 +197,10 @@ pub(super) fn delete(shared: &Shared) -> Result<bool, Stopped> {
                 shared.control.check()?;
                 deletion.dir.touch();
                 let mut remover = Remover::new(shared);
-                let _ = remove::remove_tree(dir, name, remover.mode(), &mut remover);
+                let outcome = remove::remove_tree(dir, name, remover.mode(), &mut remover);
+                if outcome == Outcome::Kept && remover.protected {
+                    shared.deletions.kept.fetch_add(1, Relaxed);
+                }
                 remover.result()?;
             }
         }

@@ -97,6 +97,7 @@ fn drive_tree(shared: &Arc<Shared>, root: Option<&Dir>) -> Result<(), Stopped> {
     shared.context.monitor.phase(Phase::Finish);
     links::link_groups(shared)?;
     let _ = deletions::delete(shared)?;
+    deletions::report_kept(shared)?;
     clear_staging(shared)?;
     *state.want.lock() = Some(*root_meta);
     // The staging directory has moved its time.

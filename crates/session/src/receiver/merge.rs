@@ -186,6 +186,9 @@ impl Merge {
         let options = shared.options();
         // An empty source root is refused by its own end already; here it is refused once more.
         let emptied = dir.parent.is_none() && self.entries == 0 && !options.allow_empty;
+        if options.verify && !options.delete && complete {
+            return deletions::count_kept(shared, dir, extraneous);
+        }
         if !options.delete || !complete || emptied {
             return Ok(());
         }

@@ -334,7 +334,8 @@ impl Walker<'_> {
             return Ok(Found::NotCopied);
         }
         if is_staging(dir, name, &entry.meta, &inode) {
-            let why = "staging directory of an interrupted transfer: it is not copied";
+            let why = "staging directory: a transfer into this volume was interrupted, so its files may be incomplete; \
+                       the directory is not copied";
             self.shared.skipped(&dir.display_entry(name), why);
             return Ok(Found::NotCopied);
         }
