@@ -1,8 +1,12 @@
 //! A dry run cannot write, whatever the destination is and whatever the options are.
 
-use std::{fs, os::unix::fs::MetadataExt, path::Path};
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::Path,
+};
 
-use testkit::{Content, Process, Rng, Snapshot, TempTree, skip};
+use testkit::{Content, Mount, Process, Rng, Snapshot, TempTree, skip};
 
 use crate::{
     device::Loop,
@@ -126,6 +130,53 @@ fn dry_run_of_a_tree_touches_no_entry() {
             assert_untouched(&of_source, source.path());
         }
     }
+}
+
+#[test]
+fn dry_run_onto_a_read_only_file_system_ends_as_the_run_does() {
+    let Some(mount) = Mount::ext4(32) else { return };
+    let (source, destination) = (TempTree::new(), TempTree::below(mount.path()));
+    source.populate(3, 40);
+    copy(source.path(), destination.path(), &[]).expect(0);
+    mount.read_only();
+    for changed in [false, true] {
+        if changed {
+            source.file("new", "1");
+        }
+        let run = copy(source.path(), destination.path(), &[]);
+        let dry = copy(source.path(), destination.path(), &["-n"]);
+        dry.expect(if changed { 11 } else { 0 });
+        assert_eq!(run.code(), dry.code(), "{}", run.stderr);
+        assert_eq!(dry.stderr.contains("Read-only file system"), changed, "{}", dry.stderr);
+    }
+}
+
+#[test]
+fn dry_run_of_a_user_names_the_device_nodes_that_the_run_cannot_make() {
+    if !(skip::root() && skip::commands(&["setpriv"])) {
+        return;
+    }
+    let (source, destination) = (TempTree::new(), TempTree::new());
+    source.file("a", "1").fifo("fifo");
+    let (mode, file) = (rustix::fs::Mode::from(0o666), rustix::fs::FileType::CharacterDevice);
+    let at = source.at("null");
+    rustix::fs::mknodat(rustix::fs::CWD, &at, file, mode, rustix::fs::makedev(1, 3)).unwrap();
+    for tree in [&source, &destination] {
+        tree.owner("", 65_534, 65_534);
+        let parent = tree.path().parent().unwrap();
+        fs::set_permissions(parent, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"];
+    let mut named = Vec::new();
+    for options in [&["--no-owner", "-n"][..], &["--no-owner"]] {
+        let command = copy_command(source.path(), destination.path(), options);
+        let ended = Process::run(below(&user, &command));
+        let report = report(ended.expect(23));
+        let errors = report["errors"].as_array().unwrap().clone();
+        named.push(errors.into_iter().map(|error| error["name"].clone()).collect::<Vec<_>>());
+    }
+    assert_eq!(named[0], ["null"]);
+    assert_eq!(named[0], named[1]);
 }
 
 #[test]

@@ -167,6 +167,16 @@ impl DirState {
         small::write_over(place, meta, content, shared.apply_options)
     }
 
+    /// An error of the entry `name`.
+    pub(super) fn error_of(
+        &self,
+        name: &Name,
+        operation: &'static str,
+        errno: rustix::io::Errno,
+    ) -> volume::Error {
+        volume::Error::new(operation, self.display_entry(name), errno)
+    }
+
     pub(super) fn touch(&self) {
         self.touched.store(true, Ordering::Relaxed);
     }

@@ -350,6 +350,11 @@ impl<'a> Placing<'a> {
                 let verb = if standing.is_some() { "update" } else { "create" };
                 self.dir.touch();
                 links::would_make_anew(shared, listed.link, id);
+                let is_device =
+                    matches!(entry.meta.kind, FileKind::CharDevice | FileKind::BlockDevice);
+                if is_device && shared.target.would_fail.devices {
+                    return Err(self.dir.error_of(&entry.name, "create", Errno::PERM).into());
+                }
                 if shared.dry_run() {
                     shared.count_written();
                     return Ok(shared.action(verb, &shown)?);

@@ -573,6 +573,10 @@ impl Shared {
         if !self.dry_run() && !self.options().itemize {
             return Ok(());
         }
+        if self.dry_run() && self.target.would_fail.read_only {
+            let error = volume::Error::new("write", name.to_string(), rustix::io::Errno::ROFS);
+            return self.failed(&error);
+        }
         self.send(&ToSender::Action(format!("{what} {name}")))
     }
 

@@ -24,7 +24,30 @@ pub struct Target {
     /// Where unfinished entries of a tree lie.
     pub(super) staging: Option<Staging>,
     losses: Vec<String>,
+    /// In a dry run: what the run after it would find out by writing.
+    pub(super) would_fail: WouldFail,
     _lock: Option<VolumeLock>,
+}
+
+/// What a run cannot do here, as far as that is known without writing.
+#[derive(Clone, Copy, Default)]
+pub(super) struct WouldFail {
+    /// The file system is read-only.
+    pub(super) read_only: bool,
+    /// This process may not make device nodes.
+    pub(super) devices: bool,
+}
+
+impl WouldFail {
+    fn find(root: &Dir) -> volume::Result<Self> {
+        let stat = rustix::fs::fstatvfs(root.descriptor()?)
+            .map_err(|errno| volume::Error::new("look at", root.display(), errno))?;
+        let lost = Preflight::current().map(Preflight::check).unwrap_or_default();
+        Ok(Self {
+            read_only: stat.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY),
+            devices: lost.into_iter().any(|loss| loss.missing == "CAP_MKNOD"),
+        })
+    }
 }
 
 pub(super) enum TargetKind {
@@ -55,7 +78,16 @@ impl Target {
             Ok(is_device) => is_device,
             Err(e) if hello.options.dry_run && e.is_vanished() => {
                 let kind = TargetKind::Tree(None);
-                return Ok(Self { kind, path, fresh: false, staging: None, losses, _lock: None });
+                let would_fail = WouldFail::default();
+                return Ok(Self {
+                    kind,
+                    path,
+                    fresh: false,
+                    staging: None,
+                    losses,
+                    would_fail,
+                    _lock: None,
+                });
             }
             Err(e) => return Err(unavailable(e)),
         };
@@ -76,7 +108,16 @@ impl Target {
                     return Err((Refusal::Unfit, why));
                 }
                 let losses = Vec::new();
-                return Ok(Self { kind, path, fresh: false, staging: None, losses, _lock: None });
+                let would_fail = WouldFail::default();
+                return Ok(Self {
+                    kind,
+                    path,
+                    fresh: false,
+                    staging: None,
+                    losses,
+                    would_fail,
+                    _lock: None,
+                });
             }
             (RootKind::Tree, true) => {
                 return Err((
@@ -108,8 +149,13 @@ impl Target {
             && names.complete()
             && names.iter().all(|name| name == b"lost+found");
         let staging = Some(Staging::find(&root, &names).map_err(unavailable)?);
+        let would_fail = if hello.options.dry_run {
+            WouldFail::find(&root).map_err(unavailable)?
+        } else {
+            WouldFail::default()
+        };
         let kind = TargetKind::Tree(Some(root));
-        Ok(Self { kind, path, fresh, staging, losses, _lock: Some(lock) })
+        Ok(Self { kind, path, fresh, staging, losses, would_fail, _lock: Some(lock) })
     }
 
     /// True where the path of the volume still leads to the directory that the session writes to.
