@@ -180,6 +180,42 @@ fn dry_run_of_a_user_names_the_device_nodes_that_the_run_cannot_make() {
 }
 
 #[test]
+fn dry_run_of_a_user_names_the_files_that_the_run_cannot_read() {
+    if !(skip::root() && skip::commands(&["setpriv"])) {
+        return;
+    }
+    let (source, destination) = (TempTree::new(), TempTree::new());
+    source.file("closed", "1").file("d/closed", Content::random(1, 900_000)).file("open", "2");
+    source.file("same", "3").mtime("same", 5, 5).file("first", "4").hard_link("first", "second");
+    destination.file("same", "3").mtime("same", 5, 5).file("closed", "older").mtime("closed", 1, 1);
+    for path in ["closed", "d/closed", "same", "first"] {
+        source.mode(path, 0o600);
+    }
+    destination.mode("same", 0o600);
+    for tree in [&source, &destination] {
+        let parent = tree.path().parent().unwrap();
+        std::os::unix::fs::chown(tree.path(), Some(65_534), Some(65_534)).unwrap();
+        fs::set_permissions(parent, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    for path in ["closed", "same"] {
+        destination.owner(path, 65_534, 65_534);
+    }
+    let user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"];
+    let mut named = Vec::new();
+    for options in [&["--no-owner", "-n"][..], &["--no-owner"]] {
+        let command = copy_command(source.path(), destination.path(), options);
+        let ended = Process::run(below(&user, &command));
+        let report = report(ended.expect(23));
+        let errors = report["errors"].as_array().unwrap().iter();
+        let mut names: Vec<_> = errors.map(|e| e["name"].as_str().unwrap().to_owned()).collect();
+        names.sort();
+        named.push((names, report["files_written"].clone()));
+    }
+    assert_eq!(named[0].0, ["closed", "d/closed", "first", "second"]);
+    assert_eq!(named[0], named[1]);
+}
+
+#[test]
 fn dry_run_onto_nothing_makes_nothing() {
     let (source, parent) = (TempTree::new(), TempTree::new());
     source.populate(3, 40);

@@ -88,6 +88,8 @@ pub(super) struct FileState {
 enum Body {
     Whole(Whole),
     Delta(Box<Delta>),
+    /// A dry run only asks whether the file can be read.
+    Announced,
     /// The file cannot be made.
     Lost,
 }
@@ -103,10 +105,34 @@ impl FileState {
         here: Here,
     ) -> volume::Result<Self> {
         let body = choose(shared, dir, entry, &here)?;
+        Ok(Self::with(shared, dir, id, entry, link, here, body))
+    }
+
+    /// A file that the run after a dry run would ask for.
+    pub(super) fn announced(
+        shared: &Shared,
+        dir: &Arc<DirState>,
+        id: EntryId,
+        entry: &Entry,
+        link: Option<EntryId>,
+        here: Here,
+    ) -> Self {
+        Self::with(shared, dir, id, entry, link, here, Body::Announced)
+    }
+
+    fn with(
+        shared: &Shared,
+        dir: &Arc<DirState>,
+        id: EntryId,
+        entry: &Entry,
+        link: Option<EntryId>,
+        here: Here,
+        body: Body,
+    ) -> Self {
         let Here { existing, occupied, .. } = here;
         let of_existing = existing.as_ref().map_or(0, |old| memory_budget::of_metadata(&old.meta));
         let memory = shared.reserve(memory_budget::of_entry(entry) + of_existing);
-        Ok(Self {
+        Self {
             id,
             dir: Some(Arc::clone(dir)),
             entry: entry.clone(),
@@ -119,7 +145,7 @@ impl FileState {
             body,
             _memory: Some(memory),
             content_memory: Mutex::new(shared.reserve(0)),
-        })
+        }
     }
 
     /// The block device that is written to.
@@ -192,7 +218,7 @@ impl FileState {
     pub(super) fn want(&self) -> Want {
         match &self.body {
             Body::Delta(delta) => delta.want(),
-            Body::Whole(_) | Body::Lost => Want::Whole,
+            Body::Whole(_) | Body::Announced | Body::Lost => Want::Whole,
         }
     }
 
@@ -273,7 +299,7 @@ impl FileState {
         let bytes = match &self.body {
             Body::Whole(whole) => whole.memory(),
             Body::Delta(delta) => delta.memory(),
-            Body::Lost => 0,
+            Body::Announced | Body::Lost => 0,
         };
         self.content_memory.lock().resize(&shared.control, bytes);
     }
@@ -318,7 +344,7 @@ impl FileState {
         let writer = match &self.body {
             Body::Whole(whole) => whole.writer.lock().take(),
             Body::Delta(delta) => delta.take_writer(shared, self),
-            Body::Lost => None,
+            Body::Announced | Body::Lost => None,
         };
         if let Some(writer) = writer.and_then(Arc::into_inner)
             && keep
@@ -386,6 +412,10 @@ impl FileState {
             (Body::Delta(delta), ContentCheck::Digest(digest)) => {
                 delta.finish(shared, self, &entry.meta, digest)
             }
+            (Body::Announced, _) => {
+                self.announce(shared)?;
+                return self.give_up(shared);
+            }
             (Body::Lost, _) => return self.give_up(shared),
             _ => return shared.broken("file that is checked by what it is not made of"),
         };
@@ -416,6 +446,17 @@ impl FileState {
                 self.give_up(shared)
             }
         }
+    }
+
+    /// Tells, in a dry run, that the run would write it.
+    fn announce(&self, shared: &Shared) -> Result<(), Stopped> {
+        if let Some(dir) = &self.dir {
+            dir.touch();
+        }
+        shared.count_written();
+        links::would_make_anew(shared, self.link, self.id);
+        let verb = if self.existing.is_some() { "update" } else { "create" };
+        shared.action(verb, &self.display())
     }
 
     /// What did not travel, and is no hole that did not have to, was here.

@@ -97,15 +97,11 @@ impl Placing<'_> {
             existing.meta.size == entry.meta.size
                 && (by_content || entry.meta.size > SMALL && self.can_read(&entry, existing))
         });
+        let occupied = standing.is_some();
         if shared.dry_run() && !compared {
-            self.dir.touch();
-            shared.count_written();
-            let verb = if regular.is_some() { "update" } else { "create" };
-            shared.action(verb, &shown)?;
-            links::would_make_anew(shared, listed.link, id);
-            if comes(shared, self.unasked) {
-                shared.register_file(&FileState::lost(shared, id), true);
-            }
+            let here = Here { existing, occupied, part: false };
+            let file = FileState::announced(shared, self.dir, id, &entry, listed.link, here);
+            self.want(file, index, !occupied);
             return Ok(());
         }
         // A small file comes whole: what an earlier run left of it is stale.
@@ -114,7 +110,6 @@ impl Placing<'_> {
                 (Ok(staging), Some(dir)) => staging.left_part(dir, name),
                 _ => false,
             };
-        let occupied = standing.is_some();
         let here = Here { existing, occupied, part };
         let file = FileState::new(shared, self.dir, id, &entry, listed.link, here)?;
         self.want(file, index, !occupied && !part);

@@ -3,11 +3,11 @@
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use delta::Checksum;
-use wire::{AttributesBuilder, ContentCheck, Entry, SmallFilesBuilder};
+use wire::{AttributesBuilder, ContentCheck, Ended, Entry, SmallFilesBuilder, ToReceiver};
 
 use super::{
     entry::{Chunk, FileRecord, FileRef},
-    files::Job,
+    files::{self, Job},
     state::Shared,
 };
 use crate::{control::Stopped, manifest};
@@ -29,6 +29,9 @@ pub(super) fn planned(
             shared.settle(chunk.directory, chunk.id(index), item);
         }
     }
+    if shared.agreed.hello.options.dry_run {
+        return wanted.iter().try_for_each(|&index| would_send(shared, &chunk.file(index)));
+    }
     let mut batch = SmallFilesBuilder::new(BATCH);
     for &index in wanted {
         let file = chunk.file(index);
@@ -44,6 +47,17 @@ pub(super) fn planned(
         shared.send_charged(chunk.first, batch.finish())?;
     }
     Ok(())
+}
+
+/// Tells, in a dry run, whether the run could read a file. Nothing is read of it.
+fn would_send(shared: &Shared, file: &FileRef) -> Result<(), Stopped> {
+    let meta = &file.entry().meta;
+    if let Err(error) = files::check_size(file, meta).and_then(|()| file.open()) {
+        return files::failed(shared, file, &error);
+    }
+    file.done.finish(&shared.context.progress.bytes_done);
+    let ended = Ended::Whole(Box::new(meta.clone()), ContentCheck::Checksum(0));
+    shared.send_charged(0, ToReceiver::EndOfFile(file.id, 0, ended).encode())
 }
 
 /// Sends extended attributes that were asked for, as they were listed.
