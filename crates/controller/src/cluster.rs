@@ -1,6 +1,6 @@
 //! A cluster that objects are made in: this one, or another one by its kubeconfig.
 
-use std::{collections::HashMap, fmt::Debug, sync::Arc};
+use std::{collections::HashMap, fmt::Debug, sync::Arc, time::Duration};
 
 use k8s_openapi::{NamespaceResourceScope, api::core::v1::Secret};
 use kube::{
@@ -15,11 +15,16 @@ use crate::{
     api::ClusterReference,
     build::MANAGER,
     error::{Error, Result},
+    guard::Guard,
     metrics::Metrics,
+    reconciler::Clock,
 };
 
-/// How long another cluster may take for a call.
-const CALL: std::time::Duration = std::time::Duration::from_secs(30);
+/// How long another cluster may be silent within an answer.
+const CALL: Duration = Duration::from_secs(30);
+
+/// How long another cluster may take to begin an answer.
+const DEADLINE: Duration = Duration::from_secs(5);
 
 /// Other clusters whose connections are kept.
 const OTHERS: usize = 64;
@@ -199,6 +204,8 @@ pub type Connect = Arc<dyn Fn(Config) -> Result<Client, kube::Error> + Send + Sy
 pub struct Clusters {
     home: Cluster,
     connect: Connect,
+    deadline: Duration,
+    clock: Clock,
     others: Mutex<HashMap<Found, (String, Cluster)>>,
 }
 
@@ -206,13 +213,19 @@ impl Clusters {
     /// `home` is the cluster that the migrations are in.
     #[must_use]
     pub fn new(home: Cluster) -> Self {
-        Self { home, connect: Arc::new(Client::try_from), others: Mutex::default() }
+        Self {
+            home,
+            connect: Arc::new(Client::try_from),
+            deadline: DEADLINE,
+            clock: Clock::default(),
+            others: Mutex::default(),
+        }
     }
 
-    /// The same, with clients of other clusters made by `connect`.
+    /// The same, with clients of other clusters made by `connect`, each call of which has a deadline by `clock`.
     #[must_use]
-    pub fn connected_by(self, connect: Connect) -> Self {
-        Self { connect, ..self }
+    pub fn connected_by(self, connect: Connect, deadline: Duration, clock: Clock) -> Self {
+        Self { connect, deadline, clock, ..self }
     }
 
     /// The cluster that the migrations are in.
@@ -259,6 +272,8 @@ impl Clusters {
         config.write_timeout = Some(CALL);
         let client = (self.connect)(config)
             .map_err(|_| invalid("has credentials that cannot be used".into()))?;
+        let called = format!("the cluster of Secret {namespace}/{name}");
+        let client = Guard::client(client, &called, self.deadline, self.clock.clone());
         let cluster = Cluster { client, metrics: Arc::clone(&self.home.metrics) };
         let mut others = self.others.lock();
         if others.len() >= OTHERS {

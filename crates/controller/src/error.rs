@@ -94,6 +94,9 @@ impl Error {
             Self::Cluster(_) => "ClusterUnreachable",
             Self::Identity(_) => "IdentityFailed",
             Self::SetUp(_) => "SetUpFailed",
+            Self::Api { source: kube::Error::Service(_) | kube::Error::HyperError(_), .. } => {
+                "ClusterUnreachable"
+            }
             Self::Api { .. } => match self.code() {
                 Some(403) => "Forbidden",
                 Some(404) => "NotFound",

@@ -23,6 +23,7 @@ pub mod topology;
 
 mod error;
 mod events;
+mod guard;
 mod leader;
 mod reconcile;
 mod reconciler;

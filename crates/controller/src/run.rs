@@ -25,6 +25,9 @@ const CONCURRENCY: u16 = 16;
 /// A call that takes longer is given up.
 const CALL: Duration = Duration::from_secs(30);
 
+/// How long it may take to release the leadership.
+const RELEASE: Duration = Duration::from_secs(3);
+
 /// How the controller runs.
 pub struct Settings {
     /// Images and the like.
@@ -62,7 +65,10 @@ pub async fn run(
         .map_err(|error| Error::SetUp(format!("cannot talk to the API server: {error}")))?;
     ready();
     let Some(namespace) = &settings.lease_namespace else {
-        work(&settings, client, stop).await;
+        tokio::select! {
+            () = work(&settings, client) => {}
+            () = stop => {}
+        }
         return Ok(());
     };
     let leadership = Leadership::new(client.clone(), namespace, MANAGER, &settings.instance);
@@ -73,21 +79,19 @@ pub async fn run(
     tracing::info!("this instance leads");
     settings.metrics.leading(true);
     let outcome = tokio::select! {
-        () = work(&settings, client, stop) => Ok(()),
+        () = work(&settings, client) => Ok(()),
+        // Steps under way end here, as they would with the process: the next leader goes on from what is written.
+        () = stop => Ok(()),
         () = leadership.keep() => Err(Error::SetUp("the leadership was lost".into())),
     };
     settings.metrics.leading(false);
     if outcome.is_ok() {
-        leadership.release().await;
+        let _ = tokio::time::timeout(RELEASE, leadership.release()).await;
     }
     outcome
 }
 
-async fn work(
-    settings: &Settings,
-    client: Client,
-    stop: impl Future<Output = ()> + Send + Sync + 'static,
-) {
+async fn work(settings: &Settings, client: Client) {
     let migrations: Api<DirectVolumeMigration> = match &settings.namespace {
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::all(client.clone()),
@@ -111,7 +115,6 @@ async fn work(
             let ours = |found: &ObjectRef<_>| only.is_none() || found.namespace == only;
             migration_of(&pod).filter(ours)
         })
-        .graceful_shutdown_on(stop)
         .run(
             async |migration, reconciler| reconciler.step(migration).await,
             |migration, error, reconciler| reconciler.after_error(&migration, error),

@@ -46,6 +46,9 @@ pub struct DirectVolumeMigrationStatus {
     /// Active transfers.
     #[serde(default)]
     pub transfers: Vec<ActiveTransfer>,
+    /// Objects of a run that a rollback ended, which may still be there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leftovers: Option<Leftovers>,
     /// What the run holds on to from its start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_spec: Option<RunSpec>,
@@ -58,7 +61,7 @@ pub struct DirectVolumeMigrationStatus {
     /// Volumes, in the order of the specification.
     #[serde(default)]
     pub volumes: Vec<VolumeStatus>,
-    /// Conditions `Validated`, `Prepared`, `Quiesced` and `Succeeded`.
+    /// Conditions `Validated`, `Prepared`, `Quiesced`, `Succeeded` and, after a rollback, `CleanedUp`.
     #[serde(default)]
     pub conditions: Vec<Condition>,
 }
@@ -91,6 +94,16 @@ impl Phase {
     pub fn is_final(self) -> bool {
         matches!(self, Self::Completed | Self::Failed | Self::RolledBack)
     }
+}
+
+/// Which objects of a run may still be there: their names follow from these numbers.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Leftovers {
+    /// The run.
+    pub run: i64,
+    /// Transfers that it has begun.
+    pub transfers: i64,
 }
 
 /// A watch of the pods of a source namespace during a cutover.

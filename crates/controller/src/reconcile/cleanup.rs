@@ -14,7 +14,7 @@ use kube::{ResourceExt as _, runtime::controller::Action};
 
 use super::{AGAIN, Context, FINALIZER, Step, conditions, quiesce, reserve, set_finalizers};
 use crate::{
-    api::{DirectVolumeMigration, EndpointKind, Phase, VolumePhase},
+    api::{DirectVolumeMigration, EndpointKind, Leftovers, Phase, VolumePhase},
     build::{self, Role},
     cluster::{Cluster, Kind},
     error::Result,
@@ -34,6 +34,7 @@ impl Step<'_> {
             return Ok(Action::requeue(super::SOON * 5));
         }
         self.status.transfers.clear();
+        self.status.leftovers = None;
         self.status.ended = Some(Time(self.now));
         let all = self.status.volumes.len();
         let known = self.volumes.iter().map(|volume| volume.claim.to_string());
@@ -73,6 +74,36 @@ impl Step<'_> {
     }
 }
 
+impl Step<'_> {
+    /// Removes what a run has left behind that a rollback ended. The application runs already: what cannot be removed is reported, and
+    /// tried again.
+    pub(super) async fn clean_leftovers(&mut self) -> Result<Action> {
+        let cleaned = match self.lost.take() {
+            Some(lost) => Err(lost),
+            None => clean(&self.migration, &self.source, &self.destination, self.now).await,
+        };
+        match cleaned {
+            Ok(None) => {
+                self.status.leftovers = None;
+                let message = "nothing of the transfer is left";
+                self.condition(conditions::CLEANED_UP, Some(true), "CleanedUp", message);
+                Ok(Action::await_change())
+            }
+            Ok(Some(left)) => {
+                let message = format!("waiting for {left} to go");
+                self.condition(conditions::CLEANED_UP, Some(false), "Waiting", &message);
+                Ok(Action::requeue(super::SOON * 5))
+            }
+            Err(error) => {
+                let message = error.to_string();
+                self.condition(conditions::CLEANED_UP, Some(false), error.reason(), &message);
+                self.context.events.warning(&self.migration, error.reason(), message).await;
+                Ok(Action::requeue(AGAIN * 10))
+            }
+        }
+    }
+}
+
 /// Removes everything that bears the migration's labels; says what is still there, if anything. What one cluster refuses does not
 /// keep the other from being cleaned.
 async fn clean(
@@ -84,6 +115,17 @@ async fn clean(
     let near = clean_end(migration, source, now, |volume| &volume.claim.namespace).await;
     let far = clean_end(migration, destination, now, |volume| &volume.target.namespace).await;
     Ok(near?.or(far?))
+}
+
+/// The names of the objects of the run, and of one that a rollback ended.
+fn names_of(migration: &DirectVolumeMigration) -> Vec<build::Names> {
+    let status = migration.status.clone().unwrap_or_default();
+    let current = Leftovers { run: status.run, transfers: status.transfers_begun };
+    let runs = [Some(current), status.leftovers];
+    let names = runs.into_iter().flatten().flat_map(|of| {
+        (1..=of.transfers).map(move |number| build::Names::new(migration, of.run, number, ""))
+    });
+    names.collect()
 }
 
 /// Removes what is left at the destination, and gives back its claims.
@@ -108,10 +150,7 @@ async fn clean_end(
     let selector = build::selector(&migration.uid().unwrap_or_default());
     let volumes = plan::volumes(&migration.spec);
     let namespaces: BTreeSet<_> = volumes.iter().map(namespace).collect();
-    let status = migration.status.clone().unwrap_or_default();
-    let names: Vec<_> = (1..=status.transfers_begun)
-        .map(|number| build::Names::new(migration, status.run, number, ""))
-        .collect();
+    let names = names_of(migration);
     let mut left = None;
     for namespace in namespaces {
         // A pod whose node is lost goes when that comes back, or is removed.

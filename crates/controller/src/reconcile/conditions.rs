@@ -14,6 +14,9 @@ pub(super) const QUIESCED: &str = "Quiesced";
 /// The last run moved everything.
 pub(super) const SUCCEEDED: &str = "Succeeded";
 
+/// Nothing of a run that a rollback ended is left.
+pub(super) const CLEANED_UP: &str = "CleanedUp";
+
 /// Sets a condition; `None` is unknown. Its time changes with its status only.
 pub(super) fn set(
     conditions: &mut Vec<Condition>,

@@ -36,7 +36,10 @@ use kube::{
 };
 
 use crate::{
-    api::{DirectVolumeMigration, DirectVolumeMigrationStatus, Mode, Phase, Quiesce, RunSpec},
+    api::{
+        DirectVolumeMigration, DirectVolumeMigrationStatus, Leftovers, Mode, Phase, Quiesce,
+        RunSpec,
+    },
     build::Defaults,
     cluster::{Cluster, Clusters},
     error::{Error, Result},
@@ -77,7 +80,10 @@ struct Step<'a> {
     status: DirectVolumeMigrationStatus,
     volumes: Vec<Planned>,
     source: Cluster,
+    /// The source again, where the destination is `lost`.
     destination: Cluster,
+    /// Why the destination cannot be used, in a rollback.
+    lost: Option<Error>,
     now: Timestamp,
 }
 
@@ -115,11 +121,12 @@ async fn step(cached: &DirectVolumeMigration, context: &Context) -> Result<Actio
     let spec = &migration.spec;
     let before = migration.status.clone().unwrap_or_default();
     let wanted = spec.run != before.run || spec.mode != before.mode;
-    if before.phase.is_final() && !wanted && before.observed_generation == migration.generation() {
+    let quiet = before.phase.is_final() && before.leftovers.is_none();
+    if quiet && !wanted && before.observed_generation == migration.generation() {
         return Ok(Action::await_change());
     }
-    let (source, destination) = match clusters(context, &migration, before.phase).await {
-        Ok(both) => both,
+    let (source, destination, lost) = match clusters(context, &migration).await {
+        Ok(found) => found,
         Err(error) => return unreachable(context, migration, before, error).await,
     };
     let status = before.clone();
@@ -129,7 +136,7 @@ async fn step(cached: &DirectVolumeMigration, context: &Context) -> Result<Actio
     }
     let volumes = plan::volumes(&migration.spec);
     let now = context.clock.now();
-    let mut step = Step { context, migration, status, volumes, source, destination, now };
+    let mut step = Step { context, migration, status, volumes, source, destination, lost, now };
     let outcome = step.take().await;
     let outcome = step.note(outcome).await;
     step.status.observed_generation = step.migration.generation();
@@ -144,23 +151,17 @@ async fn step(cached: &DirectVolumeMigration, context: &Context) -> Result<Actio
     outcome
 }
 
+/// Both clusters. A rollback needs the source alone: there the error of the destination comes along.
 async fn clusters(
     context: &Context,
     migration: &DirectVolumeMigration,
-    phase: Phase,
-) -> Result<(Cluster, Cluster)> {
+) -> Result<(Cluster, Cluster, Option<Error>)> {
     let namespace = migration.namespace().unwrap_or_default();
     let spec = &migration.spec;
     let source = context.clusters.find(&namespace, spec.source.cluster.as_ref()).await?;
     match context.clusters.find(&namespace, spec.destination.cluster.as_ref()).await {
-        Ok(destination) => Ok((source, destination)),
-        // A rollback touches the source alone, once nothing has to be removed at the destination: it must not need what may be lost.
-        Err(_)
-            if spec.mode == Mode::Rollback
-                && !matches!(phase, Phase::Transferring | Phase::CleaningUp) =>
-        {
-            Ok((source.clone(), source))
-        }
+        Ok(destination) => Ok((source, destination, None)),
+        Err(error) if spec.mode == Mode::Rollback => Ok((source.clone(), source, Some(error))),
         Err(error) => Err(error),
     }
 }
@@ -234,15 +235,8 @@ impl Step<'_> {
         let spec = &self.migration.spec;
         let wanted = spec.run != self.status.run || spec.mode != self.status.mode;
         if spec.mode == Mode::Rollback && self.status.mode != Mode::Rollback {
-            match self.status.phase {
-                // Whoever wants the application back does not wait for what does not come to an end.
-                Phase::Preparing | Phase::Quiescing => return self.begin_run().await,
-                Phase::Transferring => {
-                    self.fail_run("RolledBack", "a rollback was asked for");
-                    return Ok(self.enter(Phase::CleaningUp, "a rollback was asked for"));
-                }
-                _ => {}
-            }
+            // The application does not wait for what a transfer leaves behind.
+            return self.begin_run().await;
         }
         match self.status.phase {
             phase if phase == Phase::Pending || (phase.is_final() && wanted) => {
@@ -252,6 +246,7 @@ impl Step<'_> {
             Phase::Quiescing => self.quiesce().await,
             Phase::Transferring => self.transfer().await,
             Phase::CleaningUp => self.clean_up().await,
+            Phase::RolledBack if self.status.leftovers.is_some() => self.clean_leftovers().await,
             Phase::Pending | Phase::Completed | Phase::Failed | Phase::RolledBack => {
                 Ok(Action::await_change())
             }
@@ -269,6 +264,7 @@ impl Step<'_> {
             conditions: std::mem::take(&mut self.status.conditions),
             volumes: begin::fresh(&self.volumes, &self.status.volumes),
             run_spec: Some(RunSpec::of(spec)),
+            leftovers: self.leftovers(),
             ..DirectVolumeMigrationStatus::default()
         };
         self.condition(conditions::SUCCEEDED, None, "Running", "the run is under way");
@@ -276,6 +272,16 @@ impl Step<'_> {
         let note = format!("run {run} begins: {mode:?} of {} volumes", self.volumes.len());
         self.context.events.normal(&self.migration, "RunBegins", note).await;
         Ok(Action::requeue(SOON))
+    }
+
+    /// What the run before may have left behind.
+    fn leftovers(&self) -> Option<Leftovers> {
+        match self.status.phase {
+            Phase::Transferring | Phase::CleaningUp => {
+                Some(Leftovers { run: self.status.run, transfers: self.status.transfers_begun })
+            }
+            _ => self.status.leftovers,
+        }
     }
 
     /// Goes on to a phase.

@@ -153,6 +153,7 @@ impl Step<'_> {
         self.condition(conditions::SUCCEEDED, None, "RolledBack", &message);
         self.context.events.normal(&self.migration, "RolledBack", message.clone()).await;
         self.status.ended = Some(Time(self.now));
+        // What the transfer has left behind goes now, beside the application that starts.
         Ok(self.enter(Phase::RolledBack, message))
     }
 

@@ -12,5 +12,7 @@ mod world;
 mod crashes;
 mod cutovers;
 mod freezes;
+mod reach;
+mod rollbacks;
 mod runs;
 mod targets;

@@ -21,6 +21,8 @@ use super::{
     store::Key,
 };
 
+/// How long the other cluster may take for a call.
+pub(crate) const DEADLINE: std::time::Duration = std::time::Duration::from_millis(500);
 /// Steps that no scenario needs.
 const PATIENCE: usize = 400;
 
@@ -345,16 +347,17 @@ fn reconciler(
 ) -> Reconciler {
     let metrics = Arc::new(Metrics::default());
     let (far, time) = (other.clone(), Arc::clone(clock));
+    let clock = Clock::new(move || *time.lock());
     let clusters = Clusters::new(Cluster::new(home.client(), Arc::clone(&metrics)));
     let connect = move |_: kube::Config| Ok(far.client());
     Reconciler::new(Parts {
-        clusters: clusters.connected_by(Arc::new(connect)),
+        clusters: clusters.connected_by(Arc::new(connect), DEADLINE, clock.clone()),
         issuer: Arc::new(Nobody),
         defaults: Defaults { image: "pvferry:1".into(), open, ..Defaults::default() },
         metrics,
         instance: "test".into(),
         parallel: None,
-        clock: Clock::new(move || *time.lock()),
+        clock,
     })
 }
 
