@@ -152,6 +152,9 @@ fn the_socket_of_another_user_is_nothing_to_wait_for() {
         fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).unwrap();
     }
     fs::set_permissions(pod.markers(), fs::Permissions::from_mode(0o777)).unwrap();
+    // As the kubelet makes it: every user of the pod may write to it.
+    fs::write(pod.message_path("a"), "").unwrap();
+    fs::set_permissions(pod.message_path("a"), fs::Permissions::from_mode(0o666)).unwrap();
     let endpoint = format!("unix:{}", pod.markers().join("tunnel.sock").display());
     let mut command = pvferry(["tunnel", "--listen", &endpoint, "--identity"]);
     command.arg(pod.pki.source()).args(["--connect", &pod.server.to_string()]);
