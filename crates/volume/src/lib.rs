@@ -25,6 +25,7 @@ pub mod list;
 mod listxattrat;
 pub mod lock;
 pub mod metadata;
+mod metadata_problem;
 pub mod narrow;
 pub mod remove;
 pub mod small;

@@ -35,6 +35,8 @@ use crate::{
     unlock, xattr,
 };
 
+pub use crate::metadata_problem::MetadataProblem;
+
 /// setuid and setgid.
 pub(crate) const SET_ID: u16 = 0o6000;
 const CAPABILITY: &[u8] = b"security.capability";
@@ -81,17 +83,6 @@ impl MetadataDiff {
     pub fn is_empty(self) -> bool {
         self == Self::default()
     }
-}
-
-/// A part of the metadata that is not as wanted.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{what}: {errno}")]
-pub struct MetadataProblem {
-    /// What was to be set: `set owner 5:5`, `set user.note`. Escaped for display.
-    pub what: String,
-    /// What the kernel answered. `ERANGE` where it answered nothing and the value is another one
-    /// all the same.
-    pub errno: Errno,
 }
 
 /// What became of an entry.
@@ -383,34 +374,51 @@ impl<'a> Run<'a> {
         let Metadata { uid, gid, mode, mtime, .. } = self.have;
         let mut silent = Vec::new();
         if diff.owner && !named.owner {
-            silent.push(format!("owner is {uid}:{gid}"));
+            silent.push(format!("the owner: it is {uid}:{gid}"));
         }
         if diff.mode && !named.mode {
-            silent.push(format!("mode is {mode:04o}"));
+            silent.push(format!("the mode: it is {mode:04o}"));
         }
         if diff.xattrs && !named.xattrs {
-            silent.push("extended attributes differ".to_owned());
+            silent.extend(self.attributes_that_differ());
         }
         if diff.mtime && !named.mtime {
-            silent.push(format!("modification time is {}.{:09}", mtime.secs, mtime.nanos));
+            silent.push(format!("the modification time: it is {}.{:09}", mtime.secs, mtime.nanos));
         }
         if diff.attributes && !named.attributes {
-            silent.push("inode flags differ".to_owned());
+            silent.push("the inode flags".to_owned());
         }
-        let problems = silent.into_iter().map(|what| MetadataProblem { what, errno: Errno::RANGE });
+        let problems = silent.into_iter().map(|what| MetadataProblem {
+            what: format!("the file system did not keep {what}"),
+            errno: None,
+        });
         self.problems.extend(problems);
+    }
+
+    /// The attributes that are other ones than wanted, or should not exist.
+    fn attributes_that_differ(&self) -> Vec<String> {
+        let (want, have) = (&self.want.xattrs, &self.have.xattrs);
+        let lost = want.iter().filter(|xattr| !have.contains(xattr)).map(|xattr| &xattr.name);
+        let extra = have.iter().map(|xattr| &xattr.name);
+        let extra = extra.filter(|&name| want.iter().all(|xattr| xattr.name != *name));
+        let names = lost.map(|name| format!("the attribute {}", wire::name::escape(name)));
+        let extra =
+            extra.map(|name| format!("the removal of the attribute {}", wire::name::escape(name)));
+        names.chain(extra).collect()
     }
 
     /// Notes how a change went; true where it failed.
     fn done<T>(&mut self, result: Result<T, Errno>, what: impl Fn() -> String) -> bool {
         match result {
             Ok(_) => self.changed = true,
-            Err(errno) => self.problems.push(MetadataProblem { what: what(), errno }),
+            Err(errno) => {
+                self.problems.push(MetadataProblem { what: what(), errno: Some(errno) });
+            }
         }
         result.is_err()
     }
 }
 
 fn attribute(verb: &str, name: &[u8]) -> String {
-    format!("{verb} {}", wire::name::escape(name))
+    format!("{verb} the attribute {}", wire::name::escape(name))
 }

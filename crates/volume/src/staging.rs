@@ -253,7 +253,11 @@ fn keeping_metadata(dir: &Dir, change: impl FnOnce() -> Result<()>) -> Result<()
     change()?;
     let applied = metadata::apply_dir(dir, &before, metadata::ApplyOptions::default())?;
     match applied.problems.first() {
-        Some(problem) => Err(Error::new("set metadata again", dir.display(), problem.errno)),
+        Some(problem) => {
+            // It was taken without an error, and is not kept.
+            let errno = problem.errno.unwrap_or(Errno::OPNOTSUPP);
+            Err(Error::new("set metadata again", dir.display(), errno))
+        }
         None => Ok(()),
     }
 }

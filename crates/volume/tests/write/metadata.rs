@@ -127,8 +127,9 @@ fn a_time_that_the_file_system_cannot_keep_is_named() {
     let applied = apply(&scratch, "f", &want);
     assert_ne!(applied.actual.mtime, want.mtime);
     let [problem] = &applied.problems[..] else { panic!("{:?}", applied.problems) };
-    assert_eq!(problem.errno, Errno::RANGE);
-    assert!(problem.what.starts_with("modification time is "), "{problem}");
+    assert_eq!(problem.errno, None);
+    let says = "the file system did not keep the modification time: it is ";
+    assert!(problem.to_string().starts_with(says), "{problem}");
     // Times before the epoch are kept.
     want.mtime = Timestamp { secs: -1_000_000_000, nanos: 999_999_999 };
     let applied = apply(&scratch, "f", &want);
@@ -175,7 +176,10 @@ fn a_value_without_room_is_a_problem_and_the_rest_is_set() {
     want.xattrs = vec![xattr("user.a", &[1; 60_000]), xattr("user.b", b"b")];
     let applied = apply(&scratch, "f", &want);
     let [problem] = &applied.problems[..] else { panic!("{:?}", applied.problems) };
-    assert_eq!(problem.to_string().split(':').next(), Some("set user.a"));
+    assert_eq!(
+        problem.to_string(),
+        "cannot set the attribute user.a: the file system has no room for attributes of this size"
+    );
     want.xattrs.remove(0);
     assert_eq!(applied.actual, want);
 }
@@ -208,7 +212,7 @@ fn flags_that_may_not_be_set_are_a_problem() {
     want.attributes.immutable = true;
     let applied = without(CapabilitySet::LINUX_IMMUTABLE, || apply(&scratch, "f", &want));
     let [problem] = &applied.problems[..] else { panic!("{:?}", applied.problems) };
-    assert_eq!(problem.to_string(), "set inode flags: Operation not permitted (os error 1)");
+    assert_eq!(problem.to_string(), "cannot set inode flags: Operation not permitted (os error 1)");
     assert!(!applied.actual.attributes.immutable);
     assert_eq!(applied.actual.mtime, want.mtime);
 }
@@ -228,7 +232,10 @@ fn nobody_gets_set_id_bits_for_an_owner_that_could_not_be_set() {
     let what: Vec<_> = applied.problems.iter().map(|p| (p.what.as_str(), p.errno)).collect();
     assert_eq!(
         what,
-        [("set owner 0:65534", Errno::PERM), ("set mode 6755 for another owner", Errno::PERM)]
+        [
+            ("set owner 0:65534", Some(Errno::PERM)),
+            ("set mode 6755 for another owner", Some(Errno::PERM))
+        ]
     );
 }
 
@@ -263,7 +270,7 @@ fn the_capabilities_of_a_transfer_pod_are_enough_for_all_but_one_thing() {
         let mut want = rich(kind);
         let applied = without(!pod, || apply(&scratch, &at, &want));
         let what: Vec<_> = applied.problems.iter().map(|p| p.what.as_str()).collect();
-        assert_eq!(what, ["set trusted.note"], "{kind:?}");
+        assert_eq!(what, ["set the attribute trusted.note"], "{kind:?}");
         want.xattrs.retain(|xattr| &*xattr.name != b"trusted.note");
         assert_same(&applied.actual, &want);
     }
@@ -283,8 +290,8 @@ fn values_that_mean_something_else_to_the_kernel_are_refused() {
         what,
         [
             "set owner 4294967295:4294967295",
-            "set security.selinux",
-            "set system.nfs4_acl",
+            "set the attribute security.selinux",
+            "set the attribute system.nfs4_acl",
             "set modification time"
         ]
     );
