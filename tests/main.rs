@@ -14,6 +14,7 @@
 mod bench;
 mod budget;
 mod copy;
+mod counters;
 mod crash;
 mod delete;
 mod device;

@@ -238,6 +238,7 @@ fn arguments_that_can_never_work_are_usage_errors_and_not_waited_for() {
         (vec!["--via", &long], "107 bytes"),
         (vec!["--via", "127.0.0.1:0"], "port 0"),
         ([&via[..], &["--wait", &beyond]].concat(), "--wait"),
+        ([&via[..], &["--bwlimit", "30B"]].concat(), "at least 35"),
     ] {
         let mut sync = pvferry(["sync", "--volume", "a"]);
         sync.args(&route).arg(tree.path());

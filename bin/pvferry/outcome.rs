@@ -128,12 +128,8 @@ fn completed(volume: &str, summary: &Summary) -> Report {
     let first = summary.problems.first().map(|p| format!("{}: {}", p.name, p.what));
     let reason = match (summary.problem_count, first.unwrap_or_default()) {
         (0, _) => String::new(),
-        (1, first) => format!("not transferred as it should be: {first}"),
-        (count, first) => {
-            format!(
-                "{count} entries were not transferred as they should be, the first of them: {first}"
-            )
-        }
+        (1, first) => format!("failed or incomplete: {first}"),
+        (count, first) => format!("{count} errors, the first: {first}"),
     };
     let mut report = Report::new(volume, code, reason);
     report.dry_run = summary.dry_run;

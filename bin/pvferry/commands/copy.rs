@@ -51,6 +51,7 @@ fn begin(
 ) -> Result<Report, Failure> {
     common.begin(&surroundings.console, "warn")?;
     transfer::check_filters(&filters)?;
+    transfer::check_rate(&args.transfer)?;
     let source = endpoints::open_source(&args.source)?;
     let metrics = common.listen()?;
     endpoints::prepare(&args.source, &args.destination, args.transfer.dry_run)?;

@@ -70,6 +70,7 @@ fn begin(
     }
     common.begin(&surroundings.console, "info")?;
     transfer::check_filters(&filters)?;
+    transfer::check_rate(&args.transfer)?;
     let source = endpoints::open_source(&args.source)?;
     let metrics = common.listen()?;
     with_runtime(&Sandbox::sync(&args), metrics, surroundings, async {

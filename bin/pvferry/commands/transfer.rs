@@ -215,6 +215,20 @@ pub(super) fn check_filters(rules: &[FilterRule]) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Refuses a rate at which the peer would take this end for silent.
+pub(super) fn check_rate(args: &TransferArgs) -> Result<(), Failure> {
+    let Some(rate) = args.bwlimit else { return Ok(()) };
+    let slowest = session::slowest_rate(args.streams, args.timeout);
+    if rate >= slowest {
+        return Ok(());
+    }
+    let what = format!(
+        "--bwlimit: {rate} bytes a second are too few for --streams {} and --timeout {}: at least {slowest} are needed",
+        args.streams, args.timeout
+    );
+    Err(Failure::new(ExitCode::Usage, what))
+}
+
 /// The first signal ends the session in an orderly way, the second the process.
 fn watch_signals(cancel: Cancel) -> Result<(), Failure> {
     let shutdown =

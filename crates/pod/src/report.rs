@@ -68,7 +68,7 @@ pub struct Report {
     /// Entries of the source that were looked at.
     #[serde(default)]
     pub entries: u64,
-    /// Files whose content or metadata was written.
+    /// Entries that were created, and files whose content was written.
     #[serde(default)]
     pub files_written: u64,
     /// Entries that were deleted.
@@ -83,7 +83,7 @@ pub struct Report {
     /// Bytes of file content that were sent.
     #[serde(default)]
     pub bytes_literal: u64,
-    /// Bytes of file content that the destination had already, found by a delta.
+    /// Bytes of file content that the destination had already, in files that are whole now.
     #[serde(default)]
     pub bytes_matched: u64,
     /// Bytes sent to the peer, before TLS.
@@ -105,10 +105,10 @@ pub struct Report {
     /// the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tree_digest: Option<String>,
-    /// The first entries that could not be treated as asked.
+    /// The first errors with single entries; an entry may have several.
     #[serde(default)]
     pub errors: Vec<EntryError>,
-    /// How many more such entries there were than `errors` has room for.
+    /// How many more there were than `errors` has room for.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub errors_omitted: u64,
 }

@@ -34,6 +34,7 @@ mod manifest;
 mod memory_budget;
 pub mod monitor;
 mod no_owner;
+mod pace;
 mod pump;
 mod receiver;
 mod sender;
@@ -44,6 +45,7 @@ mod xattr_hash;
 
 pub use error::{Error, Result};
 pub use monitor::{Monitor, Phase, Progress, Snapshot};
+pub use pace::slowest as slowest_rate;
 pub use receiver::{Received, Target, receive};
 pub use sender::{Source, send};
 pub use summary::{Problem, Summary};
@@ -69,7 +71,7 @@ pub struct Context {
     pub workers: usize,
     /// Seconds of silence of the peer that end the session.
     pub io_timeout: u32,
-    /// Bytes a second that this end sends at most.
+    /// Bytes a second that this end sends at most, over all streams together.
     pub bandwidth_limit: Option<u64>,
     /// Whether this end compresses what it sends.
     pub compress: Compression,

@@ -37,7 +37,7 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Entries settled: known to be equal at both ends.
+    /// Entries settled: written, found unchanged or given up.
     entries,
     /// Entries found by the walk so far.
     entries_total,
@@ -47,11 +47,11 @@ counters! {
     files_deleted,
     /// Logical bytes of regular files found so far.
     bytes_total,
-    /// Of these, bytes settled.
+    /// Of these, bytes of settled entries, and of files on their way what has gone.
     bytes_done,
     /// Bytes of content that travelled.
     bytes_literal,
-    /// Bytes of content that the receiver had already.
+    /// Bytes of content that the receiver had already, in files that are whole now. A sender learns it from the commit record.
     bytes_matched,
     /// Bytes that are holes.
     bytes_hole,
@@ -59,7 +59,7 @@ counters! {
     wire_sent,
     /// Bytes received, framing included.
     wire_received,
-    /// Problems named.
+    /// Errors with single entries; an entry may have several.
     errors,
     /// Entries of the source that are left out by design, each reported once.
     skipped,

@@ -21,7 +21,7 @@ use tokio::{
 };
 use wire::{Frame, OutFrame, limits::MAX_FRAME};
 
-use crate::{Error, Result};
+use crate::{Error, Result, pace::Turn};
 
 /// Bytes read at once.
 const READ_AHEAD: usize = 512 << 10;
@@ -33,7 +33,7 @@ const MAX_SLICES: usize = 64;
 const TURNS: usize = 32;
 /// Bytes of a frame that end silence though it is not whole: a line so slow that it brings less within the limit is
 /// none, and a peer that drips does not live for ever.
-const PROGRESS: usize = 1024;
+pub(crate) const PROGRESS: usize = 1024;
 /// Silence of our own after which a ping goes out.
 const PING_AFTER: Duration = Duration::from_secs(5);
 
@@ -41,8 +41,8 @@ const PING_AFTER: Duration = Duration::from_secs(5);
 pub(crate) struct PumpConfig<'a> {
     /// Longest silence of the peer.
     pub(crate) io_timeout: u32,
-    /// Bytes a second that may be sent over this stream.
-    pub(crate) bandwidth_limit: Option<u64>,
+    /// The place of this stream among those that share a rate.
+    pub(crate) pace: Option<Turn>,
     pub(crate) sent: &'a AtomicU64,
     pub(crate) received: &'a AtomicU64,
     /// The frame that keeps an idle stream alive.
@@ -88,7 +88,7 @@ where
         spoke: now,
         silence,
         timer: Box::pin(sleep_until(now + PING_AFTER.min(silence))),
-        pace: config.bandwidth_limit.map(|rate| Pace { rate: rate.max(1), free_at: now }),
+        turn_at: None,
         unflushed: false,
         config,
     };
@@ -114,14 +114,9 @@ struct Pump<'a, S> {
     spoke: Instant,
     silence: Duration,
     timer: Pin<Box<Sleep>>,
-    pace: Option<Pace>,
+    /// When its turn begins, where this stream is the next.
+    turn_at: Option<Instant>,
     config: PumpConfig<'a>,
-}
-
-/// Spreads what is sent over time.
-struct Pace {
-    rate: u64,
-    free_at: Instant,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Pump<'_, S> {
@@ -192,14 +187,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<'_, S> {
             return Ok(false);
         }
         let now = Instant::now();
-        let mut allowed = usize::MAX;
-        if let Some(pace) = &self.pace {
-            if pace.free_at > now {
+        self.turn_at = None;
+        let mut allowed = match self.config.pace.as_ref().map(|turn| turn.poll(now, cx)) {
+            None => usize::MAX,
+            Some(Poll::Ready(Ok(allowed))) => allowed,
+            Some(Poll::Ready(Err(at))) => {
+                self.turn_at = Some(at);
                 return Ok(false);
             }
-            // A tenth of a second's worth at once keeps the rate smooth and the calls few.
-            allowed = (pace.rate / 10).max(1) as usize;
-        }
+            Some(Poll::Pending) => return Ok(false),
+        };
         let mut slices = [IoSlice::new(&[]); MAX_SLICES];
         let mut count = 0;
         for (slice, part) in slices.iter_mut().zip(&self.output) {
@@ -211,7 +208,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<'_, S> {
                 break;
             }
         }
-        match Pin::new(&mut self.stream).poll_write_vectored(cx, &slices[..count]) {
+        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, &slices[..count]);
+        if let Some(turn) = &self.config.pace {
+            turn.end(now, if let Poll::Ready(Ok(written)) = polled { written } else { 0 });
+        }
+        match polled {
             Poll::Pending => Ok(false),
             Poll::Ready(Err(error)) => Err(error.into()),
             Poll::Ready(Ok(0)) => Err(Error::Eof),
@@ -220,10 +221,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<'_, S> {
                 self.unflushed = true;
                 self.config.sent.fetch_add(written as u64, Ordering::Relaxed);
                 self.consume(written);
-                if let Some(pace) = &mut self.pace {
-                    let cost = Duration::from_secs_f64(written as f64 / pace.rate as f64);
-                    pace.free_at = pace.free_at.max(now) + cost;
-                }
                 Ok(true)
             }
         }
@@ -333,16 +330,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<'_, S> {
             if self.output.is_empty() && !self.queue_closed {
                 next = next.min(self.spoke + PING_AFTER.min(self.silence / 3));
             }
-            if let Some(pace) = self.pace.as_ref().filter(|p| p.free_at > now)
+            if let Some(turn_at) = self.turn_at
                 && !self.output.is_empty()
             {
-                next = next.min(pace.free_at);
+                next = next.min(turn_at);
             }
             self.timer.as_mut().reset(next);
             if self.timer.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }
-            if self.pace.is_some() && !self.output.is_empty() {
+            if self.config.pace.is_some() && !self.output.is_empty() {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }

@@ -28,7 +28,7 @@ pub struct Summary {
     pub bytes_total: u64,
     /// Bytes of content that travelled.
     pub bytes_literal: u64,
-    /// Bytes of content that the receiver had already.
+    /// Bytes of content that the receiver had already, in files that are whole now.
     pub bytes_matched: u64,
     /// Bytes sent, framing included.
     pub wire_sent: u64,

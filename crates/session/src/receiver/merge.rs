@@ -109,6 +109,11 @@ pub(super) fn pass_over(shared: &Arc<Shared>, listing: &Listing) -> Result<(), S
             shared.register_directory(id, shared.lost_directory());
         }
         let leads = listed.link.is_none_or(|link| link == id);
+        let progress = &shared.context.progress;
+        progress.entries_total.fetch_add(1, Relaxed);
+        if kind == FileKind::File && leads {
+            progress.bytes_total.fetch_add(listed.entry.meta.size, Relaxed);
+        }
         if kind == FileKind::File
             && leads
             && listed.content.is_none()

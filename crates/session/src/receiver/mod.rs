@@ -163,7 +163,7 @@ async fn run_pump<S>(
     let progress = Arc::clone(&shared.context.progress);
     let config = PumpConfig {
         io_timeout: shared.io_timeout,
-        bandwidth_limit: None,
+        pace: None,
         sent: &progress.wire_sent,
         received: &progress.wire_received,
         ping: ToSender::Ping.encode(),
@@ -228,7 +228,7 @@ impl Shared {
         let snapshot = self.context.progress.snapshot();
         let mut problems = self.problems.lock();
         let summary = Summary {
-            entries: snapshot.entries,
+            entries: snapshot.entries_total,
             files_written: snapshot.files_written,
             files_deleted: snapshot.files_deleted,
             skipped: snapshot.skipped,

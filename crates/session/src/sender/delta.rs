@@ -161,7 +161,7 @@ impl Comparison<'_> {
             if equal {
                 self.novel = 0;
                 self.fold.push(hash);
-                self.count_matched(range.end - range.start);
+                self.settled(range.end - range.start);
             } else {
                 match (own, basis.is_some()) {
                     (Own::Hole, _) => self.send_hole(range.clone())?,
@@ -309,7 +309,7 @@ impl Comparison<'_> {
             self.send_patch(start + range.start as u64, own.slice(range))?;
         }
         self.novel = if literal < own.len() as u64 { 0 } else { self.novel + 1 };
-        self.count_matched(own.len() as u64 - literal);
+        self.settled(own.len() as u64 - literal);
         Ok(())
     }
 
@@ -388,11 +388,6 @@ impl Comparison<'_> {
         self.flush_hole()?;
         self.pieces.iter_mut().for_each(|pieces| pieces.push(hash));
         Ok(())
-    }
-
-    pub(super) fn count_matched(&mut self, bytes: u64) {
-        self.shared.context.progress.bytes_matched.fetch_add(bytes, Relaxed);
-        self.settled(bytes);
     }
 
     pub(super) fn settled(&mut self, bytes: u64) {

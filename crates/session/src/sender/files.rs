@@ -224,6 +224,9 @@ pub(super) fn end_of_file(
             Ended::Failed
         }
     };
+    if matches!(ended, Ended::Failed) {
+        shared.given_up(file);
+    }
     shared.send_charged(0, ToReceiver::EndOfFile(file.id, frames, ended).encode())
 }
 
@@ -242,5 +245,6 @@ pub(super) fn failed(
     error: &volume::Error,
 ) -> Result<(), Stopped> {
     shared.volume_problem(error);
+    shared.given_up(file);
     shared.send_charged(0, ToReceiver::EndOfFile(file.id, 0, Ended::Failed).encode())
 }

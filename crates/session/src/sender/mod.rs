@@ -35,6 +35,7 @@ use crate::{
     Context, Error, Phase, Result, Summary,
     control::{Outbox, Stopped, start_thread, wind_up},
     handshake::Agreed,
+    pace::Pace,
     pump::{self, PumpConfig},
 };
 pub(crate) use small::SMALL;
@@ -76,13 +77,15 @@ where
         walk::expect_device(&shared, device);
     }
     let mut pumps = tokio::task::JoinSet::new();
+    let pace = shared.context.bandwidth_limit.map(Pace::new);
     for (stream, queue) in streams.into_iter().zip(receivers) {
         let shared = Arc::clone(&shared);
+        let turn = pace.as_ref().map(Pace::join);
         pumps.spawn(async move {
             let progress = Arc::clone(&shared.context.progress);
             let config = PumpConfig {
                 io_timeout: shared.agreed.hello.io_timeout,
-                bandwidth_limit: shared.bandwidth_limit(),
+                pace: turn,
                 sent: &progress.wire_sent,
                 received: &progress.wire_received,
                 ping: ToReceiver::Ping.encode(),
@@ -198,14 +201,12 @@ impl Shared {
                 problems.add(".", "the tree digests of both ends differ", 23);
             }
         }
-        // Only the receiver counts what it writes; until its commit record these stand at zero here.
+        // Only the receiver knows what it wrote, and what it had of files that are whole now; until its commit record these
+        // stand at zero here.
         let progress = &self.context.progress;
         progress.files_written.store(commit.files_written, Relaxed);
         progress.files_deleted.store(commit.files_deleted, Relaxed);
-        if dry_run {
-            // Nothing is asked for, so only the receiver knows what it has.
-            progress.bytes_matched.store(commit.bytes_matched, Relaxed);
-        }
+        progress.bytes_matched.store(commit.bytes_matched, Relaxed);
         let snapshot = progress.snapshot();
         Summary {
             entries: snapshot.entries_total,

@@ -278,7 +278,7 @@ impl Rebuild<'_, '_> {
             return Ok(());
         }
         let comparison = &mut *self.comparison;
-        comparison.count_matched(len);
+        comparison.settled(len);
         comparison.frames += 1;
         let id = comparison.file.id;
         comparison.shared.send_charged(id.0, ToReceiver::Copy(id, at, from, len).encode())

@@ -188,11 +188,6 @@ impl Shared {
         self.deltas.lock().clear();
     }
 
-    pub(super) fn bandwidth_limit(&self) -> Option<u64> {
-        let streams = u64::from(self.agreed.welcome.streams.max(1));
-        self.context.bandwidth_limit.map(|rate| (rate / streams).max(1))
-    }
-
     /// The digest of the whole source, where verification was asked for.
     pub(super) fn source_digest(&self) -> Option<[u8; 32]> {
         let options = &self.agreed.hello.options;
@@ -303,11 +298,13 @@ impl Shared {
         self.settle_as(&FileRecord { parent, id, link, entry, content: None });
         if entry.meta.kind == FileKind::File {
             self.context.progress.bytes_done.fetch_add(entry.meta.size, Relaxed);
-            // In a dry run this end does not know what the other one has.
-            if !self.agreed.hello.options.dry_run {
-                self.context.progress.bytes_matched.fetch_add(entry.meta.size, Relaxed);
-            }
         }
+    }
+
+    /// Counts a file that cannot be sent: nothing more is done for it.
+    pub(super) fn given_up(&self, file: &FileRef) {
+        self.context.progress.entries.fetch_add(1, Relaxed);
+        file.done.finish(&self.context.progress.bytes_done);
     }
 
     pub(super) fn settle_as(&self, file: &FileRecord<'_>) {

@@ -187,6 +187,7 @@ impl Totals {
         to.wire_sent += from.wire_sent;
         to.wire_received += from.wire_received;
         to.errors += from.errors;
+        to.skipped += from.skipped;
         let spent = live.phases.lock().spent(now);
         for (to, from) in self.phases.iter_mut().zip(spent) {
             *to += from;

@@ -124,7 +124,7 @@ const TABLE: &[Metric] = &[
     Metric {
         name: "files_written",
         unit: None,
-        help: "Files whose content or metadata was written",
+        help: "Entries created, and files whose content was written",
         label: None,
         read: Read::One(|t| t.counters.files_written),
     },
@@ -138,7 +138,7 @@ const TABLE: &[Metric] = &[
     Metric {
         name: "file",
         unit: Some(MetricUnit::Bytes),
-        help: "Bytes of changed files: sent as literals, matched at the destination, or holes",
+        help: "Bytes of file content: sent as literals, there already in entries that are whole, or holes",
         label: Some("kind"),
         read: Read::Each(|t| {
             let c = &t.counters;
@@ -157,9 +157,16 @@ const TABLE: &[Metric] = &[
     Metric {
         name: "errors",
         unit: None,
-        help: "Entries that could not be treated as asked",
+        help: "Errors with single entries",
         label: None,
         read: Read::One(|t| t.counters.errors),
+    },
+    Metric {
+        name: "skipped_entries",
+        unit: None,
+        help: "Entries of the source that are left out by design: mount points, lost+found",
+        label: None,
+        read: Read::One(|t| t.counters.skipped),
     },
 ];
 
