@@ -299,6 +299,25 @@ const PAIRS: [[&str; 2]; 8] = [
     ["new/Small", "new/small"],
 ];
 
+/// Files large enough for each to have a thread of its own, on a file system that cannot keep a rename from replacing.
+#[test]
+fn large_files_that_arrive_at_once_under_one_name_are_conflicts_without_rename_flags_and_links() {
+    const PAIRS: u64 = 60;
+    let source = TempTree::new();
+    for pair in 0..PAIRS {
+        for (name, seed) in [("A", 2 * pair), ("a", 2 * pair + 1)] {
+            source.file(format!("{pair}{name}"), Content::random(seed, 70_000));
+        }
+    }
+    let quirks = Quirks { ignore_case: true, no_rename_flags: true, ..Quirks::default() };
+    let Some(odd) = OddMount::new(Quirks { no_hard_links: true, ..quirks }) else { return };
+    fs::write(odd.path().join("other"), "so that it is not empty").unwrap();
+    let report = report(copy(source.path(), odd.path(), &[]).expect(23));
+    let errors = report["errors"].as_array().unwrap();
+    assert_eq!(errors.len() as u64, PAIRS, "{report}");
+    assert_eq!(report["files_written"], PAIRS, "{report}");
+}
+
 #[test]
 fn names_that_are_one_at_the_destination_are_conflicts_in_every_run_and_never_merged() {
     let source = TempTree::new();

@@ -483,6 +483,10 @@ fn put_over(from: At<'_>, to: At<'_>) -> Result<(), Errno> {
     })
 }
 
+/// Held from the look to the rename where nothing else keeps an entry from being replaced: two names of the source that
+/// are one here may arrive on two threads. Other processes are kept out by the lock of the volume.
+static LOOK_AND_RENAME: Mutex<()> = Mutex::new(());
+
 /// Renames an entry to a name that is free.
 pub(crate) fn put_new(from: At<'_>, to: At<'_>, is_dir: bool) -> Result<(), Errno> {
     let (from_fd, to_fd) = descriptors(from, to)?;
@@ -498,6 +502,7 @@ pub(crate) fn put_new(from: At<'_>, to: At<'_>, is_dir: bool) -> Result<(), Errn
                     Err(_) => {}
                 }
             }
+            let _held = LOOK_AND_RENAME.lock();
             match fs::statat(&to_fd, new, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(_) => Err(Errno::EXIST),
                 Err(Errno::NOENT) => fs::renameat(&from_fd, old, &to_fd, new),
