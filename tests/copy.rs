@@ -215,6 +215,39 @@ fn mount_points_are_not_crossed_and_lost_and_found_is_left_alone() {
 }
 
 #[test]
+fn holes_of_small_files_stay_holes() {
+    use std::os::unix::fs::MetadataExt as _;
+    let (source, destination) = (TempTree::new(), TempTree::new());
+    let shapes: [&[(usize, usize)]; 6] = [
+        &[],
+        &[(0, 1)],
+        &[(65_535, 1)],
+        &[(30_000, 9)],
+        &[(4095, 2), (20_480, 4096)],
+        &[(0, 65_536)],
+    ];
+    for (number, shape) in shapes.iter().enumerate() {
+        let data = shape.iter().fold(Content::zeros(65_536), |content, &(at, len)| {
+            content.overwrite(at, &vec![7; len])
+        });
+        for path in [format!("new/{number}"), format!("old/{number}")] {
+            source.file(&path, data.clone());
+        }
+        destination.file(format!("old/{number}"), "old");
+    }
+    copy(source.path(), destination.path(), &[]).expect(0);
+    assert_same(source.path(), destination.path());
+    for (number, shape) in shapes.iter().enumerate() {
+        for path in [format!("new/{number}"), format!("old/{number}")] {
+            let blocks = destination.at(&path).metadata().unwrap().blocks();
+            let touched: usize =
+                shape.iter().map(|(at, len)| (at + len - 1) / 4096 - at / 4096 + 1).sum();
+            assert!(blocks <= 8 * (touched as u64 + 1), "{path}: {blocks} blocks");
+        }
+    }
+}
+
+#[test]
 fn acls_and_default_acls_that_must_not_leak() {
     if !skip::commands(&["setfacl"]) {
         return;

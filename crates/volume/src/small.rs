@@ -6,7 +6,7 @@
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use rustix::{
-    fs::{Mode, OFlags},
+    fs::{Mode, OFlags, ftruncate},
     io::Errno,
 };
 use wire::{Attributes, FileKind, Metadata, Name};
@@ -21,6 +21,9 @@ use crate::{
     unlock::unlocking,
     writer,
 };
+
+/// Zeros of this many bytes become a hole: the block of most file systems.
+const HOLE_BLOCK: usize = 4 << 10;
 
 /// Writes the file `name` with all of `content` directly under its name. Only for a directory that is
 /// itself new in this run, since the file shows before it is whole.
@@ -117,8 +120,7 @@ struct File<'a> {
 impl File<'_> {
     /// Writes the content and sets the metadata. `None` where not all of it took, inode flags aside.
     fn fill(&self, content: &[u8]) -> Result<Option<Applied>> {
-        writer::write_full(self.fd, 0, content)
-            .map_err(|e| self.dir.error("write", self.shown, e))?;
+        self.write(content).map_err(|e| self.dir.error("write", self.shown, e))?;
         flush::confirm(self.dir, self.fd).map_err(|e| self.dir.error("flush", self.shown, e))?;
         // Set-id bits come after owner and group were read back.
         let thorough = !plain(self.want, self.hints) || self.want.mode & metadata::SET_ID != 0;
@@ -130,6 +132,23 @@ impl File<'_> {
         let diff = MetadataDiff::between(self.want, &actual);
         let took = MetadataDiff { attributes: false, ..diff }.is_empty();
         Ok(took.then(|| Applied { actual, problems: Vec::new(), changed: true }))
+    }
+
+    /// Writes the content but for whole blocks of zeros, which become holes.
+    fn write(&self, content: &[u8]) -> Result<(), Errno> {
+        let mut start = 0;
+        for (index, block) in content.chunks_exact(HOLE_BLOCK).enumerate() {
+            if block.iter().all(|&byte| byte == 0) {
+                let at = index * HOLE_BLOCK;
+                writer::write_full(self.fd, start as u64, &content[start..at])?;
+                start = at + HOLE_BLOCK;
+            }
+        }
+        writer::write_full(self.fd, start as u64, &content[start..])?;
+        if start > 0 && start == content.len() {
+            ftruncate(self.fd, start as u64)?;
+        }
+        Ok(())
     }
 
     fn set(&self) -> Result<(), Errno> {
