@@ -84,6 +84,40 @@ fn an_ordinary_user_loses_owners_and_devices_and_says_so() {
     assert_eq!(differences(&left, &right, aspects), ["null: only on the left"]);
 }
 
+/// The root of a volume is made by whoever provisions it, and opened to a group by the kubelet.
+#[test]
+fn metadata_of_a_root_directory_of_another_user_are_announced_as_not_kept() {
+    if !(skip::root() && skip::commands(&["setpriv"])) {
+        return;
+    }
+    let (source, destination) = (TempTree::new(), TempTree::new());
+    source.populate(1, 30).file("d/f", "1").mode("", 0o750);
+    for path in Snapshot::of(source.path()).0.keys() {
+        source.owner(path, 65_534, 65_534);
+    }
+    destination.owner("", 0, 65_534).mode("", 0o2775);
+    for tree in [&source, &destination] {
+        let parent = tree.path().parent().unwrap();
+        fs::set_permissions(parent, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let nobody = ["--reuid=65534", "--regid=65534", "--clear-groups"];
+    for _ in 0..2 {
+        let options = ["--no-owner", "--delete"];
+        let finished = copy_with(&nobody, source.path(), destination.path(), &options);
+        assert!(finished.stderr.contains("the root directory are not kept"), "{finished:?}");
+        finished.expect(0);
+        let mode = fs::metadata(destination.path()).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o2775);
+    }
+    // Everything below is as at the source.
+    let (mut left, mut right) = (Snapshot::of(source.path()), Snapshot::of(destination.path()));
+    for snapshot in [&mut left, &mut right] {
+        snapshot.0.retain(|path, _| !path.as_os_str().is_empty());
+    }
+    let aspects = Aspects { permissions: true, ..Aspects::default() };
+    assert_eq!(differences(&left, &right, aspects), [""; 0]);
+}
+
 #[test]
 fn a_dry_run_by_content_writes_nothing_over_what_it_may_not_read() {
     if !(skip::root() && skip::commands(&["setpriv"])) {

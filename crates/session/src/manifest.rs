@@ -8,7 +8,7 @@
 
 use delta::{Checksum, HashKey};
 use parking_lot::Mutex;
-use wire::{ContentCheck, EntryId, FileKind, ManifestDigest, Metadata, Name};
+use wire::{ContentCheck, EntryId, FileKind, ManifestDigest, Metadata, Name, Timestamp};
 
 /// Stand in records where that of an inode has its kind.
 const HARD_LINK: u8 = 0;
@@ -39,6 +39,15 @@ pub(crate) struct Record<'a> {
     pub(crate) content: Option<ContentCheck>,
 }
 
+/// A directory of which nothing is kept but that it is one.
+fn neutral(meta: &Metadata) -> Metadata {
+    let mut neutral = meta.clone();
+    (neutral.mode, neutral.mtime) = (0, Timestamp { secs: 0, nanos: 0 });
+    (neutral.attributes.immutable, neutral.attributes.append_only) = (false, false);
+    neutral.xattrs.clear();
+    neutral
+}
+
 impl Manifest {
     pub(crate) fn new(session_key: &[u8; 32], no_owner: bool) -> Self {
         let key = blake3::derive_key("pvferry 2026 manifest", session_key);
@@ -47,7 +56,10 @@ impl Manifest {
 
     /// Folds one record in.
     pub(crate) fn add(&self, record: &Record<'_>) {
-        let m = record.meta;
+        // With `no owner`, the root may belong to a user whose directories the receiver cannot change.
+        let is_root = record.name.is_none() && record.meta.kind == FileKind::Directory;
+        let neutral = (self.no_owner && is_root).then(|| neutral(record.meta));
+        let m = neutral.as_ref().unwrap_or(record.meta);
         let mut fixed = Vec::with_capacity(160 + record.target.len());
         for n in [record.parent.0, record.id.0, record.link.map_or(u64::MAX, |l| l.0)] {
             fixed.extend_from_slice(&n.to_le_bytes());

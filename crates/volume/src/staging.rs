@@ -22,7 +22,14 @@
 //! others only the kernel can give an entry its group: setgid directories of a group that this user is not in. There an
 //! entry is made under a fresh random name in the directory itself; a random name that is taken is never reused.
 
-use std::{collections::HashSet, os::fd::AsFd as _, sync::Arc};
+use std::{
+    collections::HashSet,
+    os::fd::AsFd as _,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
 
 use parking_lot::Mutex;
 use rustix::{
@@ -103,6 +110,8 @@ pub struct Staging(Arc<Shared>);
 
 struct Shared {
     root: Dir,
+    /// Whether the root gets its metadata back after a change in it: this process can set them, or has to report that it cannot.
+    restores_root: AtomicBool,
     /// What an earlier run left in the directory that is used again.
     left: HashSet<Name>,
     state: Mutex<State>,
@@ -153,7 +162,15 @@ impl Staging {
             state.area = Some(Area { hints: ParentHints::of(&dir)?, dir });
         }
         state.others = found;
-        Ok(Self(Arc::new(Shared { root: root.clone(), left, state: Mutex::new(state) })))
+        let (root, restores_root) = (root.clone(), AtomicBool::new(true));
+        Ok(Self(Arc::new(Shared { root, restores_root, left, state: Mutex::new(state) })))
+    }
+
+    /// The same for a root whose metadata this process cannot set, which was announced.
+    #[must_use]
+    pub fn without_root_metadata(self) -> Self {
+        self.0.restores_root.store(false, Relaxed);
+        self
     }
 
     /// True where an earlier run left a part of the file that is to become `name` in `dir`.
@@ -227,7 +244,7 @@ impl Staging {
             return Ok(());
         }
         let root = &self.0.root;
-        keeping_metadata(root, || {
+        let remove = || {
             for dir in &dirs {
                 unlink(dir, CRASH_MARKER, AtFlags::empty())?;
                 let Some(name) = dir.name() else { continue };
@@ -237,7 +254,12 @@ impl Staging {
                 }
             }
             Ok(())
-        })?;
+        };
+        if self.0.restores_root.load(Relaxed) {
+            keeping_metadata(root, remove)?;
+        } else {
+            remove()?;
+        }
         *self.0.state.lock() = State::default();
         flush(root)
     }

@@ -290,6 +290,12 @@ fn finish(shared: &Shared, dir: &DirState) -> Result<(), Stopped> {
 }
 
 fn apply(shared: &Shared, state: &DirState, mut want: Metadata) -> Result<Metadata, Fault> {
+    if shared.options().no_owner
+        && state.parent.is_none()
+        && let Some(have) = state.have.as_ref().filter(|have| no_owner::is_foreign_root(have.uid))
+    {
+        return Ok(have.clone());
+    }
     let touched = state.touched.load(Ordering::Relaxed);
     let before = state.have.as_ref().filter(|_| !touched);
     if shared.options().no_owner {

@@ -143,12 +143,22 @@ impl Target {
         let Some(lock) = VolumeLock::acquire(&root).map_err(unavailable)? else {
             return Err((Refusal::Busy, "another transfer is writing to this volume".into()));
         };
+        let mut losses = losses;
+        let owner = || fs::metadata(at).map(|meta| meta.uid());
+        let is_foreign = hello.options.no_owner && owner().is_ok_and(no_owner::is_foreign_root);
+        if is_foreign {
+            losses.push(no_owner::FOREIGN_ROOT.to_owned());
+        }
         let names = NameList::read(&root).map_err(unavailable)?;
         // A dry run has no use for content, so nothing may come unasked.
         let fresh = !hello.options.dry_run
             && names.complete()
             && names.iter().all(|name| name == b"lost+found");
-        let staging = Some(Staging::find(&root, &names).map_err(unavailable)?);
+        let mut staging = Staging::find(&root, &names).map_err(unavailable)?;
+        if is_foreign {
+            staging = staging.without_root_metadata();
+        }
+        let staging = Some(staging);
         let would_fail = if hello.options.dry_run {
             WouldFail::find(&root).map_err(unavailable)?
         } else {
