@@ -14,9 +14,9 @@ FROM docker.io/library/rust:1.95-alpine AS binaries
 RUN apk add --no-cache build-base cmake linux-headers
 WORKDIR /src
 COPY . .
-# One after the other, so that what one needs of a dependency is not built into the other.
-RUN cargo build --locked --profile dist --package pvferry \
- && cargo build --locked --profile dist --package pvferry-controller-bin \
+# One build for both programs; registry and compiled crates stay in caches of the builder.
+RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target \
+    cargo build --locked --profile dist --package pvferry --package pvferry-controller-bin \
  && cp target/dist/pvferry target/dist/pvferry-controller /
 
 FROM scratch AS pvferry-controller

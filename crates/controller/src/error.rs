@@ -86,6 +86,12 @@ impl Error {
         if self.is_quota() { Self::Waiting("QuotaExceeded", self.to_string()) } else { self }
     }
 
+    /// Waiting for what ends without anybody: workloads that stop, claims and pods that are being deleted.
+    #[must_use]
+    pub fn ends_by_itself(&self) -> bool {
+        matches!(self, Self::Waiting("StillInUse" | "TargetGoing" | "IdentitiesTaken", _))
+    }
+
     /// One word for conditions.
     #[must_use]
     pub fn reason(&self) -> &'static str {

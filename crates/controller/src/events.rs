@@ -1,7 +1,7 @@
 //! Events of a migration, for `kubectl describe`, and the same in the log.
 //!
-//! Each stands for itself: kube's recorder counts events of one reason as one and keeps the first text, so that of ten volumes
-//! that arrived nine would not be told.
+//! Each stands for itself: kube's recorder counts events of one reason as one and keeps the first text, so that of ten volumes nine would
+//! not be reported. They are of the core group, whose first and last time `kubectl` sorts by; those of `events.k8s.io` may not have them.
 
 use std::{
     collections::HashMap,
@@ -9,19 +9,44 @@ use std::{
 };
 
 use k8s_openapi::{
-    api::events::v1::Event,
-    apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
+    api::core::v1::{Event, EventSource},
+    apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, Time},
     jiff::Timestamp,
 };
-use kube::{Api, Client, Resource as _, ResourceExt as _, api::PostParams};
+use kube::{Api, Client, Resource, ResourceExt as _, api::PostParams, core::PartialObjectMeta};
 use parking_lot::Mutex;
 
-use crate::{api::DirectVolumeMigration, build::MANAGER, error::clip};
+use crate::{
+    api::{DirectVolumeMigration, DirectVolumeMigrationStatus},
+    build::MANAGER,
+    error::clip,
+};
 
 /// The same is not told again sooner.
 const QUIET: Duration = Duration::from_secs(300);
 /// Texts that are remembered for that.
 const REMEMBERED: usize = 1000;
+
+/// What an event can be about.
+pub(crate) trait About: Resource<DynamicType = ()> {
+    /// The run that is under way, or would be next.
+    fn run(&self) -> Option<i64>;
+}
+
+impl About for DirectVolumeMigration {
+    fn run(&self) -> Option<i64> {
+        let under_way =
+            |status: &&DirectVolumeMigrationStatus| status.run > 0 && !status.phase.is_final();
+        Some(self.status.as_ref().filter(under_way).map_or(self.spec.run, |status| status.run))
+    }
+}
+
+/// A migration of which nothing but its metadata can be read.
+impl About for PartialObjectMeta<DirectVolumeMigration> {
+    fn run(&self) -> Option<i64> {
+        None
+    }
+}
 
 /// Publishes events. That one could not be published is logged, and holds nothing up.
 pub(crate) struct Events {
@@ -35,44 +60,29 @@ impl Events {
         Self { client, instance, told: Mutex::default() }
     }
 
-    /// Something went as it should.
-    pub(crate) async fn normal(&self, about: &DirectVolumeMigration, reason: &str, note: String) {
+    /// Something went as it should, or is waited for.
+    pub(crate) async fn normal(&self, about: &impl About, reason: &str, note: String) {
         self.publish(about, "Normal", reason, note).await;
     }
 
-    /// Something did not.
-    pub(crate) async fn warning(&self, about: &DirectVolumeMigration, reason: &str, note: String) {
+    /// Something needs somebody.
+    pub(crate) async fn warning(&self, about: &impl About, reason: &str, note: String) {
         self.publish(about, "Warning", reason, note).await;
     }
 
-    async fn publish(&self, about: &DirectVolumeMigration, kind: &str, reason: &str, note: String) {
-        let note = clip(note);
+    async fn publish(&self, about: &impl About, kind: &str, reason: &str, note: String) {
+        let note = clip(with_run(about, note));
         if !self.is_new(about.uid(), &note) {
             return;
         }
-        let migration = format!("{}/{}", about.namespace().unwrap_or_default(), about.name_any());
+        let namespace = about.namespace().unwrap_or_default();
+        let migration = format!("{namespace}/{}", about.name_any());
         match kind {
             "Normal" => tracing::info!(migration, reason, "{note}"),
             _ => tracing::warn!(migration, reason, "{note}"),
         }
-        let event = Event {
-            metadata: ObjectMeta {
-                generate_name: Some(format!("{}-", about.name_any())),
-                namespace: about.namespace(),
-                ..ObjectMeta::default()
-            },
-            type_: Some(kind.into()),
-            reason: Some(reason.into()),
-            note: Some(note),
-            action: Some("Reconcile".into()),
-            event_time: Some(MicroTime(Timestamp::now())),
-            regarding: Some(about.object_ref(&())),
-            reporting_controller: Some(MANAGER.into()),
-            reporting_instance: Some(self.instance.clone()),
-            ..Event::default()
-        };
-        let events: Api<Event> =
-            Api::namespaced(self.client.clone(), &about.namespace().unwrap_or_default());
+        let event = event(&self.instance, about, kind, reason, note, Timestamp::now());
+        let events: Api<Event> = Api::namespaced(self.client.clone(), &namespace);
         if let Err(error) = events.create(&PostParams::default(), &event).await {
             tracing::warn!("cannot publish an event: {error}");
         }
@@ -89,5 +99,88 @@ impl Events {
             told.insert(key, now);
         }
         is_new
+    }
+}
+
+/// The note with the number of the run: what happens again in the next run is not the same, and is published again.
+fn with_run(about: &impl About, note: String) -> String {
+    match about.run() {
+        Some(run) if !note.starts_with("run ") => format!("run {run}: {note}"),
+        _ => note,
+    }
+}
+
+/// An event of the core group.
+fn event(
+    instance: &str,
+    about: &impl About,
+    kind: &str,
+    reason: &str,
+    note: String,
+    now: Timestamp,
+) -> Event {
+    Event {
+        metadata: ObjectMeta {
+            generate_name: Some(format!("{}-", about.name_any())),
+            namespace: about.namespace(),
+            ..ObjectMeta::default()
+        },
+        type_: Some(kind.into()),
+        reason: Some(reason.into()),
+        message: Some(note),
+        action: Some("Reconcile".into()),
+        event_time: Some(MicroTime(now)),
+        first_timestamp: Some(Time(now)),
+        last_timestamp: Some(Time(now)),
+        count: Some(1),
+        involved_object: about.object_ref(&()),
+        source: Some(EventSource { component: Some(MANAGER.into()), host: None }),
+        reporting_component: Some(MANAGER.into()),
+        reporting_instance: Some(instance.to_owned()),
+        ..Event::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn migration() -> DirectVolumeMigration {
+        serde_json::from_value(serde_json::json!({
+            "metadata": { "name": "shop", "namespace": "home", "uid": "u-1" },
+            "spec": {
+                "source": { "namespace": "a" }, "destination": { "namespace": "b" },
+                "volumes": [{ "name": "data" }],
+            },
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn an_event_has_the_times_by_which_kubectl_sorts_and_names_its_object() {
+        let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let event = event("instance-1", &migration(), "Normal", "RunStarted", "run 1".into(), now);
+        let event = serde_json::to_value(event).unwrap();
+        assert_eq!(event["firstTimestamp"], "2026-01-01T00:00:00Z");
+        assert_eq!(event["lastTimestamp"], event["firstTimestamp"]);
+        assert_eq!(event["involvedObject"]["uid"], "u-1");
+        assert_eq!(event["involvedObject"]["namespace"], event["metadata"]["namespace"]);
+        assert_eq!(event["count"], 1);
+    }
+
+    #[test]
+    fn the_same_text_of_two_runs_is_two_events() {
+        let mut migration = migration();
+        let text = || "shop/data copied".to_owned();
+        let status = |run: i64, phase: &str| {
+            serde_json::from_value(serde_json::json!({ "run": run, "phase": phase })).unwrap()
+        };
+        assert_eq!(with_run(&migration, text()), "run 1: shop/data copied");
+        migration.spec.run = 3;
+        migration.status = Some(status(2, "Transferring"));
+        assert_eq!(with_run(&migration, text()), "run 2: shop/data copied");
+        migration.status = Some(status(2, "Completed"));
+        assert_eq!(with_run(&migration, text()), "run 3: shop/data copied");
+        assert_eq!(with_run(&migration, "run 3 begins".into()), "run 3 begins");
     }
 }

@@ -31,4 +31,4 @@ mod run;
 
 pub use error::Error;
 pub use reconciler::{Clock, Parts, Reconciler};
-pub use run::{Settings, run};
+pub use run::{Settings, run, work};

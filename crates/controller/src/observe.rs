@@ -202,6 +202,17 @@ fn unscheduled(pod: &Pod) -> Option<String> {
     Some(format!("{}: {message}", scheduled.reason.as_deref().unwrap_or("Unschedulable")))
 }
 
+/// The wait that says more: a container of a pod that is being created waits for whatever keeps another one from starting.
+#[must_use]
+pub fn more_telling(one: Option<String>, other: String) -> String {
+    let says_nothing =
+        |what: &str| matches!(what, "ContainerCreating" | "PodInitializing" | "Pending");
+    match one {
+        Some(one) if !says_nothing(&one) => one,
+        _ => other,
+    }
+}
+
 /// The failure of a pod that did not start in time, from what it waited for last.
 #[must_use]
 pub fn too_late(waited_for: &str, seconds: i64) -> Failure {
@@ -411,6 +422,16 @@ mod tests {
             matches!(&failed, Seen::Failed(failure) if failure.message.ends_with("with 10: no room")),
             "{failed:?}"
         );
+    }
+
+    #[test]
+    fn an_image_that_cannot_be_pulled_is_the_failure_of_every_container_of_its_pod() {
+        let waits = ["ErrImagePull: no such image", "ContainerCreating"];
+        for [first, second] in [waits, [waits[1], waits[0]]] {
+            let both = more_telling(Some(more_telling(None, first.into())), second.into());
+            assert_eq!(too_late(&both, 9).reason, "ImageCannotStart");
+        }
+        assert_eq!(more_telling(None, "ContainerCreating".into()), "ContainerCreating");
     }
 
     #[test]

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
-use kube::runtime::controller::Action;
+use kube::{core::DeserializeGuard, runtime::controller::Action};
 
 use crate::{
     api::DirectVolumeMigration,
@@ -15,8 +15,11 @@ use crate::{
     events::Events,
     identity::Issuer,
     metrics::Metrics,
-    reconcile::{Context, Moving, SourceWatches, after_error, reconcile},
+    reconcile::{Context, Moving, SourceWatches, after_error, reconcile, report_unreadable},
 };
+
+/// A migration, or its metadata and why the rest cannot be read.
+pub(crate) type Guarded = DeserializeGuard<DirectVolumeMigration>;
 
 /// Tells the time.
 #[derive(Clone)]
@@ -89,12 +92,25 @@ impl Reconciler {
     /// # Errors
     /// Where a call failed; [`Self::after_error`] says when to try again.
     pub async fn step(&self, migration: Arc<DirectVolumeMigration>) -> Result<Action> {
-        reconcile(migration, Arc::clone(&self.context)).await
+        reconcile(&migration, &self.context).await
+    }
+
+    /// Runs the next step of a migration. One that cannot be read is reported, and keeps no other from its step.
+    ///
+    /// # Errors
+    /// As [`Self::step`].
+    pub(crate) async fn step_if_readable(&self, object: &Guarded) -> Result<Action> {
+        match &object.0 {
+            Ok(migration) => reconcile(migration, &self.context).await,
+            Err(invalid) => {
+                report_unreadable(&self.context, &invalid.metadata, &invalid.error).await
+            }
+        }
     }
 
     /// When to try again after a step that failed.
     #[must_use]
-    pub fn after_error(&self, migration: &DirectVolumeMigration, error: &Error) -> Action {
+    pub fn after_error(&self, migration: &str, error: &Error) -> Action {
         after_error(migration, error)
     }
 }

@@ -10,14 +10,13 @@ use kube::{
 };
 
 use crate::{
-    api::DirectVolumeMigration,
     build::{Defaults, MANAGER, MIGRATION},
     cluster::{Cluster, Clusters},
     error::{Error, Result},
     identity::Issuer,
     leader::Leadership,
     metrics::Metrics,
-    reconciler::{Clock, Parts, Reconciler},
+    reconciler::{Clock, Guarded, Parts, Reconciler},
 };
 
 /// Migrations that are stepped at a time.
@@ -91,8 +90,10 @@ pub async fn run(
     outcome
 }
 
-async fn work(settings: &Settings, client: Client) {
-    let migrations: Api<DirectVolumeMigration> = match &settings.namespace {
+/// Steps the migrations of a cluster, as the only instance that does, until it is dropped.
+pub async fn work(settings: &Settings, client: Client) {
+    // One by one: a resource that cannot be read is reported, and hides no other.
+    let migrations: Api<Guarded> = match &settings.namespace {
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::all(client.clone()),
     };
@@ -116,8 +117,8 @@ async fn work(settings: &Settings, client: Client) {
             migration_of(&pod).filter(ours)
         })
         .run(
-            async |migration, reconciler| reconciler.step(migration).await,
-            |migration, error, reconciler| reconciler.after_error(&migration, error),
+            async |object, reconciler| reconciler.step_if_readable(&object).await,
+            |object, error, reconciler| reconciler.after_error(&object.name_any(), error),
             reconciler,
         )
         .for_each(|outcome| async move {
@@ -129,7 +130,7 @@ async fn work(settings: &Settings, client: Client) {
 }
 
 /// The migration that a pod of ours belongs to, by its annotation.
-fn migration_of(pod: &Pod) -> Option<ObjectRef<DirectVolumeMigration>> {
+fn migration_of(pod: &Pod) -> Option<ObjectRef<Guarded>> {
     let annotation = pod.annotations().get(MIGRATION)?;
     let (namespace, name) = annotation.split_once('/')?;
     Some(ObjectRef::new(name).within(namespace))

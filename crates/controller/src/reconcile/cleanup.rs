@@ -12,7 +12,10 @@ use k8s_openapi::{
 };
 use kube::{ResourceExt as _, runtime::controller::Action};
 
-use super::{AGAIN, Context, FINALIZER, Step, conditions, quiesce, reserve, set_finalizers};
+use super::{
+    AGAIN, Context, FINALIZER, Step, conditions, prepare::OTHERS_FAILED, quiesce, reserve,
+    set_finalizers,
+};
 use crate::{
     api::{DirectVolumeMigration, EndpointKind, Leftovers, Phase, VolumePhase},
     build::{self, Role},
@@ -23,7 +26,7 @@ use crate::{
 };
 
 /// Seconds after which a migration goes though a cluster cannot be cleaned up.
-const DEADLINE: i64 = 300;
+pub(super) const DEADLINE: i64 = 300;
 
 impl Step<'_> {
     pub(super) async fn clean_up(&mut self) -> Result<Action> {
@@ -45,7 +48,8 @@ impl Step<'_> {
         }
         let failed: Vec<_> =
             self.status.volumes.iter().filter(|v| v.phase != VolumePhase::Succeeded).collect();
-        let Some(first) = failed.first() else {
+        let own = failed.iter().find(|volume| volume.reason != OTHERS_FAILED);
+        let Some(first) = own.or(failed.first()) else {
             let mut message =
                 format!("all {all} volumes arrived, proved by the manifests of both ends");
             if !self.status.acknowledged.is_empty() {

@@ -22,9 +22,11 @@ mod reserve;
 mod settle;
 mod source_watch;
 mod transfer;
+mod unreadable;
 
 pub(crate) use begin::Moving;
 pub(crate) use source_watch::SourceWatches;
+pub(crate) use unreadable::report as report_unreadable;
 
 use std::{sync::Arc, time::Duration};
 
@@ -88,18 +90,15 @@ struct Step<'a> {
 }
 
 /// Does what is next.
-pub(crate) async fn reconcile(
-    cached: Arc<DirectVolumeMigration>,
-    context: Arc<Context>,
-) -> Result<Action> {
-    let outcome = step(&cached, &context).await;
+pub(crate) async fn reconcile(cached: &DirectVolumeMigration, context: &Context) -> Result<Action> {
+    let outcome = step(cached, context).await;
     context.metrics.stepped(outcome.is_ok());
     outcome
 }
 
 /// After a failed step.
-pub(crate) fn after_error(migration: &DirectVolumeMigration, error: &Error) -> Action {
-    tracing::warn!(migration = migration.name_any(), "{error}");
+pub(crate) fn after_error(migration: &str, error: &Error) -> Action {
+    tracing::warn!(migration, "{error}");
     Action::requeue(AGAIN)
 }
 
@@ -312,8 +311,11 @@ impl Step<'_> {
             _ => conditions::VALIDATED,
         };
         self.condition(which, Some(false), error.reason(), &text);
-        if !said {
-            self.context.events.warning(&self.migration, error.reason(), text.clone()).await;
+        let events = &self.context.events;
+        if !said && error.ends_by_itself() {
+            events.normal(&self.migration, error.reason(), text.clone()).await;
+        } else if !said {
+            events.warning(&self.migration, error.reason(), text.clone()).await;
         }
         if matches!(error, Error::Waiting(..)) {
             self.status.message = text;

@@ -13,13 +13,16 @@ use kube::{Api, ResourceExt as _, api::PostParams, runtime::controller::Action};
 
 use super::{Step, conditions};
 use crate::{
-    api::{Mode, Phase},
+    api::{Mode, Phase, VolumePhase},
     build::{self, MANAGER, bytes, capacity, target_claim},
     cluster::Cluster,
     error::{Error, Result},
     observe,
     plan::{self, Claim, Planned},
 };
+
+/// The reason of a volume that nothing is wrong with, in a run that did not start because of others.
+pub(super) const OTHERS_FAILED: &str = "OthersFailed";
 
 impl Step<'_> {
     pub(super) async fn prepare(&mut self) -> Result<Action> {
@@ -32,15 +35,19 @@ impl Step<'_> {
         self.check_namespaces().await?;
         // All are looked at before the first is made.
         let (mut missing, mut existing) = (Vec::new(), Vec::new());
+        let (mut invalid, mut waiting) = (Vec::new(), None);
         for volume in &self.volumes {
-            let source = self.source_claim(volume).await?;
-            match self.target(volume, &source).await? {
-                Some(target) => existing.push((volume.index, target)),
-                None => {
-                    self.check_class(volume, &source).await?;
-                    missing.push((volume.clone(), source));
-                }
+            match self.look_at(volume).await {
+                Ok((_, Some(target))) => existing.push((volume.index, target)),
+                Ok((source, None)) => missing.push((volume.clone(), source)),
+                Err(Error::Invalid(reason, why)) => invalid.push((volume.index, reason, why)),
+                Err(error @ Error::Waiting(..)) => waiting = waiting.or(Some(error)),
+                Err(error) => return Err(error),
             }
+        }
+        self.fail_volumes(&invalid)?;
+        if let Some(error) = waiting {
+            return Err(error);
         }
         self.check_use_of_targets(&self.volumes).await?;
         self.check_in_use().await?;
@@ -57,6 +64,31 @@ impl Step<'_> {
             return Ok(self.enter(Phase::Quiescing, "stopping workloads at the source"));
         }
         Ok(self.enter(Phase::Transferring, "volumes are on their way"))
+    }
+
+    /// The claim of a volume at the source, and the one at the destination where that exists.
+    async fn look_at(
+        &self,
+        volume: &Planned,
+    ) -> Result<(PersistentVolumeClaim, Option<PersistentVolumeClaim>)> {
+        let source = self.source_claim(volume).await?;
+        let target = self.target(volume, &source).await?;
+        if target.is_none() {
+            self.check_class(volume, &source).await?;
+        }
+        Ok((source, target))
+    }
+
+    /// Fails the volumes that cannot be copied, each for its own reason; the others only were not started. The error lists all.
+    fn fail_volumes(&mut self, invalid: &[(usize, &'static str, String)]) -> Result<()> {
+        let Some((_, first, _)) = invalid.first() else { return Ok(()) };
+        for (index, volume) in self.status.volumes.iter_mut().enumerate() {
+            let own = invalid.iter().find(|(at, ..)| *at == index);
+            volume.phase = VolumePhase::Failed;
+            volume.reason = own.map_or(OTHERS_FAILED, |(_, reason, _)| reason).into();
+        }
+        let all: Vec<&str> = invalid.iter().map(|(.., why)| &**why).collect();
+        Err(Error::Invalid(first, all.join("; ")))
     }
 
     /// The controller makes pods in any namespace, as root: what runs in them is not for whoever may make a migration to choose.

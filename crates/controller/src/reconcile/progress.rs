@@ -15,7 +15,7 @@ use super::Step;
 use crate::{
     api::{
         DirectVolumeMigration, DirectVolumeMigrationProgress, DirectVolumeMigrationProgressSpec,
-        VolumePhase,
+        Mode, VolumePhase,
     },
     build::{labels, sync_container},
     error::{Error, Result},
@@ -156,8 +156,13 @@ impl Step<'_> {
         };
         let (bytes, total, rate) = (sum(|v| v.bytes_done), sum(|v| v.bytes_total), sum(|v| v.rate));
         let known = volumes.iter().all(|v| v.bytes_total > 0 || v.phase.is_final());
-        self.status.volumes_done = format!("{done}/{}", volumes.len());
-        self.status.progress = if done == volumes.len() && done > 0 {
+        // A rollback copies nothing, of nothing.
+        let rollback = self.status.mode == Mode::Rollback;
+        self.status.volumes_done =
+            if rollback { String::new() } else { format!("{done}/{}", volumes.len()) };
+        self.status.progress = if rollback {
+            String::new()
+        } else if done == volumes.len() && done > 0 {
             "100%".into()
         } else if known {
             share(bytes, total)

@@ -40,6 +40,7 @@ impl Step<'_> {
     ) -> Result<()> {
         let container = build::sync_container(volume);
         let (started, ended) = observe::times(pod, &container);
+        let attempt = self.status.volumes.get(volume.index).map_or(1, |status| status.attempts);
         let mut told = figures(report);
         merge(
             &mut told,
@@ -49,6 +50,7 @@ impl Step<'_> {
                 "message": sentence(report),
                 "pod": pod.name_any(),
                 "container": container,
+                "attempt": attempt,
                 "exitCode": 0,
                 "progress": "100%",
                 "rate": rate(report),
@@ -143,9 +145,9 @@ impl Step<'_> {
             }),
         );
         self.context.metrics.ended("failed", 0);
-        let next = if again { ", another try follows" } else { "" };
+        let next = if again { ", another attempt follows" } else { "" };
         let note = format!(
-            "{}, try {attempts} of {limit}: {}: {}{next}",
+            "{}, attempt {attempts} of {limit}: {}: {}{next}",
             volume.claim, failure.reason, failure.message
         );
         let reason = if again { "VolumeRetries" } else { "VolumeFailed" };

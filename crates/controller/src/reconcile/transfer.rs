@@ -290,7 +290,7 @@ impl Step<'_> {
                     running = true;
                     self.running(&volume, client).await?;
                 }
-                Seen::Waiting(what) => waits = Some(what),
+                Seen::Waiting(what) => waits = Some(observe::more_telling(waits, what)),
             }
         }
         if current.volumes.iter().all(|volume| !self.is_open(volume.index)) {

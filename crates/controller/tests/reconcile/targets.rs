@@ -121,3 +121,18 @@ async fn a_failed_run_does_not_make_an_existing_claim_its_own() {
     assert_eq!(status.volumes[0].reason, "TargetNotEmpty");
     assert!(world.files("home", "shop-new", "data").contains_key("kept"));
 }
+
+#[tokio::test]
+async fn every_missing_claim_is_listed_and_claims_that_exist_are_not_called_missing() {
+    let mut world = World::new();
+    world.migrate(json!({ "volumes": [{ "name": "data" }, { "name": "x" }, { "name": "y" }] }));
+    let status = world.ends(1).await;
+    assert_eq!(status.phase, Phase::Failed, "{status:#?}");
+    let reasons: Vec<_> = status.volumes.iter().map(|volume| &*volume.reason).collect();
+    assert_eq!(reasons, ["OthersFailed", "ClaimMissing", "ClaimMissing"]);
+    assert_eq!(world.condition("Succeeded"), ("False".into(), "ClaimMissing".into()));
+    let events = world.events();
+    let lists = |event: &String| event.contains("shop/x") && event.contains("shop/y");
+    assert!(events.iter().any(lists), "{events:#?}");
+    assert!(!world.exists("persistentvolumeclaims", "shop-new", "data"));
+}

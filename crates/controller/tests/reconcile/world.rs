@@ -334,7 +334,8 @@ impl World {
 
     /// The texts of all events.
     pub(crate) fn events(&self) -> Vec<String> {
-        let event = |event: &Value| format!("{}: {}", text(&event["reason"]), text(&event["note"]));
+        let event =
+            |event: &Value| format!("{}: {}", text(&event["reason"]), text(&event["message"]));
         list(&self.home, "events").iter().map(event).collect()
     }
 }
