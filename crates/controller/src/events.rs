@@ -119,9 +119,12 @@ fn event(
     note: String,
     now: Timestamp,
 ) -> Event {
+    let object = about.name_any();
+    let head = object.get(..200).unwrap_or(&object).trim_end_matches(['.', '-']);
     Event {
         metadata: ObjectMeta {
-            generate_name: Some(format!("{}-", about.name_any())),
+            // Events of one second come in the order of their names.
+            name: Some(format!("{head}.{:016x}", now.as_nanosecond())),
             namespace: about.namespace(),
             ..ObjectMeta::default()
         },
@@ -159,13 +162,20 @@ mod tests {
     #[test]
     fn an_event_has_the_times_by_which_kubectl_sorts_and_names_its_object() {
         let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
-        let event = event("instance-1", &migration(), "Normal", "RunStarted", "run 1".into(), now);
-        let event = serde_json::to_value(event).unwrap();
+        let event_of = |now| {
+            let event =
+                event("instance-1", &migration(), "Normal", "RunStarted", "run 1".into(), now);
+            serde_json::to_value(event).unwrap()
+        };
+        let event = event_of(now);
         assert_eq!(event["firstTimestamp"], "2026-01-01T00:00:00Z");
         assert_eq!(event["lastTimestamp"], event["firstTimestamp"]);
         assert_eq!(event["involvedObject"]["uid"], "u-1");
         assert_eq!(event["involvedObject"]["namespace"], event["metadata"]["namespace"]);
         assert_eq!(event["count"], 1);
+        let later = now + std::time::Duration::from_nanos(1);
+        let next = event_of(later);
+        assert!(next["metadata"]["name"].as_str() > event["metadata"]["name"].as_str(), "{next}");
     }
 
     #[test]
