@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -13,6 +13,7 @@ use controller::{
     metrics::Metrics,
 };
 use kube::{Client, Config};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
@@ -89,7 +90,7 @@ async fn serve(stream: TcpStream, writes: Writes) -> Option<()> {
             }
             _ => {
                 let body: Value = serde_json::from_slice(&body).unwrap();
-                writes.lock().unwrap().push((method, path.clone(), body.clone()));
+                writes.lock().push((method, path.clone(), body.clone()));
                 let is_event = path.contains("/events");
                 if is_event { body } else { migrations()[0].clone() }
             }
@@ -139,7 +140,7 @@ async fn a_migration_that_cannot_be_read_gets_a_condition_and_an_event_and_other
         controller::work(&settings, client).await;
     });
     let written = |method: &str, part: &str| {
-        let all = writes.lock().unwrap();
+        let all = writes.lock();
         all.iter().find(|(m, path, _)| m == method && path.contains(part)).map(|w| w.2.clone())
     };
     let begun = Instant::now();
@@ -152,7 +153,7 @@ async fn a_migration_that_cannot_be_read_gets_a_condition_and_an_event_and_other
         if let (Some(good), Some(bad), Some(event)) = found {
             break (good, bad, event);
         }
-        assert!(begun.elapsed() < Duration::from_secs(20), "{:#?}", writes.lock().unwrap());
+        assert!(begun.elapsed() < Duration::from_secs(20), "{:#?}", writes.lock());
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
     running.abort();
