@@ -124,7 +124,7 @@ fn a_quota_that_pods_do_not_fit_fails_after_the_time_that_pods_may_take() {
 }
 
 #[test]
-fn a_quota_is_waited_for_and_limits_satisfy_it() {
+fn a_quota_is_waited_for_until_it_admits_the_pods() {
     in_place(async |mut place| {
         quota(&place).await;
         let (from, to) = (place.source_volume("data").await, place.target_volume("data").await);
@@ -133,10 +133,9 @@ fn a_quota_is_waited_for_and_limits_satisfy_it() {
         place.start_controller();
         place.migrate(&["data"], json!({})).await;
         place.until("wait", |s| s.message.contains("must specify limits.cpu")).await;
-        let resources = json!({
-            "requests": { "cpu": "10m" }, "limits": { "cpu": "1", "memory": "256Mi" },
-        });
-        place.change(json!({ "pods": { "resources": resources } })).await;
+        // What pods are like stays as it was at the start of a run; a quota does not.
+        let quotas = place.cluster.api::<ResourceQuota>(&place.source);
+        quotas.delete("q", &Default::default()).await.unwrap();
         let status = place.completes().await;
         assert_eq!(status.volumes[0].attempts, 1, "{status:#?}");
         assert_same(&from, &to);
