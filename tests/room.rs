@@ -12,7 +12,10 @@ fn rotated(mount: &Mount, dir: &str, count: u64, size: usize) -> (TempTree, Temp
     let (source, destination) = (TempTree::new(), TempTree::below(mount.path()));
     for number in 0..count {
         source.file(format!("{dir}/new-{number}"), Content::random(number, size));
-        destination.file(format!("same/old-{number}"), Content::random(1000 + number, size));
+        let old = format!("same/old-{number}");
+        destination.file(&old, Content::random(1000 + number, size));
+        // Of another time than any new file: it is not taken for a renamed one.
+        destination.mtime(&old, 1_000_000_000, 0);
     }
     source.dir("same").file("z", "1");
     (source, destination)
