@@ -234,7 +234,7 @@ fn with_little_memory(start: impl Fn() -> Command, check: impl Fn(&testkit::Fini
         };
         if code == 22 {
             reported += 1;
-            let says = ["pvferry: out of memory", "pvferry: cannot start a thread"];
+            let says = ["out of memory", "cannot start a thread"];
             assert!(says.iter().any(|says| finished.stderr.contains(says)), "{}", finished.stderr);
             check(&finished);
         }

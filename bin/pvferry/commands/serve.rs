@@ -128,6 +128,10 @@ async fn serve(
                 shared.cancel.cancel();
                 let drain = async { while sessions.join_next().await.is_some() {} };
                 let _ = tokio::time::timeout(Duration::from_secs(10), drain).await;
+                // The last session ended well while the signal came.
+                if shared.is_enough(args.exit_when) {
+                    break;
+                }
                 let ended = Failure::new(ExitCode::Signal, "ended by a signal");
                 return Err(Failure { retryable: true, ..ended });
             }
@@ -160,11 +164,15 @@ impl Shared {
     async fn enough(&self, exit_when: Option<u32>) {
         loop {
             let notified = self.one_more.notified();
-            if exit_when.is_some_and(|count| self.ended.lock().len() >= count as usize) {
+            if self.is_enough(exit_when) {
                 return;
             }
             notified.await;
         }
+    }
+
+    fn is_enough(&self, exit_when: Option<u32>) -> bool {
+        exit_when.is_some_and(|count| self.ended.lock().len() >= count as usize)
     }
 
     async fn connection(&self, stream: TcpStream) {

@@ -27,10 +27,16 @@ pub fn unfinished(
     let mut paths: BTreeSet<&Path> = before.paths().collect();
     paths.extend(now.paths());
     for path in paths.into_iter().filter(|path| !is_staged(path)) {
+        // A mode belongs to the inode: what is wanted of one of its names shows at all of them.
+        let links = now.0.get(path).map_or(&[][..], |node| &node.links);
+        let of_links = links.iter().filter_map(|link| wanted.0.get(link));
+        let modes = of_links.fold(0, |modes, node| modes | node.mode);
         let [wanted, before, now] = [wanted, before, now].map(|tree| tree.0.get(path));
         let in_place = in_place.iter().any(|name| path == Path::new(name));
         if let Some(what) = objection(wanted, before, now, in_place) {
             found.push(format!("{}: {what}", shown(path)));
+        } else if is_looser(wanted, before, now, modes) {
+            found.push(format!("{}: has a mode looser than either", shown(path)));
         }
     }
     found
@@ -84,10 +90,15 @@ fn objection(
     if !in_place && !is(wanted) && !is(before) {
         return Some("is neither old nor new");
     }
-    // What is being worked in may be open to its owner, and to nobody else.
-    let modes = [wanted, before].into_iter().flatten().fold(0o700, |modes, node| modes | node.mode);
-    let looser = now.kind != Kind::Symlink && now.mode & !modes != 0;
-    looser.then_some("has a mode looser than either")
+    None
+}
+
+/// What is being worked in may be open to its owner, and to nobody else.
+fn is_looser(wanted: Option<&Node>, before: Option<&Node>, now: Option<&Node>, modes: u32) -> bool {
+    let Some(now) = now else { return false };
+    let either = [wanted, before].into_iter().flatten();
+    let modes = either.fold(0o700 | modes, |modes, node| modes | node.mode);
+    now.kind != Kind::Symlink && now.mode & !modes != 0
 }
 
 /// True where size and time are those of `other`, so that the next run takes it for unchanged.
