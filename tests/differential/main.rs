@@ -6,8 +6,8 @@
 //!
 //! * `PVFERRY_SEEDS=N` tries N seeds of each test in place of its usual number;
 //! * `PVFERRY_SEED=S` starts with seed S, and tries it alone where `PVFERRY_SEEDS` is not set;
-//! * `PVFERRY_FIRST_SEED=S` starts with seed S and tries as many as usual. `tests/run` takes S from the commit, so that
-//!   each commit tries seeds of its own, and the same ones whenever it is tested.
+//! * `PVFERRY_FIRST_SEED=S` starts with seed S and tries as many as usual. `tests/run` takes S from the week, so that
+//!   the grid rotates and a failure can be repeated.
 //!
 //! Each failure prints its seed. `PVFERRY_KEEP=DIR` leaves copies of the trees of a case in DIR/s and DIR/d. What was
 //! tried is printed by `counts::tell`.
