@@ -40,6 +40,7 @@ mod rights;
 mod room;
 mod sandbox;
 mod set_id;
+mod sizes;
 mod skipped;
 mod staging;
 mod start_up;

@@ -61,6 +61,16 @@ impl Keeps {
     }
 }
 
+/// True where the volume of `dir` is on one of the file systems whose answers are known: those on local disks and in
+/// memory.
+pub(crate) fn is_local(dir: &Dir) -> Result<bool> {
+    if let Some(keeps) = dir.hints().keeps.get() {
+        return Ok(*keeps == Keeps::Sync);
+    }
+    let fd = dir.descriptor()?;
+    Ok(*dir.hints().keeps.get_or_init(|| Keeps::of(fd.as_fd())) == Keeps::Sync)
+}
+
 /// Waits until `file` of the volume of `dir` is kept as far as [`file_system`] would not hear of it. Comes before the
 /// file gets its name. On local file systems it does nothing.
 pub(crate) fn confirm(dir: &Dir, file: BorrowedFd<'_>) -> Result<(), Errno> {

@@ -8,6 +8,9 @@
 //! A live file may change while it is read. [`SourceFile::stamp`] before and
 //! [`SourceFile::changed_since`] after tell; what was read in between is then no version of the file
 //! and must not be published.
+//!
+//! A file is read up to its size. Some file systems, such as `/proc` and those by FUSE with `direct_io`, report less
+//! than a file holds. Where that can be, both [`SourceFile::changed_since`] and [`confirm_empty`] read one byte more.
 
 use std::{
     ops::Range,
@@ -22,8 +25,8 @@ use rustix::{
 use wire::{Metadata, Name, Timestamp};
 
 use crate::{
-    Dir, Error, Result,
-    stat::{self, ReadOptions},
+    Dir, Error, Result, flush,
+    stat::{self, Inode, ReadOptions},
     xattr::XattrTarget,
 };
 
@@ -32,6 +35,8 @@ pub struct SourceFile {
     fd: OwnedFd,
     dir: Dir,
     name: Name,
+    /// The file system may report less than the file holds.
+    may_hold_more: bool,
 }
 
 /// What changes whenever the content of a file does.
@@ -58,7 +63,8 @@ impl SourceFile {
         let stat = fs::fstat(&fd).map_err(|e| dir.error("stat", name, e))?;
         let errno = match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => {
-                return Ok(Self { fd, dir: dir.clone(), name: name.clone() });
+                let may_hold_more = may_hold_more(dir, stat.st_dev)?;
+                return Ok(Self { fd, dir: dir.clone(), name: name.clone(), may_hold_more });
             }
             FileType::Directory => Errno::ISDIR,
             _ => Errno::INVAL,
@@ -89,9 +95,14 @@ impl SourceFile {
     /// True where the file is not, or may not be, what it was when `stamp` was taken.
     ///
     /// # Errors
-    /// Whatever `statx(2)` answers.
+    /// `EFBIG` where the file did not change and has content behind its size. Whatever `statx(2)` and `pread(2)` answer.
     pub fn changed_since(&self, stamp: &Stamp) -> Result<bool> {
-        Ok(self.stamp()? != *stamp)
+        let holds_more = self.may_hold_more && self.read_at(stamp.size, &mut [0])? > 0;
+        let changed = self.stamp()? != *stamp;
+        if holds_more && !changed {
+            return Err(self.error("has more content than its reported size", Errno::FBIG));
+        }
+        Ok(changed)
     }
 
     /// The metadata as it is now.
@@ -177,6 +188,27 @@ impl From<SourceFile> for OwnedFd {
     fn from(file: SourceFile) -> Self {
         file.fd
     }
+}
+
+/// Confirms that the regular file `name` of `dir`, which reports a size of 0, is empty. Opens it only where its file
+/// system may report less than it holds.
+///
+/// # Errors
+/// `EFBIG` where it has content; those of [`SourceFile::open`] and [`SourceFile::changed_since`].
+pub fn confirm_empty(dir: &Dir, name: &Name, inode: &Inode) -> Result<()> {
+    if !may_hold_more(dir, inode.dev)? {
+        return Ok(());
+    }
+    let file = SourceFile::open(dir, name)?;
+    let stamp = file.stamp()?;
+    // Where it has a size by now, it was written to since: the size that was read first was right.
+    if stamp.size == 0 { file.changed_since(&stamp).map(drop) } else { Ok(()) }
+}
+
+/// True where a file of the device `device` may hold more than its size: on file systems that are not known to keep
+/// what they report, and where another file system is mounted over the file.
+fn may_hold_more(dir: &Dir, device: u64) -> Result<bool> {
+    Ok(device != dir.root_device() || !flush::is_local(dir)?)
 }
 
 /// Opens for reading, without a new access time where that is permitted.

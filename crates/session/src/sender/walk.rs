@@ -13,6 +13,7 @@ use volume::{
     filter::{Action, FilterRules, Verdict},
     is_lost_and_found,
     list::NameList,
+    source,
     staging::is_staging,
     stat::{self, Inode},
 };
@@ -325,6 +326,10 @@ impl Walker<'_> {
         // It was replaced since the directory was listed.
         if expected.is_some_and(|expected| expected != is_dir) && excluded(is_dir) {
             return Ok(Found::Excluded);
+        }
+        if entry.meta.kind == FileKind::File && entry.meta.size == 0 {
+            // The receiver does not ask for the content of an empty file, so nothing else looks at it.
+            source::confirm_empty(dir, name, &inode)?;
         }
         if is_dir && is_lost_and_found(dir, name) {
             if !is_untouched_since_mkfs(dir, &entry) {

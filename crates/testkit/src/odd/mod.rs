@@ -65,6 +65,9 @@ pub struct Quirks {
     pub list_errors: Vec<(OsString, Errno)>,
     /// Names of files whose content cannot be read.
     pub read_errors: Vec<(OsString, Errno)>,
+    /// Sizes that are reported for files of these names, whatever they hold. Their content is read past the cache, as
+    /// with `direct_io`: all of it can be read.
+    pub reported_sizes: Vec<(OsString, u64)>,
     /// Names of symbolic links that read as an empty target.
     pub empty_targets: Vec<OsString>,
 }

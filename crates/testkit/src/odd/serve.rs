@@ -128,7 +128,8 @@ impl Server {
 
 fn attributes(store: &Store, number: u64) -> Outcome<FileAttr> {
     let inode = store.get(number)?;
-    let size = inode.content.len() as u64;
+    let held = inode.content.len() as u64;
+    let size = reported_size(store, &inode.called).unwrap_or(held);
     Ok(FileAttr {
         ino: INodeNo(number),
         size,
@@ -146,6 +147,10 @@ fn attributes(store: &Store, number: u64) -> Outcome<FileAttr> {
         blksize: 4096,
         flags: 0,
     })
+}
+
+fn reported_size(store: &Store, name: &OsStr) -> Option<u64> {
+    store.quirks.reported_sizes.iter().find(|(of, _)| of == name).map(|&(_, size)| size)
 }
 
 fn errno(error: Errno) -> fuser::Errno {
@@ -313,8 +318,12 @@ impl Filesystem for Server {
     }
 
     fn open(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        match self.0.lock().open(ino.0) {
-            Ok(()) => reply.opened(FileHandle(0), FopenFlags::empty()),
+        let mut store = self.0.lock();
+        let reported =
+            store.get(ino.0).is_ok_and(|file| reported_size(&store, &file.called).is_some());
+        let flags = if reported { FopenFlags::FOPEN_DIRECT_IO } else { FopenFlags::empty() };
+        match store.open(ino.0) {
+            Ok(()) => reply.opened(FileHandle(0), flags),
             Err(error) => reply.error(errno(error)),
         }
     }

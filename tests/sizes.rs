@@ -1,0 +1,79 @@
+//! Files that hold more than the size that their file system reports.
+
+use std::{fs, path::Path};
+
+use testkit::{OddMount, Process, Quirks, TempTree};
+
+use crate::support::{assert_explains, copy, pvferry, report};
+
+const REASON: &str = "has more content than its reported size";
+
+/// A FUSE file system with a file `f` of 9 bytes that reports `size`, beside two ordinary files.
+fn mount(size: u64) -> Option<OddMount> {
+    let odd = OddMount::new(Quirks::default())?;
+    for (name, content) in [("f", "nine byte"), ("empty", ""), ("whole", "text")] {
+        fs::write(odd.path().join(name), content).unwrap();
+    }
+    odd.set(|quirks| quirks.reported_sizes = vec![("f".into(), size)]);
+    Some(odd)
+}
+
+#[test]
+fn a_file_with_more_content_than_its_reported_size_is_named_and_does_not_arrive_cut() {
+    for size in [0, 5] {
+        let Some(odd) = mount(size) else { return };
+        for options in [&[][..], &["--verify"], &["--checksum"], &["--streams", "2"]]
+        {
+            let destination = TempTree::new();
+            let finished = copy(odd.path(), destination.path(), options);
+            assert_eq!(finished.code(), 23, "{size} {options:?}: {}", finished.stderr);
+            assert_explains(&finished, &["f", REASON]);
+            assert!(!destination.at("f").exists(), "{size} {options:?}");
+            assert_eq!(fs::read(destination.at("whole")).unwrap(), b"text");
+            assert_eq!(fs::read(destination.at("empty")).unwrap(), b"");
+        }
+    }
+}
+
+#[test]
+fn a_file_at_the_destination_is_kept_where_the_source_has_more_content_than_its_reported_size() {
+    for size in [0, 5] {
+        let Some(odd) = mount(size) else { return };
+        let destination = TempTree::new();
+        destination.file("f", "older").file("extra", "more");
+        let finished = copy(odd.path(), destination.path(), &["--delete"]);
+        assert_eq!(finished.code(), 23, "{size}: {}", finished.stderr);
+        assert_eq!(fs::read(destination.at("f")).unwrap(), b"older");
+        assert_eq!(report(&finished)["files_deleted"], u64::from(size == 5), "{}", finished.stderr);
+    }
+}
+
+#[test]
+fn a_file_that_reports_0_and_has_content_is_no_equal_of_an_empty_one() {
+    let Some(odd) = mount(0) else { return };
+    let other = TempTree::new();
+    other.file("f", "").file("empty", "").file("whole", "text");
+    for name in ["f", "empty", "whole", ""] {
+        let mtime = fs::metadata(odd.path().join(name)).unwrap().modified().unwrap();
+        fs::File::open(other.at(name)).unwrap().set_modified(mtime).unwrap();
+    }
+    for (a, b) in [(odd.path(), other.path()), (other.path(), odd.path())] {
+        let finished = Process::run(pvferry(["verify".as_ref(), a.as_os_str(), b.as_os_str()]));
+        assert_ne!(finished.code(), 0, "{}", finished.stdout);
+        assert!(finished.stdout.contains(REASON), "{}{}", finished.stdout, finished.stderr);
+    }
+    let finished = Process::run(pvferry(["digest".as_ref(), odd.path().as_os_str()]));
+    assert_eq!(finished.code(), 23, "{}{}", finished.stdout, finished.stderr);
+    let finished = copy(odd.path(), other.path(), &[]);
+    assert_eq!(finished.code(), 23, "{}", finished.stderr);
+}
+
+#[test]
+fn files_of_proc_that_report_0_and_have_content_are_named() {
+    let destination = TempTree::new();
+    let settings = Path::new("/proc/sys/kernel/random");
+    let finished = copy(settings, destination.path(), &["--allow-empty-source"]);
+    assert_eq!(finished.code(), 23, "{}", finished.stderr);
+    assert_explains(&finished, &["boot_id", REASON]);
+    assert_eq!(report(&finished)["files_written"], 0);
+}
