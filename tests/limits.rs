@@ -254,6 +254,16 @@ fn out_of_memory_is_reported_with_exit_code_22() {
         let report = report(finished);
         assert_eq!((&report["outcome"], &report["exit_code"]), (&"failed".into(), &22.into()));
     });
+    let options = ["--progress", "none", "--log-format", "json"];
+    with_little_memory(
+        || copy_command(source.path(), destination.path(), &options),
+        |finished| {
+            let line = finished.stderr.lines().last().unwrap();
+            let record: serde_json::Value = serde_json::from_str(line).unwrap();
+            assert_eq!(record["level"], "ERROR", "{line}");
+            assert!(record["message"].as_str().unwrap().starts_with("pvferry: "), "{line}");
+        },
+    );
 }
 
 #[test]

@@ -324,3 +324,61 @@ fn filters_that_exclude_every_entry_are_not_an_empty_source() {
     finished.expect(3);
     assert_explains(&finished, &["the source is empty"]);
 }
+
+/// Programs that read logs get an object a line, also for the line that says why a command failed.
+#[test]
+fn with_log_format_json_every_line_on_stderr_is_an_object() {
+    let (empty, source, other) = (TempTree::new(), small_source(), TempTree::new());
+    source.fifo("p").file("\u{1b}[31m\n\"", "odd name");
+    let nowhere = source.at("nowhere");
+    let (e, s, o, n) = (empty.path(), source.path(), other.path(), nowhere.as_path());
+    let commands = [
+        (on(&["copy"], &[e, o]), true),
+        (on(&["copy", "-i", "--json", "--no-owner", "--progress", "none"], &[s, o]), false),
+        (on(&["copy", "-i", "--json", "--progress", "bar"], &[s, o]), false),
+        (
+            on(
+                &[
+                    "copy",
+                    "--progress",
+                    "json",
+                    "--max-delete",
+                    "0",
+                    "--delete",
+                    "--allow-empty-source",
+                ],
+                &[e, o],
+            ),
+            true,
+        ),
+        (on(&["copy"], &[n, o]), true),
+        (on(&["digest"], &[n]), true),
+        (on(&["verify"], &[s, n]), true),
+        (on(&["--metrics", ":0", "digest"], &[s]), true),
+        (
+            on(
+                &["sync", "--volume", "q", "--connect", "127.0.0.1:1", "--wait", "1", "--identity"],
+                &[n, s],
+            ),
+            true,
+        ),
+        (on(&["serve", "--listen", "127.0.0.1:0", "--volume", "q=/", "--identity"], &[n]), true),
+        (
+            on(
+                &["tunnel", "--connect", "127.0.0.1:1", "--listen", "127.0.0.1:0", "--identity"],
+                &[n],
+            ),
+            true,
+        ),
+    ];
+    for (mut command, fails) in commands {
+        command.args(["--log-format", "json"]);
+        let finished = Process::run(command);
+        assert_eq!(finished.code() != 0, fails, "{}", finished.stderr);
+        assert!(!fails || finished.stderr.lines().count() > 0, "{}", finished.stderr);
+        for line in finished.stderr.lines() {
+            let object: Result<serde_json::Value, _> = serde_json::from_str(line);
+            assert!(object.is_ok_and(|object| object.is_object()), "{line}");
+        }
+    }
+}

@@ -22,8 +22,7 @@ fn mount(size: u64) -> Option<OddMount> {
 fn a_file_with_more_content_than_its_reported_size_is_named_and_does_not_arrive_cut() {
     for size in [0, 5] {
         let Some(odd) = mount(size) else { return };
-        for options in [&[][..], &["--verify"], &["--checksum"], &["--streams", "2"]]
-        {
+        for options in [&[][..], &["--verify"], &["--checksum"], &["--streams", "2"]] {
             let destination = TempTree::new();
             let finished = copy(odd.path(), destination.path(), options);
             assert_eq!(finished.code(), 23, "{size} {options:?}: {}", finished.stderr);

@@ -13,7 +13,7 @@ use controller::{Settings, api, build::Defaults, metrics::Metrics, render};
 use futures::FutureExt as _;
 use pod::{ExitCode, Shutdown};
 use telemetry::{
-    Console, logging,
+    Console, Format, logging,
     metrics::{Exposition, Readiness, serve},
 };
 
@@ -29,7 +29,9 @@ fn main() -> std::process::ExitCode {
             return code.into();
         }
     };
-    let console = Console::stdio();
+    let log_json = matches!(&cli.command, Command::Run(args) if args.log_json);
+    let format = if log_json { Format::Json } else { Format::Text };
+    let console = Console::stdio().with_format(format);
     let outcome = match cli.command {
         Command::Run(args) => run(args, &console),
         Command::Crd => definitions().map(|text| console.print(text.trim_end())),
@@ -38,7 +40,7 @@ fn main() -> std::process::ExitCode {
     match outcome {
         Ok(()) => ExitCode::Ok.into(),
         Err((code, what)) => {
-            console.warn(&format!("pvferry-controller: {what}"));
+            console.message(tracing::Level::ERROR, &format!("pvferry-controller: {what}"));
             code.into()
         }
     }
@@ -98,9 +100,7 @@ impl Exposition for Shown {
 fn run(args: RunArgs, console: &Console) -> Result<(), Failed> {
     let start = |error: &dyn fmt::Display| (ExitCode::StartUp, error.to_string());
     let filter = std::env::var(pod::env::LOG).unwrap_or_else(|_| "info,kube=warn".into());
-    let format = if args.log_json { logging::Format::Json } else { logging::Format::Text };
-    logging::init(format, &filter, console)
-        .map_err(|error| (ExitCode::Usage, error.to_string()))?;
+    logging::init(&filter, console).map_err(|error| (ExitCode::Usage, error.to_string()))?;
     let pods = pod_defaults(args.pod_defaults.as_deref())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

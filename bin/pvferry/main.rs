@@ -23,7 +23,8 @@ fn explain(message: &clap::Error) -> pod::ExitCode {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => pod::ExitCode::Ok,
         Err(error) => {
             let failure = outcome::Failure::lost_output(&error);
-            telemetry::Console::stdio().warn(&format!("pvferry: {}", failure.what));
+            let text = format!("pvferry: {}", failure.what);
+            telemetry::Console::stdio().message(tracing::Level::ERROR, &text);
             failure.code
         }
         Ok(()) => pod::ExitCode::Ok,

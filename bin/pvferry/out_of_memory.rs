@@ -27,6 +27,8 @@ const NO_THREAD: &str =
 /// Readable by all, as markers and messages are.
 const MODE: Mode = Mode::RUSR.union(Mode::WUSR).union(Mode::RGRP).union(Mode::ROTH);
 
+/// Standard error is JSON.
+static JSON: AtomicBool = AtomicBool::new(false);
 static PREPARED: OnceLock<Prepared> = OnceLock::new();
 
 /// What the process does not get.
@@ -60,6 +62,11 @@ pub(crate) struct Destinations<'a> {
     pub(crate) message: Option<&'a Path>,
     /// The directory of completion markers, and whose.
     pub(crate) marker: Option<(&'a Path, &'a VolumeName)>,
+}
+
+/// Has the message on standard error be a JSON object.
+pub(crate) fn report_in_json() {
+    JSON.store(true, Ordering::Relaxed);
 }
 
 /// Prepares the report on `volume`. The first call counts.
@@ -116,7 +123,12 @@ fn leave(missing: Missing) -> ! {
         Missing::Memory => NO_MEMORY,
         Missing::Thread => NO_THREAD,
     };
-    for part in ["pvferry: ", why, "\n"] {
+    // The texts hold nothing that JSON would escape.
+    let (before, after) = match JSON.load(Ordering::Relaxed) {
+        true => ("{\"level\":\"ERROR\",\"message\":\"pvferry: ", "\"}\n"),
+        false => ("pvferry: ", "\n"),
+    };
+    for part in [before, why, after] {
         write(io::stderr(), part.as_bytes());
     }
     if let Some(prepared) = PREPARED.get() {

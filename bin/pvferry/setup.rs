@@ -5,7 +5,7 @@ use std::{net, path::Path, sync::Arc};
 use pod::{ExitCode, Listen};
 use rustix::process::{Resource, Signal, getrlimit, setrlimit};
 use telemetry::{
-    Console, logging,
+    Console, Format, logging,
     metrics::{self, Metrics, Readiness},
 };
 use tokio::{
@@ -14,7 +14,7 @@ use tokio::{
 };
 use tunnel::{IdentitySource, Role};
 
-use crate::{cli::LogFormat, outcome::Failure};
+use crate::{cli::LogFormat, out_of_memory, outcome::Failure};
 
 /// What a command is given by its surroundings.
 pub(crate) struct Surroundings {
@@ -24,9 +24,16 @@ pub(crate) struct Surroundings {
 }
 
 impl Surroundings {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(log_format: LogFormat) -> Self {
+        let format = match log_format {
+            LogFormat::Text => Format::Text,
+            LogFormat::Json => {
+                out_of_memory::report_in_json();
+                Format::Json
+            }
+        };
         Self {
-            console: Console::stdio(),
+            console: Console::stdio().with_format(format),
             metrics: Arc::new(Metrics::new()),
             readiness: Readiness::default(),
         }
@@ -35,7 +42,6 @@ impl Surroundings {
 
 /// The options of every command.
 pub(crate) struct Common {
-    pub(crate) log_format: LogFormat,
     pub(crate) metrics: Option<Listen>,
     /// Connections of which this process holds the ends, beside those that every command has.
     pub(crate) connections: usize,
@@ -48,11 +54,7 @@ impl Common {
     /// Sets up logs by `RUST_LOG` (else `default`), and allows as many descriptors as the system does. Too few are refused.
     pub(crate) fn begin(&self, console: &Console, default: &str) -> Result<(), Failure> {
         let filter = std::env::var(pod::env::LOG).unwrap_or_else(|_| default.to_owned());
-        let format = match self.log_format {
-            LogFormat::Text => logging::Format::Text,
-            LogFormat::Json => logging::Format::Json,
-        };
-        logging::init(format, &filter, console)
+        logging::init(&filter, console)
             .map_err(|error| Failure::new(ExitCode::Usage, error.to_string()))?;
         let mut files = getrlimit(Resource::Nofile);
         files.current = files.maximum;

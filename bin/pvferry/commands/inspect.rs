@@ -28,7 +28,7 @@ pub(super) fn digest(args: &DigestArgs, surroundings: &Surroundings) -> Result<E
     let console = &surroundings.console;
     name_skipped(console, &tree.mount_points);
     for error in &tree.errors {
-        console.warn(&format!("pvferry: {error}"));
+        console.message(tracing::Level::ERROR, &format!("pvferry: {error}"));
     }
     if tree.failed > 0 {
         let what = format!("no digest: {} entries could not be read", tree.failed);
@@ -58,7 +58,7 @@ pub(super) fn verify(args: &VerifyArgs, surroundings: &Surroundings) -> Result<E
 
 fn name_skipped(console: &Console, mount_points: &[String]) {
     for name in mount_points {
-        console.warn(&format!("{name}: skipped: mount point"));
+        console.message(tracing::Level::WARN, &format!("{name}: skipped: mount point"));
     }
 }
 

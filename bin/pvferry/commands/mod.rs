@@ -27,10 +27,10 @@ pub(crate) use transfer::termination_log;
 
 /// Runs the command that was asked for.
 pub(crate) fn run((cli, filters): (Cli, Vec<FilterRule>)) -> ExitCode {
-    let surroundings = Surroundings::new();
+    let surroundings = Surroundings::new(cli.log_format);
     let console = &surroundings.console;
     let explain = |failure: Failure| {
-        console.warn(&format!("pvferry: {}", failure.what));
+        console.message(tracing::Level::ERROR, &format!("pvferry: {}", failure.what));
         failure.code
     };
     let code = dispatch(cli, filters, &surroundings).unwrap_or_else(explain);
@@ -52,7 +52,7 @@ fn dispatch(
         Command::Sync(args) => args.transfer.streams as usize,
         _ => 0,
     };
-    let common = Common { log_format: cli.log_format, metrics: cli.metrics, connections };
+    let common = Common { metrics: cli.metrics, connections };
     match cli.command {
         Command::Copy(args) => Ok(copy::run(args, filters, &common, surroundings)),
         Command::Sync(args) => Ok(sync::run(args, filters, &common, surroundings)),

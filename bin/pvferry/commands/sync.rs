@@ -126,7 +126,7 @@ impl Ending {
     }
 
     fn fail(&self, report: &mut Report, failure: Failure) {
-        self.console.warn(&format!("pvferry: {}", failure.what));
+        self.console.message(tracing::Level::ERROR, &format!("pvferry: {}", failure.what));
         report.fail(failure.code, failure.what);
     }
 }

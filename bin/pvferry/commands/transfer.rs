@@ -100,7 +100,9 @@ impl<'a> Run<'a> {
         relayed: bool,
     ) -> Result<Session, Failure> {
         for loss in agreed.losses() {
-            self.surroundings.console.warn(&format!("pvferry: note: {loss}"));
+            self.surroundings
+                .console
+                .message(tracing::Level::WARN, &format!("pvferry: note: {loss}"));
         }
         let progress = Arc::new(Progress::default());
         let mode =
@@ -152,9 +154,9 @@ impl<'a> Run<'a> {
         let report = outcome::report(&self.volume, &session.outcome, snapshot, attempt, elapsed);
         let console = &self.surroundings.console;
         if let Err(failure) = &session.outcome {
-            console.warn(&format!("pvferry: {}", failure.what));
+            console.message(tracing::Level::ERROR, &format!("pvferry: {}", failure.what));
         } else if !report.reason.is_empty() {
-            console.warn(&format!("pvferry: {}", report.reason));
+            console.message(tracing::Level::ERROR, &format!("pvferry: {}", report.reason));
         }
         report
     }
@@ -162,7 +164,7 @@ impl<'a> Run<'a> {
 
 /// Makes the report of a run that ended before its first session, and says on standard error why.
 pub(super) fn not_begun(console: &Console, volume: &str, failure: &Failure) -> Report {
-    console.warn(&format!("pvferry: {}", failure.what));
+    console.message(tracing::Level::ERROR, &format!("pvferry: {}", failure.what));
     outcome::not_begun(volume, failure)
 }
 

@@ -28,7 +28,9 @@ pub(super) fn run(
         let report = outcome::not_begun("", failure);
         // The reason of the run comes before that of its message.
         if let Err(unwritten) = transfer::leave_message(message.as_deref(), &report) {
-            surroundings.console.warn(&format!("pvferry: {}", unwritten.what));
+            surroundings
+                .console
+                .message(tracing::Level::ERROR, &format!("pvferry: {}", unwritten.what));
         }
     })?;
     // That it ended well proves nothing about a volume, so there is no message then.

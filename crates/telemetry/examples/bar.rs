@@ -15,7 +15,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let ticks = arguments.next().as_deref().unwrap_or("100").parse::<u64>()?;
 
     let console = Console::stdio();
-    logging::init(logging::Format::Text, "info", &console)?;
+    logging::init("info", &console)?;
     let progress = Arc::new(Progress::default());
     let reporter = Reporter::start(mode, Changes::Stdout, Arc::clone(&progress), &console)?;
     sleep(Duration::from_secs(1));

@@ -4,6 +4,8 @@
 //! redraw wipes the other half. So lines, whoever writes them, go through one [`Console`], which
 //! takes the bar away, writes, and puts it back. `indicatif` has a `println` for this, but drops
 //! the text when the stream is no terminal; here every line is written.
+//!
+//! The console also knows the [`Format`] of standard error, so that with JSON no line of it is plain text.
 
 use std::{
     fmt,
@@ -13,7 +15,23 @@ use std::{
 
 use indicatif::ProgressBar;
 use parking_lot::Mutex;
-use tracing_subscriber::fmt::MakeWriter;
+use serde::Serialize;
+use tracing::Level;
+use tracing_subscriber::fmt::{
+    MakeWriter,
+    format::Writer,
+    time::{FormatTime, SystemTime},
+};
+
+/// How lines on standard error look.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Format {
+    /// A line for people.
+    #[default]
+    Text,
+    /// A JSON object for machines.
+    Json,
+}
 
 /// Where results, logs and progress go. Clones are the same console.
 ///
@@ -23,6 +41,7 @@ use tracing_subscriber::fmt::MakeWriter;
 pub struct Console {
     streams: Arc<Mutex<Streams>>,
     terminal: bool,
+    format: Format,
 }
 
 struct Streams {
@@ -59,7 +78,19 @@ impl Console {
     #[must_use]
     pub fn new(out: Box<dyn Write + Send>, err: Box<dyn Write + Send>, terminal: bool) -> Self {
         let streams = Arc::new(Mutex::new(Streams { out, err, bar: None, lost: None }));
-        Self { streams, terminal }
+        Self { streams, terminal, format: Format::Text }
+    }
+
+    /// The same streams, with lines of `format` on standard error.
+    #[must_use]
+    pub fn with_format(self, format: Format) -> Self {
+        Self { format, ..self }
+    }
+
+    /// How lines on standard error look.
+    #[must_use]
+    pub fn format(&self) -> Format {
+        self.format
     }
 
     /// Whether standard error is a terminal.
@@ -78,8 +109,21 @@ impl Console {
         self.write(|streams| streams.result(bytes));
     }
 
-    /// Writes a line to standard error.
-    pub fn warn(&self, line: &str) {
+    /// Writes a message to standard error: the text as a line, or a JSON object in the form of log records. Unlike a log
+    /// record, no filter drops it.
+    pub fn message(&self, level: Level, text: &str) {
+        match self.format {
+            Format::Text => self.error_line(text),
+            Format::Json => self.error_line(&record(level, text)),
+        }
+    }
+
+    /// Writes a line to standard error that is a JSON object already.
+    pub(crate) fn object(&self, json: &str) {
+        self.error_line(json);
+    }
+
+    fn error_line(&self, line: &str) {
         self.write(|streams| streams.message(format!("{line}\n").as_bytes()));
     }
 
@@ -106,6 +150,22 @@ impl Console {
             None => write(&mut streams),
         }
     }
+}
+
+/// A message in the form of log records.
+fn record(level: Level, message: &str) -> String {
+    #[derive(Serialize)]
+    struct Record<'a> {
+        timestamp: String,
+        level: &'static str,
+        message: &'a str,
+    }
+    let mut timestamp = String::new();
+    // Writing to a string does not fail.
+    let _ = SystemTime.format_time(&mut Writer::new(&mut timestamp));
+    let record = Record { timestamp, level: level.as_str(), message };
+    // Nor do strings fail to become JSON.
+    serde_json::to_string(&record).unwrap_or_default()
 }
 
 impl fmt::Debug for Console {
@@ -170,16 +230,30 @@ mod tests {
         let (out, err) = (Sink::default(), Sink::default());
         let console = Console::new(Box::new(out.clone()), Box::new(err.clone()), false);
         console.print("one");
-        console.warn("two");
+        console.message(Level::ERROR, "two");
         // A bar that draws nothing, as where standard error is no terminal.
         console.put_bar(ProgressBar::with_draw_target(Some(1), ProgressDrawTarget::hidden()));
         console.print("three");
-        console.warn("four");
+        console.object("four");
         console.make_writer().write_all(b"five\n").unwrap();
         console.take_bar();
         assert_eq!(out.text(), "one\nthree\n");
         assert_eq!(err.text(), "two\nfour\nfive\n");
         assert!(console.take_output_error().is_none());
+    }
+
+    #[test]
+    fn a_message_in_json_is_one_object_whatever_it_holds() {
+        let err = Sink::default();
+        let console = Console::new(Box::new(Sink::default()), Box::new(err.clone()), false)
+            .with_format(Format::Json);
+        console.message(Level::ERROR, "two\nlines and \"quotes\"");
+        let text = err.text();
+        assert_eq!(text.lines().count(), 1, "{text}");
+        let record: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(record["level"], "ERROR");
+        assert_eq!(record["message"], "two\nlines and \"quotes\"");
+        assert!(record["timestamp"].as_str().unwrap().starts_with("20"), "{record}");
     }
 
     #[test]
@@ -194,7 +268,7 @@ mod tests {
             }
         }
         let console = Console::new(Box::new(Full), Box::new(Full), false);
-        console.warn("one");
+        console.message(Level::WARN, "one");
         assert!(console.take_output_error().is_none());
         console.print("two");
         console.print_bytes(b"three");

@@ -20,7 +20,7 @@ pub mod progress;
 mod error;
 mod fanout;
 
-pub use console::Console;
+pub use console::{Console, Format};
 pub use error::Error;
 pub use fanout::Fanout;
 pub use progress::{Changes, Mode, Reporter};

@@ -1,35 +1,11 @@
 //! `tracing` to standard error, as text or as one JSON object a record.
 
-use std::str::FromStr;
-
 use tracing::Subscriber;
 use tracing_subscriber::EnvFilter;
 
-use crate::{Console, Error};
+use crate::{Console, Error, console::Format};
 
-/// How a log record looks.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Format {
-    /// A line for people.
-    #[default]
-    Text,
-    /// A JSON object for machines.
-    Json,
-}
-
-impl FromStr for Format {
-    type Err = Error;
-
-    fn from_str(word: &str) -> Result<Self, Error> {
-        match word {
-            "text" => Ok(Self::Text),
-            "json" => Ok(Self::Json),
-            _ => Err(Error::Choice { given: word.into(), choices: "text, json" }),
-        }
-    }
-}
-
-/// Sends the log of this process to `console` from now on.
+/// Sends the log of this process to `console` from now on, in its format.
 ///
 /// `filter` is in the syntax of `RUST_LOG`: `info` fits a pod, `warn` a command that somebody
 /// waits for.
@@ -37,23 +13,19 @@ impl FromStr for Format {
 /// # Errors
 /// [`Error::Filter`] where the filter cannot be understood, [`Error::Logging`] where this was
 /// called before.
-pub fn init(format: Format, filter: &str, console: &Console) -> Result<(), Error> {
-    let subscriber = subscriber(format, filter, console)?;
+pub fn init(filter: &str, console: &Console) -> Result<(), Error> {
+    let subscriber = subscriber(filter, console)?;
     tracing::subscriber::set_global_default(subscriber).map_err(|_| Error::Logging)
 }
 
-fn subscriber(
-    format: Format,
-    filter: &str,
-    console: &Console,
-) -> Result<Box<dyn Subscriber + Send + Sync>, Error> {
+fn subscriber(filter: &str, console: &Console) -> Result<Box<dyn Subscriber + Send + Sync>, Error> {
     let filter = EnvFilter::try_new(filter)
         .map_err(|e| Error::Filter { filter: filter.into(), why: e.to_string() })?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(console.is_terminal())
         .with_writer(console.clone());
-    Ok(match format {
+    Ok(match console.format() {
         Format::Text => Box::new(builder.with_target(false).finish()),
         Format::Json => Box::new(builder.json().flatten_event(true).finish()),
     })
@@ -66,8 +38,9 @@ mod tests {
 
     fn log(format: Format, filter: &str) -> String {
         let err = Sink::default();
-        let console = Console::new(Box::new(Sink::default()), Box::new(err.clone()), false);
-        let subscriber = subscriber(format, filter, &console).unwrap();
+        let console = Console::new(Box::new(Sink::default()), Box::new(err.clone()), false)
+            .with_format(format);
+        let subscriber = subscriber(filter, &console).unwrap();
         tracing::subscriber::with_default(subscriber, || {
             tracing::info!("quiet");
             tracing::warn!(volume = "data", "server is \u{1b}[31mbusy");
@@ -96,8 +69,7 @@ mod tests {
     #[test]
     fn a_filter_that_is_none_is_named() {
         let console = Console::new(Box::new(Sink::default()), Box::new(Sink::default()), false);
-        let error = subscriber(Format::Text, "pvferry=loud", &console).err().unwrap();
+        let error = subscriber("pvferry=loud", &console).err().unwrap();
         assert!(error.to_string().contains("pvferry=loud"), "{error}");
-        assert!("xml".parse::<Format>().is_err());
     }
 }

@@ -57,7 +57,8 @@ impl Bar {
             self.bar.abandon();
             console.take_bar();
             if !console.is_terminal() {
-                console.warn(&format!("{label}{GAP}{}", details(moment, usize::MAX)));
+                let line = format!("{label}{GAP}{}", details(moment, usize::MAX));
+                console.message(tracing::Level::INFO, &line);
             }
         }
     }

@@ -132,27 +132,33 @@ impl Monitor for Reporter {
     }
 
     fn error(&self, name: &str, what: &str) {
-        let line = match self.shared.view {
-            View::Json => json::error(name, what),
-            View::Bar(_) | View::None => format!("{name}: {what}"),
-        };
-        self.shared.console.warn(&line);
+        let Shared { console, view, .. } = &*self.shared;
+        match view {
+            View::Json => console.object(&json::error(name, what)),
+            View::Bar(_) | View::None => {
+                console.message(tracing::Level::ERROR, &format!("{name}: {what}"))
+            }
+        }
     }
 
     fn skipped(&self, name: &str, why: &str) {
-        let line = match self.shared.view {
-            View::Json => json::skipped(name, why),
-            View::Bar(_) | View::None => format!("{name}: skipped: {why}"),
-        };
-        self.shared.console.warn(&line);
+        let Shared { console, view, .. } = &*self.shared;
+        match view {
+            View::Json => console.object(&json::skipped(name, why)),
+            View::Bar(_) | View::None => {
+                console.message(tracing::Level::WARN, &format!("{name}: skipped: {why}"));
+            }
+        }
     }
 
     fn action(&self, line: &str) {
         let Shared { console, view, changes, .. } = &*self.shared;
         match (changes, view) {
             (Changes::Stdout, _) => console.print(line),
-            (Changes::Stderr, View::Json) => console.warn(&json::change(line)),
-            (Changes::Stderr, View::Bar(_) | View::None) => console.warn(line),
+            (Changes::Stderr, View::Json) => console.object(&json::change(line)),
+            (Changes::Stderr, View::Bar(_) | View::None) => {
+                console.message(tracing::Level::INFO, line)
+            }
         }
     }
 }
@@ -207,7 +213,7 @@ impl Shared {
             };
             match &self.view {
                 View::Bar(bar) => bar.show(&self.console, &moment),
-                View::Json => self.console.warn(&json::progress(&moment)),
+                View::Json => self.console.object(&json::progress(&moment)),
                 View::None => {}
             }
             if state.finished {
