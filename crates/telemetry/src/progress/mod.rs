@@ -136,7 +136,7 @@ impl Monitor for Reporter {
         match view {
             View::Json => console.object(&json::error(name, what)),
             View::Bar(_) | View::None => {
-                console.message(tracing::Level::ERROR, &format!("{name}: {what}"))
+                console.message(tracing::Level::ERROR, &format!("{name}: {what}"));
             }
         }
     }
@@ -157,7 +157,7 @@ impl Monitor for Reporter {
             (Changes::Stdout, _) => console.print(line),
             (Changes::Stderr, View::Json) => console.object(&json::change(line)),
             (Changes::Stderr, View::Bar(_) | View::None) => {
-                console.message(tracing::Level::INFO, line)
+                console.message(tracing::Level::INFO, line);
             }
         }
     }
