@@ -9,7 +9,7 @@ use std::{
 };
 
 use serde_json::Value;
-use testkit::{Content, Finished, Process, TempTree, skip};
+use testkit::{Content, Errno, Finished, OddMount, Process, Quirks, TempTree, skip};
 
 use crate::{
     pod::Pod,
@@ -380,5 +380,20 @@ fn with_log_format_json_every_line_on_stderr_is_an_object() {
             let object: Result<serde_json::Value, _> = serde_json::from_str(line);
             assert!(object.is_ok_and(|object| object.is_object()), "{line}");
         }
+    }
+}
+
+#[test]
+fn a_destination_that_fails_is_named_as_the_reason_with_any_number_of_streams() {
+    let source = small_source();
+    source.dir("d").file("d/new", "new");
+    for streams in ["1", "2", "5"] {
+        let Some(odd) = OddMount::new(Quirks::default()) else { return };
+        fs::create_dir(odd.path().join("d")).unwrap();
+        fs::write(odd.path().join("d/old"), "old").unwrap();
+        odd.set(|quirks| quirks.list_errors = vec![("d".into(), Errno::IO)]);
+        let finished = copy(source.path(), odd.path(), &["--streams", streams]);
+        assert_eq!(finished.code(), 11, "{streams}: {}", finished.stderr);
+        assert_explains(&finished, &["d: list: Input/output error"]);
     }
 }

@@ -76,8 +76,17 @@ pub(crate) struct Control {
 impl Control {
     /// Ends the session for `reason`, unless there is an earlier one. A thread may notice that a
     /// stream is gone, and stop, before the stream's own task says why: that reason still counts.
+    ///
+    /// A peer that gives up says why on one stream and closes the others, in any order. What it says
+    /// counts more than a stream that ended.
     pub(crate) fn fail(&self, reason: impl Into<Error>) {
-        self.reason.lock().get_or_insert_with(|| reason.into());
+        let reason = reason.into();
+        let mut earlier = self.reason.lock();
+        let line_only = matches!(&*earlier, Some(Error::Eof | Error::Stream(_)));
+        if earlier.is_none() || line_only && matches!(reason, Error::Aborted(..)) {
+            *earlier = Some(reason);
+        }
+        drop(earlier);
         self.stop();
     }
 
