@@ -28,6 +28,7 @@ mod interop;
 mod layering;
 mod limits;
 mod moving;
+mod mutants;
 mod pod;
 mod pod_form;
 mod podman;
