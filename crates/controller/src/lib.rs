@@ -31,4 +31,4 @@ mod run;
 
 pub use error::Error;
 pub use reconciler::{Clock, Parts, Reconciler};
-pub use run::{Settings, run, work};
+pub use run::{Settings, run, serve, work};

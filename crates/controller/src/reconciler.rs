@@ -15,7 +15,9 @@ use crate::{
     events::Events,
     identity::Issuer,
     metrics::Metrics,
-    reconcile::{Context, Moving, SourceWatches, after_error, reconcile, report_unreadable},
+    reconcile::{
+        Context, Latest, Moving, SourceWatches, after_error, reconcile, report_unreadable,
+    },
 };
 
 /// A migration, or its metadata and why the rest cannot be read.
@@ -82,6 +84,7 @@ impl Reconciler {
             metrics: parts.metrics,
             moving: Moving::new(parts.parallel),
             watches: SourceWatches::default(),
+            latest: Latest::default(),
             clock: parts.clock,
         };
         Self { context: Arc::new(context) }

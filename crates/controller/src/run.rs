@@ -1,12 +1,21 @@
 //! The process around the steps: watches, leader election, the end.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
-    Api, Client, Config, ResourceExt as _,
-    runtime::{Controller, reflector::ObjectRef, watcher},
+    Api, Client, Config, Resource as _, ResourceExt as _,
+    runtime::{
+        Controller, PredicateConfig, WatchStreamExt as _,
+        reflector::{self, ObjectRef},
+        watcher,
+    },
 };
 
 use crate::{
@@ -92,12 +101,7 @@ pub async fn run(
 
 /// Steps the migrations of a cluster, as the only instance that does, until it is dropped.
 pub async fn work(settings: &Settings, client: Client) {
-    // One by one: a resource that cannot be read is reported, and hides no other.
-    let migrations: Api<Guarded> = match &settings.namespace {
-        Some(namespace) => Api::namespaced(client.clone(), namespace),
-        None => Api::all(client.clone()),
-    };
-    let reconciler = Arc::new(Reconciler::new(Parts {
+    let reconciler = Reconciler::new(Parts {
         clusters: Clusters::new(Cluster::new(client.clone(), Arc::clone(&settings.metrics))),
         issuer: Arc::clone(&settings.issuer),
         defaults: settings.defaults.clone(),
@@ -105,11 +109,26 @@ pub async fn work(settings: &Settings, client: Client) {
         instance: settings.instance.clone(),
         parallel: settings.parallel,
         clock: Clock::default(),
-    }));
-    let only = settings.namespace.clone();
+    });
+    serve(reconciler, client, settings.namespace.clone()).await;
+}
+
+/// Steps the migrations of a namespace, or of all, whenever something has changed for them, until it is dropped.
+pub async fn serve(reconciler: Reconciler, client: Client, only: Option<String>) {
+    // One by one: a resource that cannot be read is reported, and hides no other.
+    let migrations: Api<Guarded> = match &only {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    };
     let ours =
         watcher::Config::default().labels(&format!("app.kubernetes.io/managed-by={MANAGER}"));
-    Controller::new(migrations, watcher::Config::default())
+    let (reader, writer) = reflector::store();
+    let changed = watcher(migrations, watcher::Config::default())
+        .default_backoff()
+        .reflect(writer)
+        .applied_objects()
+        .predicate_filter(means_something, PredicateConfig::default());
+    Controller::for_stream(changed, reader)
         .with_config(kube::runtime::controller::Config::default().concurrency(CONCURRENCY))
         .watches(Api::<Pod>::all(client), ours, move |pod| {
             // Those of other namespaces belong to another instance.
@@ -119,7 +138,7 @@ pub async fn work(settings: &Settings, client: Client) {
         .run(
             async |object, reconciler| reconciler.step_if_readable(&object).await,
             |object, error, reconciler| reconciler.after_error(&object.name_any(), error),
-            reconciler,
+            Arc::new(reconciler),
         )
         .for_each(|outcome| async move {
             if let Err(error) = outcome {
@@ -127,6 +146,15 @@ pub async fn work(settings: &Settings, client: Client) {
             }
         })
         .await;
+}
+
+/// What a change has to change for a step to be due: not the status, which the controller itself writes. That a migration is being deleted
+/// is a new generation.
+fn means_something(migration: &Guarded) -> Option<u64> {
+    let mut hasher = DefaultHasher::new();
+    (migration.meta().generation, &migration.meta().deletion_timestamp.is_some()).hash(&mut hasher);
+    migration.finalizers().hash(&mut hasher);
+    Some(hasher.finish())
 }
 
 /// The migration that a pod of ours belongs to, by its annotation.

@@ -17,7 +17,7 @@ use super::{
     set_finalizers,
 };
 use crate::{
-    api::{DirectVolumeMigration, EndpointKind, Leftovers, Phase, VolumePhase},
+    api::{DirectVolumeMigration, EndpointKind, Phase, VolumePhase},
     build::{self, Role},
     cluster::{Cluster, Kind},
     error::Result,
@@ -121,15 +121,13 @@ async fn clean(
     Ok(near?.or(far?))
 }
 
-/// The names of the objects of the run, and of one that a rollback ended.
+/// The names of the objects of transfers that have not been removed to the end: of the run, and of one that a rollback ended.
 fn names_of(migration: &DirectVolumeMigration) -> Vec<build::Names> {
     let status = migration.status.clone().unwrap_or_default();
-    let current = Leftovers { run: status.run, transfers: status.transfers_begun };
-    let runs = [Some(current), status.leftovers];
-    let names = runs.into_iter().flatten().flat_map(|of| {
-        (1..=of.transfers).map(move |number| build::Names::new(migration, of.run, number, ""))
-    });
-    names.collect()
+    let active = status.transfers.iter().map(|transfer| (status.run, transfer.number));
+    let leftovers = status.leftovers.iter();
+    let left = leftovers.flat_map(|of| (1..=of.transfers).map(|number| (of.run, number)));
+    active.chain(left).map(|(run, number)| build::Names::new(migration, run, number, "")).collect()
 }
 
 /// Removes what is left at the destination, and gives back its claims.
@@ -248,7 +246,7 @@ pub(super) async fn finalize(
     let others: Vec<String> = held.iter().filter(|held| *held != FINALIZER).cloned().collect();
     match set_finalizers(context, &migration, &others).await {
         Err(error) if error.code() == Some(404) => {}
-        other => other?,
+        other => drop(other?),
     }
     Ok(Action::await_change())
 }

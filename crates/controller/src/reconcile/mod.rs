@@ -14,6 +14,7 @@ mod begin;
 mod cleanup;
 mod conditions;
 mod in_use;
+mod latest;
 mod prepare;
 mod progress;
 mod quiesce;
@@ -25,6 +26,7 @@ mod transfer;
 mod unreadable;
 
 pub(crate) use begin::Moving;
+pub(crate) use latest::Latest;
 pub(crate) use source_watch::SourceWatches;
 pub(crate) use unreadable::report as report_unreadable;
 
@@ -72,6 +74,7 @@ pub(crate) struct Context {
     pub(crate) events: Events,
     pub(crate) moving: Moving,
     pub(crate) watches: SourceWatches,
+    pub(crate) latest: Latest,
     pub(crate) clock: Clock,
 }
 
@@ -105,17 +108,21 @@ pub(crate) fn after_error(migration: &str, error: &Error) -> Action {
 async fn step(cached: &DirectVolumeMigration, context: &Context) -> Result<Action> {
     let (namespace, name) = (cached.namespace().unwrap_or_default(), cached.name_any());
     let home = context.clusters.home();
-    let Some(migration) = home.get::<DirectVolumeMigration>(&namespace, &name).await? else {
-        return Ok(Action::await_change());
+    let mut migration = match context.latest.of(cached) {
+        Some(latest) => latest,
+        None => match home.get::<DirectVolumeMigration>(&namespace, &name).await? {
+            Some(read) => read,
+            None => return Ok(Action::await_change()),
+        },
     };
     if migration.metadata.deletion_timestamp.is_some() {
         context.moving.release(&migration.uid().unwrap_or_default());
         context.watches.forget(&migration.uid().unwrap_or_default());
+        context.latest.forget(&migration);
         return cleanup::finalize(context, migration).await;
     }
     if !migration.finalizers().iter().any(|held| held == FINALIZER) {
-        hold(context, &migration).await?;
-        return Ok(Action::requeue(SOON));
+        migration = hold(context, &migration).await?;
     }
     let spec = &migration.spec;
     let before = migration.status.clone().unwrap_or_default();
@@ -129,7 +136,6 @@ async fn step(cached: &DirectVolumeMigration, context: &Context) -> Result<Actio
         Err(error) => return unreachable(context, migration, before, error).await,
     };
     let status = before.clone();
-    let mut migration = migration;
     if let (false, Some(run_spec)) = (before.phase.is_final(), &before.run_spec) {
         run_spec.restore(&mut migration.spec);
     }
@@ -190,7 +196,10 @@ async fn unreachable(
     Ok(Action::requeue(AGAIN * 3))
 }
 
-async fn hold(context: &Context, migration: &DirectVolumeMigration) -> Result<()> {
+async fn hold(
+    context: &Context,
+    migration: &DirectVolumeMigration,
+) -> Result<DirectVolumeMigration> {
     let mut finalizers = migration.finalizers().to_vec();
     finalizers.push(FINALIZER.into());
     set_finalizers(context, migration, &finalizers).await
@@ -201,7 +210,7 @@ async fn set_finalizers(
     context: &Context,
     migration: &DirectVolumeMigration,
     finalizers: &[String],
-) -> Result<()> {
+) -> Result<DirectVolumeMigration> {
     let patch = serde_json::json!({ "metadata": {
         "finalizers": finalizers,
         "resourceVersion": migration.resource_version(),
@@ -209,7 +218,7 @@ async fn set_finalizers(
     let api = api(context, migration);
     let name = migration.name_any();
     let patched = api.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await;
-    patched.map(drop).map_err(Error::api("set finalizers"))
+    patched.map_err(Error::api("set finalizers"))
 }
 
 fn api(context: &Context, migration: &DirectVolumeMigration) -> Api<DirectVolumeMigration> {
@@ -221,12 +230,15 @@ async fn write_status(
     migration: &DirectVolumeMigration,
     status: &DirectVolumeMigrationStatus,
 ) -> Result<()> {
+    // Until it is answered, nobody knows which version is the newest.
+    context.latest.forget(migration);
     let mut written = migration.clone();
     written.status = Some(status.clone());
     written.metadata.managed_fields = None;
     let api = api(context, migration);
     let saved = api.replace_status(&migration.name_any(), &PostParams::default(), &written).await;
-    saved.map(drop).map_err(Error::api("write the status"))
+    context.latest.wrote(&saved.map_err(Error::api("write the status"))?);
+    Ok(())
 }
 
 impl Step<'_> {

@@ -55,9 +55,7 @@ impl Step<'_> {
         for (index, target) in existing {
             self.reserve(index, &target).await?;
         }
-        for (volume, source) in missing {
-            self.make_target(&volume, &source).await?;
-        }
+        self.make_targets(&missing).await?;
         self.make_progresses().await?;
         self.condition(conditions::PREPARED, Some(true), "Prepared", "all targets are there");
         if self.is_cutover() {
@@ -187,6 +185,25 @@ impl Step<'_> {
         }
     }
 
+    /// Makes the claims that do not exist, and publishes one event for all of them.
+    async fn make_targets(&mut self, missing: &[(Planned, PersistentVolumeClaim)]) -> Result<()> {
+        let mut made = Vec::new();
+        let mut outcome = Ok(());
+        for (volume, source) in missing {
+            outcome = self.make_target(volume, source).await;
+            if outcome.is_err() {
+                break;
+            }
+            made.push(volume.target.to_string());
+        }
+        if !made.is_empty() {
+            let claims = if made.len() == 1 { "claim" } else { "claims" };
+            let note = format!("{claims} {} made at the destination", made.join(", "));
+            self.context.events.normal(&self.migration, "ClaimMade", note).await;
+        }
+        outcome
+    }
+
     async fn make_target(
         &mut self,
         volume: &Planned,
@@ -201,8 +218,6 @@ impl Step<'_> {
         if let Some(status) = self.status.volumes.get_mut(volume.index) {
             status.owned = true;
         }
-        let note = format!("claim {} made at the destination", volume.target);
-        self.context.events.normal(&self.migration, "ClaimMade", note).await;
         Ok(())
     }
 

@@ -68,8 +68,10 @@ impl Step<'_> {
                 owner_references: Some(vec![owner.clone()]),
                 ..progress.metadata
             };
-            self.context.clusters.home().create(&progress).await?;
-            self.tell(volume, blank()).await?;
+            // One that has just been created is blank.
+            if !self.context.clusters.home().create(&progress).await? {
+                self.tell(volume, blank()).await?;
+            }
         }
         Ok(())
     }

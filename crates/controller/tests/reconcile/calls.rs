@@ -1,5 +1,7 @@
 //! Counts calls, and decides what becomes of each.
 
+use std::collections::BTreeMap;
+
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -72,6 +74,15 @@ impl Calls {
         self.state.lock().made.clone()
     }
 
+    /// How many calls there were of each verb and kind.
+    pub(crate) fn by_verb_and_kind(&self) -> BTreeMap<String, usize> {
+        let mut table = BTreeMap::new();
+        for call in &self.state.lock().made {
+            *table.entry(verb_and_kind(call)).or_default() += 1;
+        }
+        table
+    }
+
     /// For ever, and known to [`Self::until_stalled`].
     pub(crate) async fn stall(&self) {
         self.stalled.notify_one();
@@ -82,4 +93,18 @@ impl Calls {
     pub(crate) async fn until_stalled(&self) {
         self.stalled.notified().await;
     }
+}
+
+/// `GET pods`, without namespaces and names.
+fn verb_and_kind(call: &str) -> String {
+    let mut words = call.split(' ').skip(1);
+    let (method, path) = (words.next().unwrap(), words.next().unwrap());
+    let mut parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+    parts.drain(..if parts[0] == "api" { 2 } else { 3 });
+    if parts[0] == "namespaces" && parts.len() > 2 {
+        parts.drain(..2);
+    }
+    let verb = if method == "GET" && parts.len() == 1 { "LIST" } else { method };
+    let part = parts.get(2).map(|part| format!("/{part}")).unwrap_or_default();
+    format!("{verb} {}{part}", parts[0])
 }

@@ -9,6 +9,7 @@ mod store;
 mod watch;
 mod world;
 
+mod budget;
 mod crashes;
 mod cutovers;
 mod freezes;

@@ -266,6 +266,24 @@ impl World {
         self.tick();
     }
 
+    /// Runs the process, watches and all, a second of its clock at a time, until `done`; how many seconds that took. The clock of
+    /// tokio must be paused.
+    pub(crate) async fn run(&mut self, patience: usize, done: impl Fn(&Self) -> bool) -> usize {
+        let process = controller::serve(self.reconciler.clone(), self.home.client(), None);
+        tokio::pin!(process);
+        for second in 0..patience {
+            if done(self) {
+                return second;
+            }
+            tokio::select! {
+                () = &mut process => panic!("the process has ended"),
+                () = tokio::time::sleep(std::time::Duration::from_secs(1)) => {}
+            }
+            self.tick();
+        }
+        patience
+    }
+
     pub(crate) fn tick(&mut self) {
         self.pass(1);
         self.kubelet.tick(&[&self.home, &self.other]);
