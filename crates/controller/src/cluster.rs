@@ -2,7 +2,11 @@
 
 use std::{collections::HashMap, fmt::Debug, sync::Arc, time::Duration};
 
-use k8s_openapi::{NamespaceResourceScope, api::core::v1::Secret};
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::core::v1::Secret,
+    jiff::{SignedDuration, Timestamp},
+};
 use kube::{
     Api, Client, Config, Resource, ResourceExt as _,
     api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams},
@@ -16,6 +20,7 @@ use crate::{
     build::MANAGER,
     error::{Error, Result},
     guard::Guard,
+    informers::{Informers, Key, Name, Wakes, Watched},
     metrics::Metrics,
     reconciler::Clock,
 };
@@ -26,14 +31,24 @@ const CALL: Duration = Duration::from_secs(30);
 /// How long another cluster may take to begin an answer.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// Other clusters whose connections are kept.
+/// Other clusters whose connections are kept though no migration is under way in them.
 const OTHERS: usize = 64;
+
+/// For so long a kubeconfig is used without a look at its Secret.
+const KUBECONFIG: SignedDuration = SignedDuration::from_secs(30);
+
+/// Seconds that a call of a watch lasts: of the cluster of the controller, and of another one. A server that is gone is noticed when it
+/// has not ended the call.
+const WATCH: (u32, u32) = (290, 25);
+/// How long a watch of another cluster may be silent.
+const WATCH_SILENCE: Duration = Duration::from_secs(40);
 
 /// One cluster.
 #[derive(Clone)]
 pub struct Cluster {
     client: Client,
     metrics: Arc<Metrics>,
+    informers: Arc<Informers>,
 }
 
 /// An object that lives in a namespace and has a kind known at compile time.
@@ -59,7 +74,66 @@ impl Cluster {
     /// A cluster behind a client.
     #[must_use]
     pub fn new(client: Client, metrics: Arc<Metrics>) -> Self {
-        Self { client, metrics }
+        let informers = Informers::new(client.clone(), WATCH.0, Arc::default());
+        Self { client, metrics, informers: Arc::new(informers) }
+    }
+
+    /// What watches know of it.
+    pub(crate) fn informers(&self) -> &Informers {
+        &self.informers
+    }
+
+    /// The object as its watch knows it, for the migration `by`, which is woken by its changes. It can be old. That there is none is
+    /// confirmed by the server.
+    ///
+    /// # Errors
+    /// [`Error::Api`].
+    pub(crate) async fn look<K: Watched>(
+        &self,
+        by: &Name,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<K>> {
+        match self.known(by, namespace, name).await {
+            Some(known) => Ok(Some(known)),
+            None => self.read(namespace, name).await,
+        }
+    }
+
+    /// The object if its watch knows one, for the migration `by`, which is woken by its changes.
+    pub(crate) async fn known<K: Watched>(
+        &self,
+        by: &Name,
+        namespace: &str,
+        name: &str,
+    ) -> Option<K> {
+        self.informers.register(Key::object::<K>(namespace, name), by);
+        let known = self.informers.current::<K>().await?.get(namespace, name)?;
+        Some(K::clone(&known))
+    }
+
+    /// All of a namespace, or of the cluster, as their watch knows them.
+    ///
+    /// # Errors
+    /// [`Error::Api`].
+    pub(crate) async fn look_at_all<K: Watched>(&self, namespace: &str) -> Result<Vec<Arc<K>>> {
+        if let Some(informer) = self.informers.current::<K>().await {
+            return Ok(informer.list(namespace));
+        }
+        let listed = K::api(self.client(), namespace).list(&ListParams::default()).await;
+        let listed = listed.map_err(Error::api(format!("list {}", K::plural(&()))))?;
+        Ok(listed.items.into_iter().map(Arc::new).collect())
+    }
+
+    /// The object as the server has it, or `None` where there is none.
+    ///
+    /// # Errors
+    /// [`Error::Api`].
+    pub(crate) async fn read<K: Watched>(&self, namespace: &str, name: &str) -> Result<Option<K>> {
+        let place = if namespace.is_empty() { String::new() } else { format!("{namespace}/") };
+        let what = format!("read {} {place}{name}", K::kind(&()));
+        let api = K::api(self.client(), namespace);
+        api.get_opt(name).await.map_err(Error::api(what))
     }
 
     /// Its client, for what has no method here; the call is counted.
@@ -194,8 +268,15 @@ fn place<K: Resource>(object: &K) -> (String, String) {
     (object.meta().namespace.clone().unwrap_or_default(), object.name_any())
 }
 
-/// A Secret by namespace and name, and a key in it. What it led to is kept with the version that it was read in.
+/// A Secret by namespace and name, and a key in it.
 type Found = (String, String, String);
+
+/// What a Secret led to, with the version that it was read in, and when that was.
+struct Other {
+    version: String,
+    read: Timestamp,
+    cluster: Cluster,
+}
 
 /// Makes a client for a cluster.
 pub type Connect = Arc<dyn Fn(Config) -> Result<Client, kube::Error> + Send + Sync>;
@@ -206,15 +287,19 @@ pub struct Clusters {
     connect: Connect,
     deadline: Duration,
     clock: Clock,
-    others: Mutex<HashMap<Found, (String, Cluster)>>,
+    others: Mutex<HashMap<Found, Other>>,
+    wakes: Arc<Wakes>,
 }
 
 impl Clusters {
     /// `home` is the cluster that the migrations are in.
     #[must_use]
     pub fn new(home: Cluster) -> Self {
+        let wakes = Arc::default();
+        let informers = Informers::new(home.client.clone(), WATCH.0, Arc::clone(&wakes));
         Self {
-            home,
+            home: Cluster { informers: Arc::new(informers), ..home },
+            wakes,
             connect: Arc::new(Client::try_from),
             deadline: DEADLINE,
             clock: Clock::default(),
@@ -234,6 +319,19 @@ impl Clusters {
         &self.home
     }
 
+    /// The migrations that changes make due.
+    pub(crate) fn wakes(&self) -> &Arc<Wakes> {
+        &self.wakes
+    }
+
+    /// A migration waits for nothing any more, in no cluster.
+    pub(crate) fn release(&self, migration: &Name) {
+        self.home.informers.release(migration);
+        for other in self.others.lock().values() {
+            other.cluster.informers.release(migration);
+        }
+    }
+
     /// The cluster that a migration in `namespace` refers to.
     ///
     /// # Errors
@@ -248,14 +346,21 @@ impl Clusters {
         let invalid = |why: String| {
             Error::Invalid("ClusterNotUsable", format!("the Secret {namespace}/{name}: {why}"))
         };
+        let key = (namespace.to_owned(), name.clone(), wanted.key.clone());
+        let now = self.clock.now();
+        if let Some(other) = self.others.lock().get(&key)
+            && now.duration_since(other.read).abs() < KUBECONFIG
+        {
+            return Ok(other.cluster.clone());
+        }
         let secret: Option<Secret> = self.home.get(namespace, name).await?;
         let secret = secret.ok_or_else(|| invalid("is not there".into()))?;
         let version = secret.resource_version().unwrap_or_default();
-        let key = (namespace.to_owned(), name.clone(), wanted.key.clone());
-        if let Some((known, cluster)) = self.others.lock().get(&key)
-            && *known == version
+        if let Some(other) = self.others.lock().get_mut(&key)
+            && other.version == version
         {
-            return Ok(cluster.clone());
+            other.read = now;
+            return Ok(other.cluster.clone());
         }
         let data = secret.data.unwrap_or_default();
         let bytes =
@@ -270,16 +375,29 @@ impl Clusters {
         config.connect_timeout = Some(CALL);
         config.read_timeout = Some(CALL);
         config.write_timeout = Some(CALL);
-        let client = (self.connect)(config)
-            .map_err(|_| invalid("has credentials that cannot be used".into()))?;
-        let called = format!("the cluster of Secret {namespace}/{name}");
-        let client = Guard::client(client, &called, self.deadline, self.clock.clone());
-        let cluster = Cluster { client, metrics: Arc::clone(&self.home.metrics) };
+        let client = |config| {
+            let made = (self.connect)(config);
+            let client = made.map_err(|_| invalid("has credentials that cannot be used".into()))?;
+            let called = format!("the cluster of Secret {namespace}/{name}");
+            Ok(Guard::client(client, &called, self.deadline, self.clock.clone()))
+        };
+        let mut watching = config.clone();
+        watching.read_timeout = Some(WATCH_SILENCE);
+        let informers = Informers::new(client(watching)?, WATCH.1, Arc::clone(&self.wakes));
+        let cluster = Cluster {
+            client: client(config)?,
+            metrics: Arc::clone(&self.home.metrics),
+            informers: Arc::new(informers),
+        };
         let mut others = self.others.lock();
         if others.len() >= OTHERS {
-            others.clear();
+            others.retain(|_, other| other.cluster.informers.is_needed());
         }
-        others.insert(key, (version, cluster.clone()));
+        let other = Other { version, read: now, cluster: cluster.clone() };
+        if let Some(before) = others.insert(key, other) {
+            // They are woken by the new cluster from their next step on.
+            before.cluster.informers.wake_all();
+        }
         drop(others);
         Ok(cluster)
     }

@@ -24,6 +24,7 @@ pub mod topology;
 mod error;
 mod events;
 mod guard;
+mod informers;
 mod leader;
 mod reconcile;
 mod reconciler;

@@ -268,7 +268,7 @@ pub fn is_over(pod: &Pod) -> bool {
 }
 
 /// Seconds that a pod may be there beyond the time at which it had to be gone.
-const OVERDUE: i64 = 60;
+pub(crate) const OVERDUE: i64 = 60;
 
 /// True where a pod should be gone and is not: no kubelet says what became of it.
 #[must_use]

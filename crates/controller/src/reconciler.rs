@@ -14,9 +14,11 @@ use crate::{
     error::{Error, Result},
     events::Events,
     identity::Issuer,
+    informers::Name,
     metrics::Metrics,
     reconcile::{
-        Context, Latest, Moving, SourceWatches, after_error, reconcile, report_unreadable,
+        Context, Latest, Moving, Patience, SourceWatches, Throttle, after_error, reconcile,
+        report_unreadable,
     },
 };
 
@@ -78,13 +80,15 @@ impl Reconciler {
         let client = parts.clusters.home().client();
         let context = Context {
             events: Events::new(client, parts.instance),
+            moving: Moving::new(parts.parallel, Arc::clone(parts.clusters.wakes())),
             clusters: parts.clusters,
             issuer: parts.issuer,
             defaults: parts.defaults,
             metrics: parts.metrics,
-            moving: Moving::new(parts.parallel),
             watches: SourceWatches::default(),
             latest: Latest::default(),
+            patience: Patience::default(),
+            logs: Throttle::default(),
             clock: parts.clock,
         };
         Self { context: Arc::new(context) }
@@ -113,7 +117,12 @@ impl Reconciler {
 
     /// When to try again after a step that failed.
     #[must_use]
-    pub fn after_error(&self, migration: &str, error: &Error) -> Action {
-        after_error(migration, error)
+    pub fn after_error(&self, namespace: &str, name: &str, error: &Error) -> Action {
+        after_error(&self.context, &(namespace.to_owned(), name.to_owned()), error)
+    }
+
+    /// The next migration that is due because of a change of something that it waits for.
+    pub(crate) async fn woken(&self) -> Name {
+        self.context.clusters.wakes().next().await
     }
 }

@@ -7,8 +7,7 @@ use std::{
     time::Duration,
 };
 
-use futures::StreamExt as _;
-use k8s_openapi::api::core::v1::Pod;
+use futures::{StreamExt as _, stream};
 use kube::{
     Api, Client, Config, Resource as _, ResourceExt as _,
     runtime::{
@@ -19,7 +18,7 @@ use kube::{
 };
 
 use crate::{
-    build::{Defaults, MANAGER, MIGRATION},
+    build::{Defaults, MANAGER},
     cluster::{Cluster, Clusters},
     error::{Error, Result},
     identity::Issuer,
@@ -120,8 +119,13 @@ pub async fn serve(reconciler: Reconciler, client: Client, only: Option<String>)
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::all(client.clone()),
     };
-    let ours =
-        watcher::Config::default().labels(&format!("app.kubernetes.io/managed-by={MANAGER}"));
+    // Those of other namespaces belong to another instance.
+    let waking = reconciler.clone();
+    let woken = stream::unfold((waking, only), async |(waking, only)| {
+        let (namespace, name) = waking.woken().await;
+        let ours = only.as_ref().is_none_or(|only| *only == namespace);
+        Some((ours.then(|| ObjectRef::new(&name).within(&namespace)), (waking, only)))
+    });
     let (reader, writer) = reflector::store();
     let changed = watcher(migrations, watcher::Config::default())
         .default_backoff()
@@ -130,14 +134,13 @@ pub async fn serve(reconciler: Reconciler, client: Client, only: Option<String>)
         .predicate_filter(means_something, PredicateConfig::default());
     Controller::for_stream(changed, reader)
         .with_config(kube::runtime::controller::Config::default().concurrency(CONCURRENCY))
-        .watches(Api::<Pod>::all(client), ours, move |pod| {
-            // Those of other namespaces belong to another instance.
-            let ours = |found: &ObjectRef<_>| only.is_none() || found.namespace == only;
-            migration_of(&pod).filter(ours)
-        })
+        .reconcile_on(woken.filter_map(std::future::ready))
         .run(
             async |object, reconciler| reconciler.step_if_readable(&object).await,
-            |object, error, reconciler| reconciler.after_error(&object.name_any(), error),
+            |object, error, reconciler| {
+                let namespace = object.namespace().unwrap_or_default();
+                reconciler.after_error(&namespace, &object.name_any(), error)
+            },
             Arc::new(reconciler),
         )
         .for_each(|outcome| async move {
@@ -148,18 +151,11 @@ pub async fn serve(reconciler: Reconciler, client: Client, only: Option<String>)
         .await;
 }
 
-/// What a change has to change for a step to be due: not the status, which the controller itself writes. That a migration is being deleted
-/// is a new generation.
+/// What a change has to change for a step to be due: not the status, which the controller itself writes. An annotation is a way to ask for a
+/// step.
 fn means_something(migration: &Guarded) -> Option<u64> {
     let mut hasher = DefaultHasher::new();
     (migration.meta().generation, &migration.meta().deletion_timestamp.is_some()).hash(&mut hasher);
-    migration.finalizers().hash(&mut hasher);
+    (migration.finalizers(), migration.annotations()).hash(&mut hasher);
     Some(hasher.finish())
-}
-
-/// The migration that a pod of ours belongs to, by its annotation.
-fn migration_of(pod: &Pod) -> Option<ObjectRef<Guarded>> {
-    let annotation = pod.annotations().get(MIGRATION)?;
-    let (namespace, name) = annotation.split_once('/')?;
-    Some(ObjectRef::new(name).within(namespace))
 }

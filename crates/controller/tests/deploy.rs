@@ -117,3 +117,31 @@ fn the_deployment_reads_defaults_for_pods_that_are_valid() {
     assert_eq!(pod["volumes"][0]["configMap"]["name"], map["metadata"]["name"]);
     assert_eq!(pod["containers"][0]["volumeMounts"][0]["mountPath"], "/config");
 }
+
+/// What is watched in every cluster. A controller that may not watch a kind polls.
+#[test]
+fn the_cluster_role_permits_every_watch() {
+    let documents: Vec<serde_json::Value> =
+        serde_saphyr::from_multiple(&deploy("controller/rbac.yaml")).unwrap();
+    let role = documents.iter().find(|document| document["kind"] == "ClusterRole").unwrap();
+    let permits = |kind: &str, verb: &str| {
+        let has = |list: &serde_json::Value, wanted: &str| {
+            list.as_array().unwrap().iter().any(|one| one == wanted)
+        };
+        let rules = role["rules"].as_array().unwrap();
+        rules.iter().any(|rule| has(&rule["resources"], kind) && has(&rule["verbs"], verb))
+    };
+    for kind in [
+        "directvolumemigrations",
+        "pods",
+        "persistentvolumeclaims",
+        "persistentvolumes",
+        "storageclasses",
+        "namespaces",
+        "services",
+        "nodes",
+    ] {
+        assert!(permits(kind, "list") && permits(kind, "watch"), "{kind}");
+    }
+    assert!(!permits("secrets", "list") && !permits("secrets", "watch"));
+}

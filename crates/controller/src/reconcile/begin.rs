@@ -1,44 +1,82 @@
 //! Which volumes begin now.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    sync::Arc,
+};
 
 use k8s_openapi::{api::core::v1::PersistentVolumeClaim, apimachinery::pkg::apis::meta::v1::Time};
 use kube::ResourceExt as _;
 use parking_lot::Mutex;
 
-use super::{Step, prepare};
+use super::Step;
 use crate::{
     api::{ActiveTransfer, VolumePhase, VolumeStatus},
     build,
     error::{Error, Result},
+    informers::{Key, Name, Wakes, mounted},
     plan::{self, Claim, Planned},
 };
 
 /// How many volumes move, over all migrations of this controller. One that has just started does not know of those it has not
 /// looked at yet.
+///
+/// Those that find no room wait in a queue, and are woken when there is some again.
 pub(crate) struct Moving {
     limit: usize,
-    by_migration: Mutex<HashMap<String, usize>>,
+    wakes: Arc<Wakes>,
+    state: Mutex<Slots>,
+}
+
+#[derive(Default)]
+struct Slots {
+    by_migration: HashMap<String, usize>,
+    waiting: VecDeque<Name>,
 }
 
 impl Moving {
     /// No more than `limit`.
-    pub(crate) fn new(limit: Option<usize>) -> Self {
-        Self { limit: limit.unwrap_or(usize::MAX), by_migration: Mutex::default() }
+    pub(crate) fn new(limit: Option<usize>, wakes: Arc<Wakes>) -> Self {
+        Self { limit: limit.unwrap_or(usize::MAX), wakes, state: Mutex::default() }
     }
 
     /// How many of `wanted` volumes the migration may begin, of which `active` move already.
     fn claim(&self, uid: &str, active: usize, wanted: usize) -> usize {
-        let mut all = self.by_migration.lock();
+        let mut state = self.state.lock();
+        let all = &mut state.by_migration;
         let others: usize = all.iter().filter(|(of, _)| *of != uid).map(|(_, moving)| moving).sum();
         let given = wanted.min(self.limit.saturating_sub(others.saturating_add(active)));
         all.insert(uid.to_owned(), active + given);
         given
     }
 
+    /// So many volumes of the migration move now. `waiting` is the migration, if it wants to begin more and finds no room.
+    fn settle(&self, uid: &str, moving: usize, waiting: Option<&Name>) {
+        let mut state = self.state.lock();
+        state.by_migration.insert(uid.to_owned(), moving);
+        if let Some(waiting) = waiting
+            && !state.waiting.contains(waiting)
+        {
+            state.waiting.push_back(waiting.clone());
+        }
+        self.wake(&mut state);
+    }
+
     /// Nothing of the migration moves any more.
     pub(super) fn release(&self, uid: &str) {
-        self.by_migration.lock().remove(uid);
+        let mut state = self.state.lock();
+        if state.by_migration.remove(uid).is_some() {
+            self.wake(&mut state);
+        }
+    }
+
+    /// Wakes as many as there is room for, in the order in which they came. One that takes nothing makes room for the next when it says so.
+    fn wake(&self, state: &mut Slots) {
+        let moving: usize = state.by_migration.values().sum();
+        let room = self.limit.saturating_sub(moving).min(state.waiting.len());
+        if room > 0 {
+            self.wakes.wake(state.waiting.drain(..room));
+        }
     }
 }
 
@@ -58,10 +96,25 @@ impl Step<'_> {
     pub(super) async fn begin_transfers(&mut self) -> Result<bool> {
         let limits = self.migration.spec.limits.clone();
         let active: usize = self.status.transfers.iter().map(|t| t.volumes.len()).sum();
-        let mut waiting = self.due();
+        let waiting = self.startable();
         let wanted = count(limits.parallel).saturating_sub(active).min(waiting.len());
         let uid = self.migration.uid().unwrap_or_default();
         let room = self.context.moving.claim(&uid, active, wanted);
+        let begun = self.begin_within(waiting, wanted, active, room).await;
+        let moving: usize = self.status.transfers.iter().map(|t| t.volumes.len()).sum();
+        let more = (wanted > 0 && room == 0).then_some(&self.name);
+        self.context.moving.settle(&uid, moving, more);
+        begun
+    }
+
+    async fn begin_within(
+        &mut self,
+        mut waiting: Vec<Planned>,
+        wanted: usize,
+        active: usize,
+        room: usize,
+    ) -> Result<bool> {
+        let limits = self.migration.spec.limits.clone();
         if wanted == 0 {
             return Ok(false);
         }
@@ -104,7 +157,13 @@ impl Step<'_> {
     }
 
     /// The volumes that could begin: of a try that has ended, once its pods are gone, for they hold its claims.
-    fn due(&self) -> Vec<Planned> {
+    fn startable(&mut self) -> Vec<Planned> {
+        let retries: Vec<_> =
+            self.status.volumes.iter().filter_map(|v| v.retry_at.clone()).collect();
+        let now = self.now;
+        for at in retries.iter().filter(|at| at.0 > now) {
+            self.due_at(at.0);
+        }
         let held: BTreeSet<usize> =
             self.status.transfers.iter().flat_map(|t| t.volumes.iter().copied()).collect();
         let due = |v: &VolumeStatus| match v.phase {
@@ -145,18 +204,22 @@ impl Step<'_> {
     ) -> Result<(BTreeMap<Claim, String>, BTreeMap<Claim, String>)> {
         let (mut nodes, mut held) = (BTreeMap::new(), BTreeMap::new());
         let namespaces: BTreeSet<_> = volumes.iter().map(|v| v.claim.namespace.clone()).collect();
+        for volume in volumes {
+            let Claim { namespace, name } = &volume.claim;
+            self.source.informers().register(Key::users(namespace, name), &self.name);
+        }
         for namespace in namespaces {
             let pods = self.users(&self.source, &namespace).await?;
             for volume in volumes.iter().filter(|v| v.claim.namespace == namespace) {
                 // One that waits for a node itself says nothing about where the volume is.
                 let placed = pods.iter().find_map(|pod| {
-                    let mounts = prepare::mounted(pod).any(|claim| claim == volume.claim.name);
+                    let mounts = mounted(pod).any(|claim| claim == volume.claim.name);
                     let node = pod.spec.as_ref()?.node_name.clone()?;
                     mounts.then(|| (pod.name_any(), node))
                 });
                 let Some((pod, node)) = placed else { continue };
                 let claim: Option<PersistentVolumeClaim> =
-                    self.source.get(&namespace, &volume.claim.name).await?;
+                    self.look(&self.source, &namespace, &volume.claim.name).await?;
                 let modes = claim.and_then(|claim| claim.spec?.access_modes).unwrap_or_default();
                 let has = |mode: &str| modes.iter().any(|m| m == mode);
                 if has("ReadWriteMany") || has("ReadOnlyMany") {
@@ -197,7 +260,7 @@ mod tests {
 
     #[test]
     fn migrations_share_the_limit_of_the_controller() {
-        let moving = Moving::new(Some(5));
+        let moving = Moving::new(Some(5), Arc::default());
         assert_eq!(moving.claim("a", 0, 4), 4);
         assert_eq!(moving.claim("b", 0, 4), 1);
         assert_eq!(moving.claim("a", 4, 9), 0);
@@ -206,6 +269,27 @@ mod tests {
         assert_eq!(moving.claim("b", 1, 3), 1);
         moving.release("a");
         assert_eq!(moving.claim("b", 2, 9), 3);
-        assert_eq!(Moving::new(None).claim("a", 7, 9), 9);
+        assert_eq!(Moving::new(None, Arc::default()).claim("a", 7, 9), 9);
+    }
+
+    #[test]
+    fn a_slot_that_becomes_free_wakes_the_first_that_waits_and_one_that_is_not_taken_the_next() {
+        let wakes = Arc::new(Wakes::default());
+        let moving = Moving::new(Some(1), Arc::clone(&wakes));
+        let name = |name: &str| ("home".to_owned(), name.to_owned());
+        let woken = || wakes.take().map(|(_, name)| name);
+        assert_eq!(moving.claim("a", 0, 1), 1);
+        moving.settle("a", 1, None);
+        for waiting in ["c", "b", "b"] {
+            assert_eq!(moving.claim(waiting, 0, 1), 0);
+            moving.settle(waiting, 0, Some(&name(waiting)));
+        }
+        assert_eq!(woken(), None);
+        moving.release("a");
+        assert_eq!((woken().as_deref(), woken()), (Some("c"), None));
+        // It could take the slot and does not.
+        assert_eq!(moving.claim("c", 0, 1), 1);
+        moving.settle("c", 0, None);
+        assert_eq!((woken().as_deref(), woken()), (Some("b"), None));
     }
 }

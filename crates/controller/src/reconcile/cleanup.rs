@@ -13,7 +13,7 @@ use k8s_openapi::{
 use kube::{ResourceExt as _, runtime::controller::Action};
 
 use super::{
-    AGAIN, Context, FINALIZER, Step, conditions, prepare::OTHERS_FAILED, quiesce, reserve,
+    AGAIN, Context, FINALIZER, POLL, Step, conditions, prepare::OTHERS_FAILED, quiesce, reserve,
     set_finalizers,
 };
 use crate::{
@@ -21,6 +21,7 @@ use crate::{
     build::{self, Role},
     cluster::{Cluster, Kind},
     error::Result,
+    informers::Name,
     observe,
     plan::{self, Planned},
 };
@@ -34,7 +35,7 @@ impl Step<'_> {
             clean(&self.migration, &self.source, &self.destination, self.now).await?
         {
             self.status.message = format!("waiting for {left} to go");
-            return Ok(Action::requeue(super::SOON * 5));
+            return Ok(self.poll());
         }
         self.status.transfers.clear();
         self.status.leftovers = None;
@@ -96,13 +97,13 @@ impl Step<'_> {
             Ok(Some(left)) => {
                 let message = format!("waiting for {left} to go");
                 self.condition(conditions::CLEANED_UP, Some(false), "Waiting", &message);
-                Ok(Action::requeue(super::SOON * 5))
+                Ok(self.poll())
             }
             Err(error) => {
                 let message = error.to_string();
                 self.condition(conditions::CLEANED_UP, Some(false), error.reason(), &message);
                 self.context.events.warning(&self.migration, error.reason(), message).await;
-                Ok(Action::requeue(AGAIN * 10))
+                Ok(self.poll())
             }
         }
     }
@@ -211,10 +212,12 @@ async fn remove_all<K: Kind>(
 pub(super) async fn finalize(
     context: &Context,
     migration: DirectVolumeMigration,
+    name: &Name,
 ) -> Result<Action> {
     let now = context.clock.now();
     let held = migration.finalizers();
     if !held.iter().any(|held| held == FINALIZER) {
+        context.forget(name);
         return Ok(Action::await_change());
     }
     // Each end by itself: where one cannot be found any more, the keys at the other go all the same.
@@ -233,7 +236,11 @@ pub(super) async fn finalize(
     let late = since.is_some_and(|since| observe::seconds_since(since, now) > DEADLINE);
     match left {
         Ok(None) => {}
-        Ok(Some(_)) if !late => return Ok(Action::requeue(AGAIN / 3)),
+        // Pods that go wake the migration.
+        Ok(Some(_)) if !late => {
+            let pause = context.patience.next(name, AGAIN / 3, POLL);
+            return Ok(Action::requeue(pause));
+        }
         Err(error) if !late => return Err(error),
         Ok(left) => give_up(context, &migration, left.unwrap_or_default()).await,
         Err(error) => give_up(context, &migration, error.to_string()).await,
@@ -248,6 +255,7 @@ pub(super) async fn finalize(
         Err(error) if error.code() == Some(404) => {}
         other => drop(other?),
     }
+    context.forget(name);
     Ok(Action::await_change())
 }
 

@@ -6,10 +6,11 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 use serde_json::json;
 
-use super::{Step, conditions, prepare::mounted};
+use super::{Step, conditions};
 use crate::{
     api::{Mode, Quiesce, SourceWatch, VolumePhase},
     error::{Error, Result},
+    informers::mounted,
     plan::{Claim, Planned},
 };
 

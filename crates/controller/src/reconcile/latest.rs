@@ -79,9 +79,9 @@ mod tests {
         assert_eq!(newest("9", "10", "Completed"), None);
         assert_eq!(newest("9", "x", "Transferring"), None);
         let latest = Latest::default();
-        assert_eq!(latest.of(&migration("1", "Transferring")), None);
+        assert!(latest.of(&migration("1", "Transferring")).is_none());
         latest.wrote(&migration("1", "Transferring"));
         latest.forget(&migration("1", "Transferring"));
-        assert_eq!(latest.of(&migration("1", "Transferring")), None);
+        assert!(latest.of(&migration("1", "Transferring")).is_none());
     }
 }

@@ -15,6 +15,7 @@ mod cleanup;
 mod conditions;
 mod in_use;
 mod latest;
+mod patience;
 mod prepare;
 mod progress;
 mod quiesce;
@@ -22,17 +23,23 @@ mod reach;
 mod reserve;
 mod settle;
 mod source_watch;
+mod throttle;
 mod transfer;
 mod unreadable;
 
 pub(crate) use begin::Moving;
 pub(crate) use latest::Latest;
+pub(crate) use patience::Patience;
 pub(crate) use source_watch::SourceWatches;
+pub(crate) use throttle::Throttle;
 pub(crate) use unreadable::report as report_unreadable;
 
 use std::{sync::Arc, time::Duration};
 
-use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::Time,
+    jiff::{SignedDuration, Timestamp},
+};
 use kube::{
     Api, ResourceExt as _,
     api::{Patch, PatchParams, PostParams},
@@ -49,6 +56,7 @@ use crate::{
     error::{Error, Result},
     events::Events,
     identity::Issuer,
+    informers::{Name, Watched},
     metrics::Metrics,
     plan::{self, Planned},
     reconciler::Clock,
@@ -56,14 +64,16 @@ use crate::{
 
 /// Keeps a migration until its objects in all namespaces are gone.
 const FINALIZER: &str = "pvferry.io/cleanup";
-/// How often a migration is looked at while something moves.
+/// How often a migration is looked at whose waiting nothing ends that is watched: at first, and at last.
 const POLL: Duration = Duration::from_secs(5);
+const LONGEST_POLL: Duration = Duration::from_secs(60);
 /// How soon after a change of its own.
 const SOON: Duration = Duration::from_millis(200);
 /// Tries of a write that others come in between of, with changes of something else.
 const SAVES: usize = 8;
-/// After a call that failed.
+/// After a call that failed: at first, and at last.
 const AGAIN: Duration = Duration::from_secs(3);
+const LONGEST_AGAIN: Duration = Duration::from_secs(300);
 
 /// What every step needs.
 pub(crate) struct Context {
@@ -75,7 +85,17 @@ pub(crate) struct Context {
     pub(crate) moving: Moving,
     pub(crate) watches: SourceWatches,
     pub(crate) latest: Latest,
+    pub(crate) patience: Patience,
+    pub(crate) logs: Throttle,
     pub(crate) clock: Clock,
+}
+
+impl Context {
+    /// The migration waits for nothing.
+    fn forget(&self, name: &Name) {
+        self.clusters.release(name);
+        self.patience.reset(name);
+    }
 }
 
 /// One step of one migration.
@@ -90,6 +110,11 @@ struct Step<'a> {
     /// Why the destination cannot be used, in a rollback.
     lost: Option<Error>,
     now: Timestamp,
+    name: Name,
+    /// Everything is read from the server: what is decided cannot be taken back.
+    live: bool,
+    /// Something is due then, though nothing changes.
+    due: Option<Timestamp>,
 }
 
 /// Does what is next.
@@ -100,26 +125,30 @@ pub(crate) async fn reconcile(cached: &DirectVolumeMigration, context: &Context)
 }
 
 /// After a failed step.
-pub(crate) fn after_error(migration: &str, error: &Error) -> Action {
-    tracing::warn!(migration, "{error}");
-    Action::requeue(AGAIN)
+pub(crate) fn after_error(context: &Context, migration: &Name, error: &Error) -> Action {
+    let name = format!("{}/{}", migration.0, migration.1);
+    tracing::warn!(migration = name, "{error}");
+    Action::requeue(context.patience.next(migration, AGAIN, LONGEST_AGAIN))
 }
 
 async fn step(cached: &DirectVolumeMigration, context: &Context) -> Result<Action> {
-    let (namespace, name) = (cached.namespace().unwrap_or_default(), cached.name_any());
+    let name = (cached.namespace().unwrap_or_default(), cached.name_any());
     let home = context.clusters.home();
     let mut migration = match context.latest.of(cached) {
         Some(latest) => latest,
-        None => match home.get::<DirectVolumeMigration>(&namespace, &name).await? {
+        None => match home.get::<DirectVolumeMigration>(&name.0, &name.1).await? {
             Some(read) => read,
-            None => return Ok(Action::await_change()),
+            None => {
+                context.forget(&name);
+                return Ok(Action::await_change());
+            }
         },
     };
     if migration.metadata.deletion_timestamp.is_some() {
         context.moving.release(&migration.uid().unwrap_or_default());
         context.watches.forget(&migration.uid().unwrap_or_default());
         context.latest.forget(&migration);
-        return cleanup::finalize(context, migration).await;
+        return cleanup::finalize(context, migration, &name).await;
     }
     if !migration.finalizers().iter().any(|held| held == FINALIZER) {
         migration = hold(context, &migration).await?;
@@ -129,11 +158,12 @@ async fn step(cached: &DirectVolumeMigration, context: &Context) -> Result<Actio
     let wanted = spec.run != before.run || spec.mode != before.mode;
     let quiet = before.phase.is_final() && before.leftovers.is_none();
     if quiet && !wanted && before.observed_generation == migration.generation() {
+        context.forget(&name);
         return Ok(Action::await_change());
     }
     let (source, destination, lost) = match clusters(context, &migration).await {
         Ok(found) => found,
-        Err(error) => return unreachable(context, migration, before, error).await,
+        Err(error) => return unreachable(context, migration, before, error, &name).await,
     };
     let status = before.clone();
     if let (false, Some(run_spec)) = (before.phase.is_final(), &before.run_spec) {
@@ -141,7 +171,22 @@ async fn step(cached: &DirectVolumeMigration, context: &Context) -> Result<Actio
     }
     let volumes = plan::volumes(&migration.spec);
     let now = context.clock.now();
-    let mut step = Step { context, migration, status, volumes, source, destination, lost, now };
+    for cluster in [&source, &destination] {
+        cluster.informers().need(&name);
+    }
+    let mut step = Step {
+        context,
+        migration,
+        status,
+        volumes,
+        source,
+        destination,
+        lost,
+        now,
+        name,
+        live: false,
+        due: None,
+    };
     let outcome = step.take().await;
     let outcome = step.note(outcome).await;
     step.status.observed_generation = step.migration.generation();
@@ -151,6 +196,7 @@ async fn step(cached: &DirectVolumeMigration, context: &Context) -> Result<Actio
     }
     step.summarise();
     if step.status != before {
+        context.patience.reset(&step.name);
         step.save().await?;
     }
     outcome
@@ -177,6 +223,7 @@ async fn unreachable(
     migration: DirectVolumeMigration,
     mut status: DirectVolumeMigrationStatus,
     error: Error,
+    name: &Name,
 ) -> Result<Action> {
     let before = status.clone();
     status.message = error.to_string();
@@ -190,10 +237,11 @@ async fn unreachable(
         generation,
     );
     if status != before {
+        context.patience.reset(name);
         context.events.warning(&migration, error.reason(), error.to_string()).await;
         write_status(context, &migration, &status).await?;
     }
-    Ok(Action::requeue(AGAIN * 3))
+    Ok(Action::requeue(context.patience.next(name, AGAIN * 3, LONGEST_AGAIN)))
 }
 
 async fn hold(
@@ -331,10 +379,57 @@ impl Step<'_> {
         }
         if matches!(error, Error::Waiting(..)) {
             self.status.message = text;
-            return Ok(Action::requeue(POLL));
+            // Nobody watches quotas, and who makes identities.
+            let watched = !matches!(error.reason(), "QuotaExceeded" | "IdentitiesTaken");
+            return Ok(if watched { self.rest() } else { self.poll() });
         }
         self.fail_run(error.reason(), &text);
         Ok(self.enter(Phase::CleaningUp, text))
+    }
+
+    /// Until a watch wakes the migration, or until something is due.
+    fn rest(&self) -> Action {
+        let watched = |cluster: &Cluster| cluster.informers().are_current();
+        if !watched(&self.source) || !watched(&self.destination) {
+            return self.poll();
+        }
+        self.within(patience::jittered(patience::SAFETY_NET))
+    }
+
+    /// For a while, which grows for as long as nothing changes, or until something is due.
+    fn poll(&self) -> Action {
+        self.within(self.context.patience.next(&self.name, POLL, LONGEST_POLL))
+    }
+
+    fn within(&self, pause: Duration) -> Action {
+        let left = |due: Timestamp| due.duration_since(self.now).max(SignedDuration::ZERO);
+        let due = self.due.and_then(|due| Duration::try_from(left(due)).ok());
+        Action::requeue(due.map_or(pause, |due| pause.min(due + SOON)))
+    }
+
+    /// Something is due at `when`, at the latest.
+    fn due_at(&mut self, when: Timestamp) {
+        self.due = Some(self.due.map_or(when, |due| due.min(when)));
+    }
+
+    /// Something is due `seconds` after `since`.
+    fn due_after(&mut self, since: &Time, seconds: i64) {
+        if let Ok(when) = since.0.checked_add(SignedDuration::from_secs(seconds)) {
+            self.due_at(when);
+        }
+    }
+
+    /// An object that the migration waits for, as its watch knows it; from the server, where something is decided for good.
+    async fn look<K: Watched>(
+        &self,
+        cluster: &Cluster,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<K>> {
+        if self.live {
+            return cluster.read(namespace, name).await;
+        }
+        cluster.look(&self.name, namespace, name).await
     }
 
     /// Nothing more is begun in this run.

@@ -1,6 +1,6 @@
 //! What must be there before anything moves: claims, namespaces, classes.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use k8s_openapi::{
     api::{
@@ -17,6 +17,7 @@ use crate::{
     build::{self, MANAGER, bytes, capacity, target_claim},
     cluster::Cluster,
     error::{Error, Result},
+    informers::{Key, mounted},
     observe,
     plan::{self, Claim, Planned},
 };
@@ -29,6 +30,17 @@ impl Step<'_> {
         if self.status.mode == Mode::Rollback {
             return self.roll_back().await;
         }
+        match self.prepare_volumes().await {
+            // What a watch knows can be old: a run does not fail for that.
+            Err(Error::Invalid(..)) if !self.live => {
+                self.live = true;
+                self.prepare_volumes().await
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn prepare_volumes(&mut self) -> Result<Action> {
         self.check_one_cluster().await?;
         plan::check(&self.migration).map_err(|why| Error::Invalid("SpecInvalid", why))?;
         self.check_permission()?;
@@ -112,16 +124,17 @@ impl Step<'_> {
         let sources: BTreeSet<_> = self.volumes.iter().map(|v| &v.claim.namespace).collect();
         let targets: BTreeSet<_> = self.volumes.iter().map(|v| &v.target.namespace).collect();
         for name in sources {
-            let namespace = namespace(&self.source, name).await?.ok_or_else(|| {
-                Error::Invalid(
-                    "NamespaceMissing",
-                    format!("the source namespace {name} is not there"),
-                )
-            })?;
+            let namespace =
+                self.look::<Namespace>(&self.source, "", name).await?.ok_or_else(|| {
+                    Error::Invalid(
+                        "NamespaceMissing",
+                        format!("the source namespace {name} is not there"),
+                    )
+                })?;
             self.check_profile(&namespace, name)?;
         }
         for name in targets {
-            match namespace(&self.destination, name).await? {
+            match self.look::<Namespace>(&self.destination, "", name).await? {
                 Some(namespace) => self.check_profile(&namespace, name)?,
                 None if spec.destination.create_namespace => {
                     let metadata = ObjectMeta { name: Some(name.clone()), ..ObjectMeta::default() };
@@ -162,7 +175,7 @@ impl Step<'_> {
 
     async fn source_claim(&self, volume: &Planned) -> Result<PersistentVolumeClaim> {
         let Claim { namespace, name } = &volume.claim;
-        let claim: Option<PersistentVolumeClaim> = self.source.get(namespace, name).await?;
+        let claim: Option<PersistentVolumeClaim> = self.look(&self.source, namespace, name).await?;
         let claim = claim.ok_or_else(|| {
             Error::Invalid("ClaimMissing", format!("the claim {} is not there", volume.claim))
         })?;
@@ -225,11 +238,22 @@ impl Step<'_> {
     async fn check_one_cluster(&self) -> Result<()> {
         let spec = &self.migration.spec;
         let one = spec.source.cluster == spec.destination.cluster
-            || identity(&self.source).await? == identity(&self.destination).await?;
+            || self.identity(&self.source).await? == self.identity(&self.destination).await?;
         match plan::check_one_cluster(&self.volumes) {
             Err(why) if one => Err(Error::Invalid("SourceIsTarget", why)),
             _ => Ok(()),
         }
+    }
+
+    /// What tells a cluster from every other one.
+    async fn identity(&self, cluster: &Cluster) -> Result<String> {
+        let found = self.look::<Namespace>(cluster, "", "kube-system").await?;
+        found.and_then(|found| found.metadata.uid).ok_or_else(|| {
+            Error::Invalid(
+                "ClusterNotUsable",
+                "namespace kube-system not found, or without a uid".into(),
+            )
+        })
     }
 
     /// The target if it exists; an error where it cannot take the volume.
@@ -239,7 +263,17 @@ impl Step<'_> {
         source: &PersistentVolumeClaim,
     ) -> Result<Option<PersistentVolumeClaim>> {
         let Claim { namespace, name } = &volume.target;
-        let target: Option<PersistentVolumeClaim> = self.destination.get(namespace, name).await?;
+        let informers = self.destination.informers();
+        informers.register(Key::object::<PersistentVolumeClaim>(namespace, name), &self.name);
+        // One that the watch does not know is most likely not there: to create it tells.
+        if !self.live
+            && let Some(claims) = informers.current::<PersistentVolumeClaim>().await
+            && claims.get(namespace, name).is_none()
+        {
+            return Ok(None);
+        }
+        // Who has reserved it is read from the server.
+        let target: Option<PersistentVolumeClaim> = self.destination.read(namespace, name).await?;
         let Some(target) = target else { return Ok(None) };
         if target.metadata.deletion_timestamp.is_some() {
             let what = format!("the claim {} is being removed", volume.target);
@@ -261,16 +295,14 @@ impl Step<'_> {
     async fn check_class(&self, volume: &Planned, source: &PersistentVolumeClaim) -> Result<()> {
         let claim = target_claim(&self.migration, volume, source);
         let spec = claim.spec.unwrap_or_default();
-        if let Some(class) = spec.storage_class_name.filter(|class| !class.is_empty()) {
-            let classes: Api<StorageClass> = Api::all(self.destination.client());
-            let found = classes.get_opt(&class).await;
-            if found.map_err(Error::api(format!("read StorageClass {class}")))?.is_none() {
-                let what = format!(
-                    "the storage class {class}, wanted for {}, is not there at the destination",
-                    volume.target
-                );
-                return Err(Error::Invalid("StorageClassMissing", what));
-            }
+        if let Some(class) = spec.storage_class_name.filter(|class| !class.is_empty())
+            && self.look::<StorageClass>(&self.destination, "", &class).await?.is_none()
+        {
+            let what = format!(
+                "the storage class {class}, wanted for {}, is not there at the destination",
+                volume.target
+            );
+            return Err(Error::Invalid("StorageClassMissing", what));
         }
         let asked =
             spec.resources.and_then(|r| r.requests?.get("storage").cloned()).unwrap_or_default();
@@ -289,6 +321,11 @@ impl Step<'_> {
     pub(super) async fn check_use_of_targets(&self, volumes: &[Planned]) -> Result<()> {
         let namespaces: BTreeSet<_> = volumes.iter().map(|v| &v.target.namespace).collect();
         for namespace in namespaces {
+            for volume in volumes.iter().filter(|v| v.target.namespace == *namespace) {
+                self.destination
+                    .informers()
+                    .register(Key::users(namespace, &volume.target.name), &self.name);
+            }
             for pod in self.users(&self.destination, namespace).await? {
                 let used = |claim: &str| {
                     volumes
@@ -307,11 +344,14 @@ impl Step<'_> {
     }
 
     /// Pods that have not ended, other than those of this migration.
-    pub(super) async fn users(&self, cluster: &Cluster, namespace: &str) -> Result<Vec<Pod>> {
-        self.users_at(cluster, namespace).await.map(|(pods, _)| pods)
+    pub(super) async fn users(&self, cluster: &Cluster, namespace: &str) -> Result<Vec<Arc<Pod>>> {
+        let uid = self.migration.uid().unwrap_or_default();
+        let mut pods = cluster.look_at_all::<Pod>(namespace).await?;
+        pods.retain(|pod| !observe::is_over(pod) && !build::is_of(&**pod, &uid));
+        Ok(pods)
     }
 
-    /// As [`Self::users`], with the version of the list.
+    /// As [`Self::users`], from the server, with the version of the list.
     pub(super) async fn users_at(
         &self,
         cluster: &Cluster,
@@ -321,31 +361,4 @@ impl Step<'_> {
         let (pods, version) = cluster.list_with_version::<Pod>(Some(namespace), &others).await?;
         Ok((pods.into_iter().filter(|pod| !observe::is_over(pod)).collect(), version))
     }
-}
-
-/// What tells a cluster from every other one.
-async fn identity(cluster: &Cluster) -> Result<String> {
-    let uid = namespace(cluster, "kube-system").await?.and_then(|found| found.metadata.uid);
-    uid.ok_or_else(|| {
-        Error::Invalid(
-            "ClusterNotUsable",
-            "namespace kube-system not found, or without a uid".into(),
-        )
-    })
-}
-
-async fn namespace(cluster: &Cluster, name: &str) -> Result<Option<Namespace>> {
-    let api: Api<Namespace> = Api::all(cluster.client());
-    api.get_opt(name).await.map_err(Error::api(format!("read Namespace {name}")))
-}
-
-/// The claims that a pod mounts, those included that are made for it alone.
-pub(super) fn mounted(pod: &Pod) -> impl Iterator<Item = String> {
-    let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default();
-    volumes.iter().filter_map(|volume| {
-        let claim = volume.persistent_volume_claim.as_ref().map(|claim| claim.claim_name.clone());
-        let own =
-            || volume.ephemeral.as_ref().map(|_| format!("{}-{}", pod.name_any(), volume.name));
-        claim.or_else(own)
-    })
 }

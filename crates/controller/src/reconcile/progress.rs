@@ -105,18 +105,23 @@ impl Step<'_> {
     pub(super) async fn running(&mut self, volume: &Planned, pod: &Pod) -> Result<()> {
         let container = sync_container(volume);
         let attempts = self.status.volumes.get(volume.index).map_or(0, |status| status.attempts);
-        let first =
-            self.status.volumes.get(volume.index).is_some_and(|v| v.phase == VolumePhase::Starting);
-        let line = self.last_line(pod, &container).await;
-        let mut told = json!({});
-        if first {
-            let (started, _) = observe::times(pod, &container);
-            told = json!({
-                "phase": VolumePhase::Running, "reason": "", "message": "", "pod": pod.name_any(),
-                "container": container, "attempt": attempts, "started": started, "ended": null,
-                "exitCode": null,
-            });
+        let (started, _) = observe::times(pod, &container);
+        let begun = started.as_ref().map(|at| at.0);
+        let pod_uid = pod.uid().unwrap_or_default();
+        let (due, next) = self.context.logs.is_due(pod_uid, &container, begun, self.now);
+        self.due_at(next);
+        if !due {
+            if let Some(status) = self.status.volumes.get_mut(volume.index) {
+                status.phase = VolumePhase::Running;
+            }
+            return Ok(());
         }
+        let line = self.last_line(pod, &container).await;
+        let mut told = json!({
+            "phase": VolumePhase::Running, "reason": "", "message": "", "pod": pod.name_any(),
+            "container": container, "attempt": attempts, "started": started, "ended": null,
+            "exitCode": null,
+        });
         if let Some(status) = self.status.volumes.get_mut(volume.index) {
             status.phase = VolumePhase::Running;
             if let Some(line) = &line {
@@ -130,10 +135,7 @@ impl Step<'_> {
         {
             told.extend(fields);
         }
-        if told.as_object().is_some_and(|told| !told.is_empty()) {
-            self.tell(volume, told).await?;
-        }
-        Ok(())
+        self.tell(volume, told).await
     }
 
     /// The last progress that a container printed. Not to know it is no reason to stop.

@@ -20,12 +20,13 @@ use kube::{
 };
 use serde_json::json;
 
-use super::{Context, Step, conditions};
+use super::{Context, Step, conditions, in_use::describe};
 use crate::{
     api::{DirectVolumeMigration, Phase, Quiesce},
     cluster::{Cluster, Kind},
     error::{Error, Result},
-    plan,
+    informers::{Key, mounted},
+    plan::{self, Claim},
 };
 
 /// The replicas that a workload had.
@@ -82,6 +83,9 @@ fn names_one(pod: &PodSpec, claims: &BTreeSet<&str>) -> bool {
 impl Step<'_> {
     /// Scales to zero what mounts the volumes, and waits until no pod does. From then on the pods are watched.
     pub(super) async fn quiesce(&mut self) -> Result<Action> {
+        if let Some(error) = self.still_stopping().await? {
+            return Err(error);
+        }
         if self.scales_to_zero() {
             for namespace in self.source_namespaces() {
                 let claims = self.claims_in(&namespace);
@@ -93,8 +97,7 @@ impl Step<'_> {
         let (used, watches) = self.users_of_sources().await?;
         match used.first() {
             Some((volume, pod)) if self.scales_to_zero() => {
-                let what = format!("the pod {pod} still uses the claim {}", volume.claim);
-                return Err(Error::Waiting("StillInUse", what));
+                return Err(still_in_use(&volume.claim, pod));
             }
             Some(_) => {
                 self.refuse_users(&used)?;
@@ -108,6 +111,32 @@ impl Step<'_> {
         }
         self.status.source_watches = watches;
         Ok(self.enter(Phase::Transferring, "volumes are on their way"))
+    }
+
+    /// Whether nothing has to be done but to wait for pods that are being deleted.
+    async fn still_stopping(&self) -> Result<Option<Error>> {
+        let mut first = None;
+        if !self.scales_to_zero() {
+            return Ok(None);
+        }
+        for volume in &self.volumes {
+            let Claim { namespace, name } = &volume.claim;
+            self.source.informers().register(Key::users(namespace, name), &self.name);
+        }
+        for namespace in self.source_namespaces() {
+            let claims = self.claims_in(&namespace);
+            for pod in self.users(&self.source, &namespace).await? {
+                let Some(claim) = mounted(&pod).find(|claim| claims.contains(claim)) else {
+                    continue;
+                };
+                if pod.metadata.deletion_timestamp.is_none() {
+                    return Ok(None);
+                }
+                let claim = Claim { namespace: namespace.clone(), name: claim };
+                first.get_or_insert_with(|| still_in_use(&claim, &describe(&pod)));
+            }
+        }
+        Ok(first)
     }
 
     async fn stop<K: Workload>(&self, namespace: &str, claims: &BTreeSet<&str>) -> Result<()> {
@@ -190,6 +219,10 @@ impl Step<'_> {
         let here = self.volumes.iter().filter(|volume| volume.claim.namespace == namespace);
         here.map(|volume| volume.claim.name.clone()).collect()
     }
+}
+
+fn still_in_use(claim: &Claim, pod: &str) -> Error {
+    Error::Waiting("StillInUse", format!("the pod {pod} still uses the claim {claim}"))
 }
 
 /// The workloads that a migration has stopped, each with the replicas that it had.

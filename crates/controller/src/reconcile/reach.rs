@@ -4,12 +4,11 @@ use k8s_openapi::api::{
     core::v1::{PersistentVolume, PersistentVolumeClaim},
     storage::v1::StorageClass,
 };
-use kube::Api;
 
 use super::Step;
 use crate::{
     cluster::Cluster,
-    error::{Error, Result},
+    error::Result,
     plan::{self, Candidate, Claim, Ready},
     topology::Reach,
 };
@@ -23,8 +22,8 @@ impl Step<'_> {
                 |(other, it): (usize, &Candidate)| other != at && plan::could_share(it, candidate);
             let reach = if candidates.iter().enumerate().any(shares) {
                 [
-                    reach(&self.source, &candidate.0.claim).await?,
-                    reach(&self.destination, &candidate.0.target).await?,
+                    self.reach(&self.source, &candidate.0.claim).await?,
+                    self.reach(&self.destination, &candidate.0.target).await?,
                 ]
             } else {
                 Default::default()
@@ -33,27 +32,26 @@ impl Step<'_> {
         }
         Ok(all)
     }
-}
 
-async fn reach(cluster: &Cluster, claim: &Claim) -> Result<Reach> {
-    let claim: Option<PersistentVolumeClaim> = cluster.get(&claim.namespace, &claim.name).await?;
-    let Some(spec) = claim.and_then(|claim| claim.spec) else { return Ok(Reach::Unknown) };
-    if let Some(name) = spec.volume_name.filter(|name| !name.is_empty()) {
-        let api: Api<PersistentVolume> = Api::all(cluster.client());
-        let volume = known(api.get_opt(&name).await, "PersistentVolume", &name)?;
-        return Ok(volume.map_or(Reach::Unknown, |volume| Reach::of_volume(&volume)));
+    async fn reach(&self, cluster: &Cluster, claim: &Claim) -> Result<Reach> {
+        let claim: Option<PersistentVolumeClaim> =
+            self.look(cluster, &claim.namespace, &claim.name).await?;
+        let Some(spec) = claim.and_then(|claim| claim.spec) else { return Ok(Reach::Unknown) };
+        if let Some(name) = spec.volume_name.filter(|name| !name.is_empty()) {
+            let volume = permitted(self.look::<PersistentVolume>(cluster, "", &name).await)?;
+            return Ok(volume.map_or(Reach::Unknown, |volume| Reach::of_volume(&volume)));
+        }
+        let Some(name) = spec.storage_class_name.filter(|name| !name.is_empty()) else {
+            return Ok(Reach::Unknown);
+        };
+        let class = permitted(self.look::<StorageClass>(cluster, "", &name).await)?;
+        Ok(class.map_or(Reach::Unknown, |class| Reach::of_class(&class)))
     }
-    let Some(name) = spec.storage_class_name.filter(|name| !name.is_empty()) else {
-        return Ok(Reach::Unknown);
-    };
-    let api: Api<StorageClass> = Api::all(cluster.client());
-    let class = known(api.get_opt(&name).await, "StorageClass", &name)?;
-    Ok(class.map_or(Reach::Unknown, |class| Reach::of_class(&class)))
 }
 
 /// What was read. A cluster that does not let the controller read it keeps nothing from being moved: that volume shares no pod.
-fn known<K>(read: kube::Result<Option<K>>, kind: &str, name: &str) -> Result<Option<K>> {
-    match read.map_err(Error::api(format!("read {kind} {name}"))) {
+fn permitted<K>(read: Result<Option<K>>) -> Result<Option<K>> {
+    match read {
         Err(error) if error.code() == Some(403) => Ok(None),
         other => other,
     }

@@ -155,13 +155,42 @@ impl Step<'_> {
         self.tell(volume, told).await
     }
 
+    /// Removes a pod of the transfer: what is there of it until it is gone. One of that name that somebody else made stays.
+    async fn remove_pod(
+        &self,
+        cluster: &Cluster,
+        namespace: &str,
+        current: &Current,
+        role: Role,
+    ) -> Result<Option<Pod>> {
+        let name = current.names.of(role);
+        match self.look::<Pod>(cluster, namespace, &name).await? {
+            Some(pod) if !is_ours(&pod, &current.names, role) => Ok(None),
+            // It was removed, and goes when its containers have ended.
+            Some(pod) if pod.metadata.deletion_timestamp.is_some() => Ok(Some(pod)),
+            Some(_) => {
+                let removed: Option<Pod> = cluster.delete(namespace, &name).await?;
+                // One that has ended is gone at once.
+                let stays = |pod: &Pod| !observe::is_over(pod) || !pod.finalizers().is_empty();
+                Ok(removed.filter(stays))
+            }
+            None => Ok(None),
+        }
+    }
+
     /// Removes what a transfer needed; true once its pods are gone, or one that is lost can do nothing without the other.
     pub(super) async fn remove(&mut self, current: &Current) -> Result<bool> {
         let (source, destination) =
             (current.names.of(Role::Source), current.names.of(Role::Destination));
         let (near, far) = (current.source_namespace(), current.destination_namespace());
-        let client = remove_pod(&self.source, near, current, Role::Source).await?;
-        let server = remove_pod(&self.destination, far, current, Role::Destination).await?;
+        let client = self.remove_pod(&self.source, near, current, Role::Source).await?;
+        let server = self.remove_pod(&self.destination, far, current, Role::Destination).await?;
+        let going = [&client, &server].into_iter().flatten();
+        let since: Vec<_> =
+            going.filter_map(|pod| pod.metadata.deletion_timestamp.clone()).collect();
+        for since in since {
+            self.due_after(&since, observe::OVERDUE + 1);
+        }
         match (client, server) {
             (None, None) => {}
             (Some(lost), None) | (None, Some(lost)) if observe::is_lost(&lost, self.now) => {
@@ -189,20 +218,6 @@ impl Step<'_> {
             _ => {}
         }
         Ok(true)
-    }
-}
-
-/// Removes a pod of the transfer: what is there of it until it is gone. One of that name that somebody else made stays.
-async fn remove_pod(
-    cluster: &Cluster,
-    namespace: &str,
-    current: &Current,
-    role: Role,
-) -> Result<Option<Pod>> {
-    let name = current.names.of(role);
-    match cluster.get::<Pod>(namespace, &name).await? {
-        Some(pod) if is_ours(&pod, &current.names, role) => cluster.delete(namespace, &name).await,
-        _ => Ok(None),
     }
 }
 

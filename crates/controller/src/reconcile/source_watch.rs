@@ -17,8 +17,7 @@ use kube::{
 use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 
-use super::prepare::mounted;
-use crate::{api::SourceWatch, build, cluster::Cluster, plan::Claim};
+use crate::{api::SourceWatch, build, cluster::Cluster, informers::mounted, plan::Claim};
 
 /// Seconds that one call of a watch lasts. The server ends it with a bookmark, so that the version stays young where no pod changes.
 const CALL: u32 = 25;

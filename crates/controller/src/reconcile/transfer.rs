@@ -1,17 +1,20 @@
 //! Transfers under way: what is missing is made, what has ended is settled and removed.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::{
     api::core::v1::{Node, Pod, Secret, Service},
     apimachinery::pkg::apis::meta::v1::Time,
 };
-use kube::{Api, ResourceExt as _, api::ListParams, runtime::controller::Action};
+use kube::{ResourceExt as _, runtime::controller::Action};
 use pod::ExitCode;
 
-use super::{POLL, SOON, Step, conditions};
+use super::{SOON, Step, conditions};
 use crate::{
     api::{ActiveTransfer, EndpointKind, Phase, VolumePhase},
     build::{self, Address, Names, Role},
     error::{Error, Result},
+    informers::Key,
     observe::{self, Failure, Seen},
     plan::Planned,
 };
@@ -43,6 +46,8 @@ impl Step<'_> {
         self.status.message = "volumes are on their way".into();
         let mut first_error = None;
         let mut blocked = false;
+        let ending: BTreeSet<i64> =
+            self.status.transfers.iter().filter(|t| t.ending).map(|t| t.number).collect();
         for at in 0..self.status.transfers.len() {
             let Some(transfer) = self.status.transfers.get(at).cloned() else { continue };
             let chosen = transfer.volumes.iter().filter_map(|i| self.guarded(*i));
@@ -99,9 +104,13 @@ impl Step<'_> {
             self.fail_used().await?;
             return Ok(self.enter(Phase::CleaningUp, "removing what the transfer needed"));
         }
-        let starting = |t: &ActiveTransfer| !t.source_made && !blocked;
-        let hurry = begun || self.status.transfers.iter().any(|t| t.ending || starting(t));
-        Ok(Action::requeue(if hurry { SOON * 2 } else { POLL }))
+        // What has begun, and what has ended, goes on when this is written; the rest when a watch wakes the migration.
+        let ended = self.status.transfers.iter().any(|t| t.ending && !ending.contains(&t.number));
+        Ok(match () {
+            () if begun || ended => Action::requeue(SOON),
+            () if blocked => self.poll(),
+            () => self.rest(),
+        })
     }
 
     /// What the API server refuses for one transfer is that transfer's failure.
@@ -119,10 +128,7 @@ impl Step<'_> {
             }
             return Ok(());
         }
-        let name = current.names.of(Role::Destination);
-        let server: Option<Pod> =
-            self.destination.get(current.destination_namespace(), &name).await?;
-        let Some(server) = server else {
+        let Some(server) = self.pod(current, Role::Destination).await? else {
             if current.transfer.destination_made {
                 let failure =
                     Failure::new("DestinationPodLost", "the destination pod is gone", true);
@@ -136,9 +142,7 @@ impl Step<'_> {
             return Ok(());
         }
         current.transfer.destination_made = true;
-        let name = current.names.of(Role::Source);
-        let client: Option<Pod> = self.source.get(current.source_namespace(), &name).await?;
-        match client {
+        match self.pod(current, Role::Source).await? {
             Some(client) if !is_ours(&client, &current.names, Role::Source) => {
                 self.fail_all(current, &not_ours(&client)).await;
                 Ok(())
@@ -153,6 +157,49 @@ impl Step<'_> {
                 Ok(())
             }
             None => self.make_source(current, &server).await,
+        }
+    }
+
+    /// A pod of a transfer. What its watch knows can be old: that a pod is gone which was there, or a volume of it has ended, is read
+    /// from the server.
+    async fn pod(&mut self, current: &Current, role: Role) -> Result<Option<Pod>> {
+        let (cluster, namespace, made) = match role {
+            Role::Source => {
+                (&self.source, current.source_namespace(), current.transfer.source_made)
+            }
+            Role::Destination => (
+                &self.destination,
+                current.destination_namespace(),
+                current.transfer.destination_made,
+            ),
+        };
+        let name = current.names.of(role);
+        let informer = cluster.informers().current::<Pod>().await;
+        let known = informer.as_ref().and_then(|pods| pods.get(namespace, &name));
+        let pod = match known {
+            Some(known) if !self.has_ended(current, role, &known) => Some(Pod::clone(&known)),
+            None if informer.is_some() && !made => None,
+            _ => cluster.read(namespace, &name).await?,
+        };
+        let going = pod.as_ref().and_then(|pod| pod.metadata.deletion_timestamp.clone());
+        if let Some(since) = going {
+            self.due_after(&since, observe::OVERDUE + 1);
+        }
+        Ok(pod)
+    }
+
+    /// Whether a container of the pod has ended whose end has not been entered into the status.
+    fn has_ended(&self, current: &Current, role: Role, pod: &Pod) -> bool {
+        let ended = |seen: Seen| !matches!(seen, Seen::Running | Seen::Waiting(_));
+        let mut open = current.volumes.iter().filter(|volume| self.is_open(volume.index));
+        match role {
+            Role::Source => {
+                open.any(|volume| {
+                    let container = build::sync_container(volume);
+                    ended(observe::sync(pod, &container, &volume.name, self.now))
+                }) || ended(observe::support(pod, build::TUNNEL, self.now))
+            }
+            Role::Destination => ended(observe::support(pod, build::SERVE, self.now)),
         }
     }
 
@@ -222,8 +269,8 @@ impl Step<'_> {
             Seen::Running | Seen::Arrived(_) => {}
         }
         let namespace = current.destination_namespace().to_owned();
-        let service: Option<Service> =
-            self.destination.get(&namespace, &current.names.of(Role::Destination)).await?;
+        let name = current.names.of(Role::Destination);
+        let service: Option<Service> = self.look(&self.destination, &namespace, &name).await?;
         let nodes = match self.migration.spec.endpoint.kind {
             EndpointKind::NodePort if self.migration.spec.endpoint.host.is_none() => {
                 self.nodes().await?
@@ -266,9 +313,9 @@ impl Step<'_> {
     }
 
     async fn nodes(&self) -> Result<Vec<Node>> {
-        let api: Api<Node> = Api::all(self.destination.client());
-        let nodes = api.list(&ListParams::default()).await;
-        Ok(nodes.map_err(Error::api("list nodes"))?.items)
+        self.destination.informers().register(Key::all::<Node>(), &self.name);
+        let nodes = self.destination.look_at_all::<Node>("").await?;
+        Ok(nodes.iter().map(|node| Node::clone(node)).collect())
     }
 
     /// Both pods are there: what each container has come to.
@@ -308,6 +355,9 @@ impl Step<'_> {
         } else if running {
             let since = current.transfer.running_since.get_or_insert(Time(self.now)).clone();
             let limit = self.migration.spec.limits.run_seconds;
+            if let Some(limit) = limit {
+                self.due_after(&since, limit + 1);
+            }
             if let Some(limit) =
                 limit.filter(|limit| observe::seconds_since(&since, self.now) > *limit)
             {
@@ -322,11 +372,11 @@ impl Step<'_> {
     async fn check_start(&mut self, current: &mut Current, message: &str, what: &str) {
         let limit = self.migration.spec.limits.start_seconds;
         self.status.message = message.into();
-        let late = current
-            .transfer
-            .begun
-            .as_ref()
-            .is_some_and(|begun| observe::seconds_since(begun, self.now) > limit);
+        let begun = current.transfer.begun.clone();
+        if let Some(begun) = &begun {
+            self.due_after(begun, limit + 1);
+        }
+        let late = begun.is_some_and(|begun| observe::seconds_since(&begun, self.now) > limit);
         if late {
             let failure = observe::too_late(what, limit);
             self.fail_all(current, &failure).await;

@@ -3,7 +3,7 @@
 use controller::api::Phase;
 use serde_json::{Value, json};
 
-use super::world::World;
+use super::world::{World, add, key};
 
 const VOLUMES: usize = 50;
 /// Calls for each of them.
@@ -23,6 +23,7 @@ async fn fifty_volumes_five_at_a_time_take_few_calls_each() {
     for name in &names {
         world.claim("home", "shop", name, &[("a", name)]);
     }
+    world.kubelet.spread = 5;
     let volumes: Vec<Value> = names.iter().map(|name| json!({ "name": name })).collect();
     world.migrate(json!({ "volumes": volumes, "limits": {
         "parallel": 5, "attempts": 3, "startSeconds": 300,
@@ -36,4 +37,73 @@ async fn fifty_volumes_five_at_a_time_take_few_calls_each() {
     }
     world.assert_clean();
     assert!(world.calls.count() <= VOLUMES * A_VOLUME, "{} calls", world.calls.count());
+}
+
+/// Waits of every kind: for a claim that is not bound, for a slot, for pods that are being deleted, for a pod that uses a target in another
+/// cluster.
+#[tokio::test(start_paused = true)]
+async fn a_thousand_migrations_that_wait_take_at_most_100_calls_a_minute() {
+    let mut world = World::new();
+    world.limit(1);
+    for number in 0..1000 {
+        let (kind, name) = (number % 4, format!("m{number}"));
+        let mut metadata = json!({ "name": name });
+        if kind == 0 {
+            metadata["annotations"] = json!({ "test/unbound": "true" });
+        }
+        let claim = json!({ "metadata": metadata, "spec": {
+            "accessModes": ["ReadWriteOnce"], "storageClassName": "standard",
+            "resources": { "requests": { "storage": "1Gi" } },
+        }});
+        add(&world.home, "persistentvolumeclaims", "shop", claim.clone());
+        let user = |namespace: &str| {
+            json!({
+                "metadata": { "name": format!("user-{name}"), "namespace": namespace, "finalizers": ["test/held"] },
+                "spec": { "containers": [], "volumes": [
+                    { "name": "data", "persistentVolumeClaim": { "claimName": name } },
+                ]},
+                "status": { "phase": "Running" },
+            })
+        };
+        let mut spec = json!({ "volumes": [{ "name": name }] });
+        match kind {
+            2 => {
+                add(&world.home, "pods", "shop", user("shop"));
+                world
+                    .home
+                    .store
+                    .lock()
+                    .delete(&key("pods", "shop", &format!("user-{name}")))
+                    .unwrap();
+                spec["mode"] = json!("Cutover");
+                spec["quiesce"] = json!("ScaleToZero");
+            }
+            3 => {
+                add(&world.other, "persistentvolumeclaims", "shop-new", claim);
+                add(&world.other, "pods", "shop-new", user("shop-new"));
+                spec["destination"] =
+                    json!({ "namespace": "shop-new", "cluster": { "kubeconfigSecret": "other" } });
+                spec["endpoint"] = json!({ "type": "NodePort", "host": "n" });
+            }
+            _ => {}
+        }
+        world.migrate_as(&name, spec);
+    }
+    world.tick();
+    world.idle(600).await;
+    for (number, text) in [
+        (0, "is not bound"),
+        (5, "waiting: as many volumes move as the controller permits"),
+        (2, "still uses the claim shop/m2"),
+        (3, "is in use by the pod user-m3"),
+    ] {
+        let told = world.told(&format!("m{number}"));
+        assert!(told.1.contains(text), "{number}: {told:?} {text}");
+    }
+    world.calls.reset();
+    world.idle(3600).await;
+    print(&world, "1000 migrations that wait, an hour", 60);
+    let (calls, watches) = (world.calls.count(), world.calls.watches());
+    println!("{:.1} calls and {:.1} watches a minute", calls as f64 / 60.0, watches as f64 / 60.0);
+    assert!((calls + watches) / 60 <= 100, "{calls} calls, {watches} watches in an hour");
 }

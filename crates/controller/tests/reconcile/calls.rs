@@ -74,6 +74,18 @@ impl Calls {
         self.state.lock().made.clone()
     }
 
+    /// What was counted so far no longer counts.
+    pub(crate) fn reset(&self) {
+        let mut state = self.state.lock();
+        state.made.clear();
+        state.watches = 0;
+    }
+
+    /// How many watches were begun.
+    pub(crate) fn watches(&self) -> usize {
+        self.state.lock().watches
+    }
+
     /// How many calls there were of each verb and kind.
     pub(crate) fn by_verb_and_kind(&self) -> BTreeMap<String, usize> {
         let mut table = BTreeMap::new();

@@ -24,6 +24,8 @@ pub(crate) struct Kubelet {
     age: HashMap<String, u32>,
     /// Ticks that a transfer takes.
     duration: u32,
+    /// Ticks that some transfers take longer than others.
+    pub(crate) spread: u32,
 }
 
 impl Kubelet {
@@ -58,7 +60,7 @@ impl Kubelet {
         if age == 1 {
             let status = self.start(cluster, pod, is_source);
             cluster.store.lock().change(&key, |pod| pod["status"] = status);
-        } else if age == 1 + self.duration && is_source {
+        } else if age == 1 + self.duration + self.extra(pod) && is_source {
             let status = self.end(all, pod);
             cluster.store.lock().change(&key, |pod| pod["status"] = status);
         } else if age == 2 && pod["metadata"]["annotations"]["test/ends"] == "true" {
@@ -67,6 +69,13 @@ impl Kubelet {
                 .lock()
                 .change(&key, |pod| pod["status"] = json!({ "phase": "Succeeded" }));
         }
+    }
+
+    fn extra(&self, pod: &Value) -> u32 {
+        let name = text(&pod["metadata"]["name"]);
+        let sum =
+            name.bytes().fold(0, |sum: u32, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
+        sum % (self.spread + 1)
     }
 
     fn start(&mut self, cluster: &Server, pod: &Value, is_source: bool) -> Value {
@@ -79,7 +88,8 @@ impl Kubelet {
                 let key = (text(&pod["metadata"]["uid"]), container.clone());
                 self.read.insert(key, files.unwrap_or_default());
             }
-            statuses.push(status(&container, json!({ "running": {} })));
+            let now = cluster.store.lock().now.clone();
+            statuses.push(status(&container, json!({ "running": { "startedAt": now } })));
         }
         if let Some(written) = pod["metadata"]["annotations"]["test/writes"].as_str() {
             let files = self.contents.entry(claim_of(name, pod, "data")).or_default();
@@ -182,7 +192,8 @@ fn find_server(all: &[&Server], client: &Value) -> Option<(&'static str, Value)>
 
 fn bind_claims(cluster: &Server) {
     for claim in list(cluster, "persistentvolumeclaims") {
-        if claim["status"]["phase"].is_null() {
+        let held = claim["metadata"]["annotations"]["test/unbound"] == "true";
+        if claim["status"]["phase"].is_null() && !held {
             let size = claim["spec"]["resources"]["requests"]["storage"].clone();
             let status = json!({ "phase": "Bound", "capacity": { "storage": size } });
             cluster

@@ -172,7 +172,9 @@ impl Server {
         }
         let selector = Selector::parse(query.get("labelSelector").unwrap_or(""));
         let (plural, namespace) = (target.key.0.clone(), target.key.1.clone());
-        let watch = Watch::new(Arc::clone(&self.store), plural, namespace, selector, from);
+        let lasts = query.get("timeoutSeconds").and_then(|v| v.parse().ok()).unwrap_or(290);
+        let lasts = std::time::Duration::from_secs(lasts);
+        let watch = Watch::new(Arc::clone(&self.store), plural, namespace, selector, from, lasts);
         Response::builder()
             .header("content-type", "application/json")
             .body(BodyExt::boxed(watch))

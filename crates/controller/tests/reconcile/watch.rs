@@ -1,10 +1,11 @@
-//! A watch: changes from the log of a store, one JSON line each, without an end.
+//! A watch: changes from the log of a store, one JSON line each, for as long as the call asks for.
 
 use std::{
     convert::Infallible,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -20,6 +21,8 @@ pub(crate) struct Watch {
     namespace: String,
     selector: Selector,
     from: u64,
+    /// The server ends the call then.
+    ends: Pin<Box<tokio::time::Sleep>>,
 }
 
 impl Watch {
@@ -29,8 +32,10 @@ impl Watch {
         namespace: String,
         selector: Selector,
         from: u64,
+        lasts: Duration,
     ) -> Self {
-        Self { store, plural, namespace, selector, from }
+        let ends = Box::pin(tokio::time::sleep(lasts));
+        Self { store, plural, namespace, selector, from, ends }
     }
 
     fn next_line(&mut self) -> Option<Bytes> {
@@ -59,6 +64,9 @@ impl Body for Watch {
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         if let Some(line) = self.next_line() {
             return Poll::Ready(Some(Ok(Frame::data(line))));
+        }
+        if self.ends.as_mut().poll(context).is_ready() {
+            return Poll::Ready(None);
         }
         self.store.lock().waiting.push(context.waker().clone());
         Poll::Pending

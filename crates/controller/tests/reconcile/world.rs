@@ -43,6 +43,8 @@ pub(crate) struct World {
     pub(crate) kubelet: Kubelet,
     open: bool,
     leads_home: bool,
+    /// Volumes that the controller lets move at a time.
+    parallel: Option<usize>,
     clock: Arc<Mutex<Timestamp>>,
     reconciler: Reconciler,
     pub(crate) restarts: usize,
@@ -57,7 +59,7 @@ impl World {
         let clock = Arc::new(Mutex::new("2026-01-01T00:00:00Z".parse().unwrap()));
         let home = Server::new("home", Arc::clone(&calls));
         let other = Server::new("other", Arc::clone(&calls));
-        let reconciler = reconciler(&home, &other, &clock, true);
+        let reconciler = reconciler(&home, &other, &clock, true, None);
         let kubelet = Kubelet::new(2);
         let mut world = Self {
             calls,
@@ -66,6 +68,7 @@ impl World {
             kubelet,
             open: true,
             leads_home: false,
+            parallel: None,
             clock,
             reconciler,
             restarts: 0,
@@ -194,6 +197,12 @@ impl World {
         self.restart();
     }
 
+    /// The controller lets so many volumes move at a time.
+    pub(crate) fn limit(&mut self, parallel: usize) {
+        self.parallel = Some(parallel);
+        self.restart();
+    }
+
     /// The kubeconfig of the other cluster leads to this one.
     pub(crate) fn kubeconfig_leads_home(&mut self) {
         self.leads_home = true;
@@ -239,7 +248,7 @@ impl World {
         self.restarts += 1;
         self.reconciler = {
             let other = if self.leads_home { &self.home } else { &self.other };
-            reconciler(&self.home, other, &self.clock, self.open)
+            reconciler(&self.home, other, &self.clock, self.open, self.parallel)
         };
     }
 
@@ -259,11 +268,9 @@ impl World {
                 self.restart();
             }
         }
-        // Tasks of the controller beside its steps get their turn.
-        for _ in 0..8 {
-            tokio::task::yield_now().await;
-        }
+        settle().await;
         self.tick();
+        settle().await;
     }
 
     /// Runs the process, watches and all, a second of its clock at a time, until `done`; how many seconds that took. The clock of
@@ -284,6 +291,19 @@ impl World {
         patience
     }
 
+    /// Runs the process for so long while nothing changes in the clusters.
+    pub(crate) async fn idle(&mut self, seconds: u64) {
+        let process = controller::serve(self.reconciler.clone(), self.home.client(), None);
+        tokio::pin!(process);
+        for _ in 0..seconds / 30 {
+            tokio::select! {
+                () = &mut process => panic!("the process has ended"),
+                () = tokio::time::sleep(std::time::Duration::from_secs(30)) => {}
+            }
+            self.pass(30);
+        }
+    }
+
     pub(crate) fn tick(&mut self) {
         self.pass(1);
         self.kubelet.tick(&[&self.home, &self.other]);
@@ -302,6 +322,12 @@ impl World {
         for cluster in [&self.home, &self.other] {
             cluster.store.lock().now.clone_from(&now);
         }
+    }
+
+    /// Where a migration is, and why.
+    pub(crate) fn told(&self, name: &str) -> (Phase, String) {
+        let status = self.migration(name).unwrap().status.unwrap_or_default();
+        (status.phase, status.message)
     }
 
     /// Steps until the status is as wanted.
@@ -363,6 +389,7 @@ fn reconciler(
     other: &Server,
     clock: &Arc<Mutex<Timestamp>>,
     open: bool,
+    parallel: Option<usize>,
 ) -> Reconciler {
     let metrics = Arc::new(Metrics::default());
     let (far, time) = (other.clone(), Arc::clone(clock));
@@ -375,9 +402,16 @@ fn reconciler(
         defaults: Defaults { image: "pvferry:1".into(), open, ..Defaults::default() },
         metrics,
         instance: "test".into(),
-        parallel: None,
+        parallel,
         clock,
     })
+}
+
+/// Tasks of the controller beside its steps get their turn.
+async fn settle() {
+    for _ in 0..16 {
+        tokio::task::yield_now().await;
+    }
 }
 
 const KUBECONFIG: &str = "{apiVersion: v1, kind: Config, current-context: c, \
@@ -393,7 +427,7 @@ fn migration_key(name: &str) -> Key {
     key("directvolumemigrations", "pvferry", name)
 }
 
-fn key(plural: &str, namespace: &str, name: &str) -> Key {
+pub(crate) fn key(plural: &str, namespace: &str, name: &str) -> Key {
     (plural.into(), namespace.into(), name.into())
 }
 

@@ -1,0 +1,224 @@
+//! The kinds that are watched, and what is kept of each object: what steps read, so that a cluster with many pods fits into memory, and so
+//! that changes of anything else wake nobody.
+
+use std::fmt::Debug;
+
+use k8s_openapi::api::{
+    core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service},
+    storage::v1::StorageClass,
+};
+use kube::{Api, Client, Resource, ResourceExt as _};
+use serde::de::DeserializeOwned;
+
+use super::{Informer, Informers, Key, Name};
+use crate::build::{MANAGER, MIGRATION};
+
+/// A kind with a watch.
+pub(crate) trait Watched:
+    Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + PartialEq + Send + Sync + 'static
+{
+    /// Only the objects of this controller.
+    const OURS: bool = false;
+
+    /// The watch of this kind.
+    fn informer(of: &Informers) -> &Informer<Self>;
+
+    /// The objects of this kind in a namespace, if it has one.
+    fn api(client: Client, namespace: &str) -> Api<Self>;
+
+    /// Removes what no step reads.
+    fn trim(&mut self);
+
+    /// What changes with this object.
+    fn keys(&self) -> Vec<Key> {
+        let namespace = self.meta().namespace.as_deref().unwrap_or_default();
+        vec![Key::object::<Self>(namespace, &self.name_any())]
+    }
+}
+
+/// The migration that an object of ours belongs to, by its annotation.
+pub(super) fn owner(object: &impl Resource) -> Option<Name> {
+    let annotation = object.meta().annotations.as_ref()?.get(MIGRATION)?;
+    let (namespace, name) = annotation.split_once('/')?;
+    Some((namespace.to_owned(), name.to_owned()))
+}
+
+fn is_ours(object: &impl Resource) -> bool {
+    let labels = object.meta().labels.as_ref();
+    labels
+        .and_then(|labels| labels.get("app.kubernetes.io/managed-by"))
+        .is_some_and(|by| by == MANAGER)
+}
+
+/// The claims that a pod mounts, those included that are made for it alone.
+pub(crate) fn mounted(pod: &Pod) -> impl Iterator<Item = String> {
+    let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default();
+    volumes.iter().filter_map(|volume| {
+        let claim = volume.persistent_volume_claim.as_ref().map(|claim| claim.claim_name.clone());
+        let own =
+            || volume.ephemeral.as_ref().map(|_| format!("{}-{}", pod.name_any(), volume.name));
+        claim.or_else(own)
+    })
+}
+
+impl Watched for Pod {
+    fn informer(of: &Informers) -> &Informer<Self> {
+        &of.pods
+    }
+
+    fn api(client: Client, namespace: &str) -> Api<Self> {
+        Api::namespaced(client, namespace)
+    }
+
+    /// Of pods of others: who uses which claim, where, and whether it still runs.
+    fn trim(&mut self) {
+        self.metadata.managed_fields = None;
+        if is_ours(self) {
+            return;
+        }
+        self.metadata.annotations = None;
+        self.metadata.resource_version = None;
+        if let Some(spec) = &mut self.spec {
+            let mut volumes = spec.volumes.take().unwrap_or_default();
+            volumes.retain(|v| v.persistent_volume_claim.is_some() || v.ephemeral.is_some());
+            for ephemeral in volumes.iter_mut().filter_map(|volume| volume.ephemeral.as_mut()) {
+                ephemeral.volume_claim_template = None;
+            }
+            *spec = k8s_openapi::api::core::v1::PodSpec {
+                volumes: Some(volumes),
+                node_name: spec.node_name.take(),
+                ..Default::default()
+            };
+        }
+        if let Some(status) = &mut self.status {
+            *status = k8s_openapi::api::core::v1::PodStatus {
+                phase: status.phase.take(),
+                ..Default::default()
+            };
+        }
+    }
+
+    fn keys(&self) -> Vec<Key> {
+        let namespace = self.metadata.namespace.as_deref().unwrap_or_default();
+        mounted(self).map(|claim| Key::users(namespace, &claim)).collect()
+    }
+}
+
+impl Watched for PersistentVolumeClaim {
+    fn informer(of: &Informers) -> &Informer<Self> {
+        &of.claims
+    }
+
+    fn api(client: Client, namespace: &str) -> Api<Self> {
+        Api::namespaced(client, namespace)
+    }
+
+    fn trim(&mut self) {
+        self.metadata.managed_fields = None;
+    }
+}
+
+impl Watched for PersistentVolume {
+    fn informer(of: &Informers) -> &Informer<Self> {
+        &of.volumes
+    }
+
+    fn api(client: Client, _: &str) -> Api<Self> {
+        Api::all(client)
+    }
+
+    fn trim(&mut self) {
+        self.metadata.managed_fields = None;
+        self.metadata.annotations = None;
+        self.metadata.resource_version = None;
+        self.status = None;
+        if let Some(spec) = &mut self.spec {
+            *spec = k8s_openapi::api::core::v1::PersistentVolumeSpec {
+                node_affinity: spec.node_affinity.take(),
+                ..Default::default()
+            };
+        }
+    }
+}
+
+impl Watched for StorageClass {
+    fn informer(of: &Informers) -> &Informer<Self> {
+        &of.classes
+    }
+
+    fn api(client: Client, _: &str) -> Api<Self> {
+        Api::all(client)
+    }
+
+    fn trim(&mut self) {
+        self.metadata.managed_fields = None;
+        self.metadata.annotations = None;
+        self.parameters = None;
+    }
+}
+
+impl Watched for Namespace {
+    fn informer(of: &Informers) -> &Informer<Self> {
+        &of.namespaces
+    }
+
+    fn api(client: Client, _: &str) -> Api<Self> {
+        Api::all(client)
+    }
+
+    fn trim(&mut self) {
+        self.metadata.managed_fields = None;
+        self.metadata.annotations = None;
+        self.metadata.resource_version = None;
+    }
+}
+
+impl Watched for Service {
+    const OURS: bool = true;
+
+    fn informer(of: &Informers) -> &Informer<Self> {
+        &of.services
+    }
+
+    fn api(client: Client, namespace: &str) -> Api<Self> {
+        Api::namespaced(client, namespace)
+    }
+
+    fn trim(&mut self) {
+        self.metadata.managed_fields = None;
+    }
+
+    /// Those that they belong to know them by an annotation.
+    fn keys(&self) -> Vec<Key> {
+        Vec::new()
+    }
+}
+
+impl Watched for Node {
+    fn informer(of: &Informers) -> &Informer<Self> {
+        &of.nodes
+    }
+
+    fn api(client: Client, _: &str) -> Api<Self> {
+        Api::all(client)
+    }
+
+    /// Kubelets report often; addresses seldom change.
+    fn trim(&mut self) {
+        self.metadata.managed_fields = None;
+        self.metadata.annotations = None;
+        self.metadata.labels = None;
+        self.metadata.resource_version = None;
+        self.spec = None;
+        if let Some(status) = &mut self.status {
+            *status = k8s_openapi::api::core::v1::NodeStatus {
+                addresses: status.addresses.take(),
+                ..Default::default()
+            };
+        }
+    }
+
+    fn keys(&self) -> Vec<Key> {
+        vec![Key::all::<Self>()]
+    }
+}
