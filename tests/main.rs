@@ -19,6 +19,7 @@ mod crash;
 mod delete;
 mod device;
 mod dry_run;
+mod exhaustion;
 mod exposure;
 mod fuse;
 mod generated;

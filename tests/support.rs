@@ -2,8 +2,11 @@
 
 use std::{
     ffi::{OsStr, OsString},
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
     path::Path,
     process::Command,
+    time::Duration,
 };
 
 use serde_json::Value;
@@ -98,4 +101,36 @@ pub(crate) fn assert_explains(finished: &Finished, words: &[&str]) {
         finished.stderr
     );
     assert!(!finished.stderr.contains("panicked"), "{}", finished.stderr);
+}
+
+/// Lets this process open as many files as the system allows it.
+pub(crate) fn allow_many_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).unwrap();
+}
+
+/// TLS records with the first `length` bytes of a ClientHello that announces 64 KiB.
+pub(crate) fn partial_client_hello(length: usize) -> Vec<u8> {
+    let mut message = vec![1, 0, 0xff, 0xff, 3, 3];
+    message.resize(length, 0);
+    let record = |part: &[u8]| {
+        let length = u16::try_from(part.len()).unwrap().to_be_bytes();
+        [&[0x16, 3, 1], &length[..], part].concat()
+    };
+    message.chunks(16 << 10).flat_map(record).collect()
+}
+
+/// True where a readiness probe at `metrics` is answered with 200 within `limit`.
+pub(crate) fn probe(metrics: SocketAddr, limit: Duration) -> bool {
+    let ask = || {
+        let mut stream = TcpStream::connect_timeout(&metrics, limit)?;
+        stream.set_read_timeout(Some(limit))?;
+        stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok::<_, std::io::Error>(answer.starts_with("HTTP/1.1 200"))
+    };
+    ask().unwrap_or(false)
 }

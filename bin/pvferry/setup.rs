@@ -130,10 +130,15 @@ pub(crate) const WINDOW: u64 = 16 << 20;
 /// `copy` written and copied from.
 const DESCRIPTORS_PER_WORKER: usize = 16;
 
-/// Connections that a server may have open at a time, most of them silent. Half of the descriptors stay for what the
-/// others do.
-pub(crate) fn connections() -> usize {
-    (volume::descriptors::limit() / 2).clamp(8, 8192)
+/// Connections at a server whose TLS handshake is not over. Each may have sent 16 KiB, and costs about as much again. A
+/// quarter of the descriptors at most, also while evicted ones are not gone; the others are for what was admitted.
+pub(crate) fn handshakes() -> usize {
+    (volume::descriptors::limit() / 8).clamp(4, 1024)
+}
+
+/// Connections at a server that are authenticated and have not sent their opening message, which may take 256 KiB.
+pub(crate) fn openings() -> usize {
+    (volume::descriptors::limit() / 16).clamp(4, 256)
 }
 
 /// Threads for disk and hashing: one a core, and never fewer than two, so that reading and

@@ -19,7 +19,7 @@ use tunnel::{Role, pki::LeafRequest};
 use crate::{
     counts,
     pod::Pod,
-    support::{assert_explains, assert_untouched, report},
+    support::{allow_many_files, assert_explains, assert_untouched, report},
 };
 
 /// Connections that say nothing.
@@ -31,14 +31,6 @@ fn source() -> TempTree {
     let tree = TempTree::new();
     tree.populate(8, 60).file("large", Content::random(1, 30 << 20));
     tree
-}
-
-/// Lets this process open as many files as the system allows it.
-fn allow_many_files() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    setrlimit(Resource::Nofile, limit).unwrap();
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod counts;
 mod crowd;
 mod disk;
 mod flip;
+mod flood;
 mod hostile;
 mod identity;
 mod judge;

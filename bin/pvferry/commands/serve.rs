@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant as Clock},
 };
@@ -12,10 +13,14 @@ use session::{
     Cancel, Context, Monitor, Progress, Received,
     server::{Incoming, Located, Server},
 };
-use telemetry::metrics;
+use telemetry::{
+    connections::{ConnectionTable, Place},
+    log_limit::LogLimit,
+    metrics,
+};
 use tokio::{
-    net::TcpStream,
-    sync::{Notify, Semaphore},
+    net::{TcpListener, TcpStream},
+    sync::Notify,
     time::{Instant, timeout_at},
 };
 use tunnel::{Acceptor, IdentitySource, Role, Spiffe};
@@ -33,6 +38,9 @@ use crate::{
 
 /// One deadline over TLS and hello together.
 const HANDSHAKE: Duration = Duration::from_secs(15);
+
+/// How long a connection stays beside a flood from its own address: several round trips of a long line.
+const GRACE: Duration = Duration::from_secs(1);
 
 pub(super) fn run(
     args: ServeArgs,
@@ -81,6 +89,11 @@ struct Shared {
     volumes: HashMap<String, Located>,
     acceptor: Acceptor,
     server: Arc<Server<BoxedLink>>,
+    /// Connections whose peer has not shown its certificate.
+    handshakes: Arc<ConnectionTable>,
+    /// Connections whose peer has not sent its opening message.
+    openings: Arc<ConnectionTable>,
+    log_limit: LogLimit,
     /// How the last session of each volume ended that came to its end.
     ended: Mutex<BTreeMap<String, Report>>,
     one_more: Notify,
@@ -103,6 +116,9 @@ async fn serve(
         volumes: volumes.collect(),
         acceptor: Acceptor::new(identity),
         server: Server::new(setup::WINDOW),
+        handshakes: ConnectionTable::new(setup::handshakes(), GRACE),
+        openings: ConnectionTable::new(setup::openings(), GRACE),
+        log_limit: LogLimit::default(),
         ended: Mutex::default(),
         one_more: Notify::new(),
         cancel: Cancel::default(),
@@ -118,49 +134,82 @@ async fn serve(
     surroundings.readiness.set(true);
     let signals =
         Shutdown::install().map_err(|error| Failure::new(ExitCode::StartUp, error.to_string()))?;
-    let slots = Arc::new(Semaphore::new(setup::connections()));
-    let mut sessions = tokio::task::JoinSet::new();
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = shared.enough(args.exit_when) => break,
-            () = signals.requested() => {
-                shared.cancel.cancel();
-                let drain = async { while sessions.join_next().await.is_some() {} };
-                let _ = tokio::time::timeout(Duration::from_secs(10), drain).await;
-                // The last session ended well while the signal came.
-                if shared.is_enough(args.exit_when) {
-                    break;
-                }
-                let ended = Failure::new(ExitCode::Signal, "ended by a signal");
-                return Err(Failure { retryable: true, ..ended });
-            }
-            Some(_) = sessions.join_next() => continue,
-        };
-        match accepted {
-            // Beyond the limit a connection is closed at once: those that are there go on.
-            Ok((stream, _)) => {
-                if let Ok(slot) = Arc::clone(&slots).try_acquire_owned() {
-                    let shared = Arc::clone(&shared);
-                    sessions.spawn(async move {
-                        shared.connection(stream).await;
-                        drop(slot);
-                    });
-                }
-            }
-            Err(error) => {
-                // Out of descriptors, most likely: those of the cache, and a pause, in which others may end.
-                volume::descriptors::release();
-                tracing::warn!("cannot accept a connection: {error}");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
+    let ended = tokio::select! {
+        ended = shared.take_connections(&listener, &signals, args.exit_when) => ended,
+        () = shared.log_limit.report_each_period() => Ok(()),
+    };
+    shared.log_limit.report();
+    ended?;
     let ended = std::mem::take(&mut *shared.ended.lock());
     Ok(ended)
 }
 
 impl Shared {
+    async fn take_connections(
+        self: &Arc<Self>,
+        listener: &TcpListener,
+        signals: &Shutdown,
+        exit_when: Option<u32>,
+    ) -> Result<(), Failure> {
+        let mut sessions = tokio::task::JoinSet::new();
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = self.enough(exit_when) => return Ok(()),
+                () = signals.requested() => {
+                    self.cancel.cancel();
+                    let drain = async { while sessions.join_next().await.is_some() {} };
+                    let _ = tokio::time::timeout(Duration::from_secs(10), drain).await;
+                    // The last session ended well while the signal came.
+                    if self.is_enough(exit_when) {
+                        return Ok(());
+                    }
+                    let ended = Failure::new(ExitCode::Signal, "ended by a signal");
+                    return Err(Failure { retryable: true, ..ended });
+                }
+                Some(_) = sessions.join_next() => continue,
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    let place = self.handshakes.admit(peer.ip()).await;
+                    let shared = Arc::clone(self);
+                    sessions.spawn(async move { shared.connection(stream, peer, place).await });
+                }
+                Err(error) => {
+                    // Out of descriptors, most likely: those of the cache, and a pause, in which others may end.
+                    volume::descriptors::release();
+                    if self.log_limit.admits("accept") {
+                        tracing::warn!("cannot accept a connection: {error}");
+                    }
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+
+    /// What `step` comes to; `None` where a newer connection took its place before that.
+    async fn in_place<T>(
+        &self,
+        place: Place,
+        peer: SocketAddr,
+        step: impl Future<Output = T>,
+    ) -> Option<T> {
+        tokio::select! {
+            biased;
+            done = step => Some(done),
+            () = place.evicted() => {
+                self.refused("evicted", peer, &"closed for a newer connection");
+                None
+            }
+        }
+    }
+
+    /// A connection that came to nothing. Anybody can cause these lines, so there is a limit on them.
+    fn refused(&self, class: &'static str, peer: SocketAddr, why: &dyn std::fmt::Display) {
+        if self.log_limit.admits(class) {
+            tracing::warn!(%peer, "{why}");
+        }
+    }
     async fn enough(&self, exit_when: Option<u32>) {
         loop {
             let notified = self.one_more.notified();
@@ -175,20 +224,25 @@ impl Shared {
         exit_when.is_some_and(|count| self.ended.lock().len() >= count as usize)
     }
 
-    async fn connection(&self, stream: TcpStream) {
-        let peer = stream.peer_addr().map_or_else(|_| "?".to_owned(), |peer| peer.to_string());
+    async fn connection(&self, stream: TcpStream, peer: SocketAddr, place: Place) {
         let deadline = Instant::now() + HANDSHAKE;
-        let (tls, spiffe) = match self.acceptor.accept(stream, deadline).await {
-            Ok(accepted) => accepted,
-            Err(error) => return tracing::warn!(peer, "{error}"),
+        let accepted = self.in_place(place, peer, self.acceptor.accept(stream, deadline)).await;
+        let (tls, spiffe) = match accepted {
+            Some(Ok(accepted)) => accepted,
+            Some(Err(error)) => return self.refused(error.kind().as_str(), peer, &error),
+            None => return,
         };
+        let place = self.openings.admit(peer.ip()).await;
         let locate = |volume: &str| self.locate(volume, &spiffe);
         let admitted = timeout_at(deadline, self.server.admit(Box::new(tls) as BoxedLink, locate));
-        match admitted.await {
-            Ok(Ok(Some(incoming))) => self.session(incoming, &peer).await,
-            Ok(Ok(None)) => {}
-            Ok(Err(error)) => tracing::warn!(peer, "{error}"),
-            Err(_) => tracing::warn!(peer, "no hello within {} s", HANDSHAKE.as_secs()),
+        match self.in_place(place, peer, admitted).await {
+            Some(Ok(Ok(Some(incoming)))) => self.session(incoming, &peer.to_string()).await,
+            None | Some(Ok(Ok(None))) => {}
+            Some(Ok(Err(error))) => self.refused("opening", peer, &error),
+            Some(Err(_)) => {
+                let why = format!("no hello within {} s", HANDSHAKE.as_secs());
+                self.refused("silent", peer, &why);
+            }
         }
     }
 

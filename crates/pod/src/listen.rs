@@ -4,6 +4,10 @@ use std::{fmt, io, str::FromStr};
 
 use tokio::net::TcpListener;
 
+/// Connections that the kernel keeps until they are accepted. One that finds no room is repeated by its sender after a
+/// second, which is all that a kubelet waits for a probe; one behind a long queue waits as well.
+const BACKLOG: i32 = 1024;
+
 /// `ADDR:PORT`, or `:PORT` for every address there is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Listen {
@@ -34,6 +38,12 @@ impl Listen {
     /// # Errors
     /// Those of the system.
     pub async fn bind(&self) -> io::Result<TcpListener> {
+        let listener = self.bind_any().await?;
+        rustix::net::listen(&listener, BACKLOG)?;
+        Ok(listener)
+    }
+
+    async fn bind_any(&self) -> io::Result<TcpListener> {
         let port = match self {
             Self::At(address) => return TcpListener::bind(address).await,
             Self::Everywhere(port) => *port,
@@ -63,6 +73,7 @@ impl Listen {
                 other => other,
             },
         }?;
+        rustix::net::listen(&listener, BACKLOG)?;
         listener.set_nonblocking(true)?;
         Ok(listener)
     }

@@ -31,6 +31,13 @@ fn subscriber(filter: &str, console: &Console) -> Result<Box<dyn Subscriber + Se
     })
 }
 
+/// Runs `work` with such a log.
+#[cfg(test)]
+pub(crate) fn scoped(filter: &str, console: &Console, work: impl FnOnce()) {
+    let subscriber = subscriber(filter, console).expect("a valid filter");
+    tracing::subscriber::with_default(subscriber, work);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -40,8 +47,7 @@ mod tests {
         let err = Sink::default();
         let console = Console::new(Box::new(Sink::default()), Box::new(err.clone()), false)
             .with_format(format);
-        let subscriber = subscriber(filter, &console).unwrap();
-        tracing::subscriber::with_default(subscriber, || {
+        scoped(filter, &console, || {
             tracing::info!("quiet");
             tracing::warn!(volume = "data", "server is \u{1b}[31mbusy");
         });

@@ -40,8 +40,8 @@ impl Acceptor {
     /// Whatever is not TLS 1.3 is closed at the first bytes, and whoever has not finished at `deadline` is closed then.
     ///
     /// # Errors
-    /// [`Error::Identity`] (ours), [`Error::HandshakeTimeout`], [`Error::HandshakeClosed`], [`Error::Tls`],
-    /// [`Error::Peer`], [`Error::Refused`].
+    /// [`Error::Identity`] (ours), [`Error::HandshakeTimeout`], [`Error::HandshakeClosed`],
+    /// [`Error::HandshakeTooLarge`], [`Error::Tls`], [`Error::Peer`], [`Error::Refused`].
     pub async fn accept(
         &self,
         stream: TcpStream,
@@ -82,6 +82,8 @@ fn peer_name(tls: &ServerConnection) -> Result<Spiffe, Error> {
 }
 
 async fn drain(mut stream: ReadAhead) -> std::io::Result<()> {
+    // What it sends now is dropped, so there is no memory to limit.
+    stream.end_handshake();
     stream.shutdown().await?;
     let mut scrap = [0; 4096];
     while stream.read(&mut scrap).await? != 0 {}

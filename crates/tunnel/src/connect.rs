@@ -115,6 +115,10 @@ async fn resolve(target: &Target) -> Result<Vec<SocketAddr>, Error> {
 
 /// A cut during the handshake is no truncation of data: it has a name of its own.
 pub(crate) fn handshake_error(error: io::Error, peer: Role) -> Error {
+    let error = match error.downcast::<Error>() {
+        Ok(own) => return own,
+        Err(error) => error,
+    };
     let cut = matches!(
         error.kind(),
         io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe

@@ -55,6 +55,9 @@ pub enum Error {
     /// The peer closed the connection in the middle of the TLS handshake.
     #[error("the peer closed the connection during the TLS handshake")]
     HandshakeClosed,
+    /// The peer sends more than a TLS handshake takes.
+    #[error("the peer sent more than {} KiB during the TLS handshake", crate::policy::HANDSHAKE_BYTES >> 10)]
+    HandshakeTooLarge,
     /// The peer does not speak TLS as we do: no TLS at all, an older version, a broken record.
     #[error("TLS failed: {0}")]
     Tls(#[source] rustls::Error),
@@ -164,7 +167,10 @@ impl Error {
             | Self::Damaged(_)
             | Self::Io(_)
             | Self::TooMany { .. } => Kind::Network,
-            Self::HandshakeTimeout | Self::HandshakeClosed | Self::Tls(_) => Kind::Tls,
+            Self::HandshakeTimeout
+            | Self::HandshakeClosed
+            | Self::HandshakeTooLarge
+            | Self::Tls(_) => Kind::Tls,
             Self::Local { .. } => Kind::Local,
             Self::NotLocal(_) | Self::Listen { .. } | Self::Pki(_) => Kind::Setup,
         }
@@ -193,6 +199,7 @@ impl Error {
             Self::Identity(_)
             | Self::Peer(_)
             | Self::Refused(_)
+            | Self::HandshakeTooLarge
             | Self::Tls(_)
             | Self::NotLocal(_)
             | Self::Listen { .. }

@@ -22,6 +22,10 @@ use crate::verify::PeerVerifier;
 /// many records.
 pub(crate) const WRITE_BUFFER: usize = 1 << 20;
 
+/// What a peer may send until the handshake is over, in bytes. A ClientHello with a post-quantum key share takes 2 KiB,
+/// a chain of three RSA-4096 certificates 6 KiB.
+pub(crate) const HANDSHAKE_BYTES: usize = 16 << 10;
+
 static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
     Arc::new(CryptoProvider {
         cipher_suites: vec![

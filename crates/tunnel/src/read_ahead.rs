@@ -2,6 +2,9 @@
 //!
 //! TLS asks for one record at a time, 16 KiB. Taking so little from a socket costs a system call and an
 //! acknowledgement each, which was a quarter of the CPU time of a fast connection.
+//!
+//! During the handshake it reads no further than it is asked to, and [`HANDSHAKE_BYTES`] in all: the peer has proved
+//! nothing yet, and rustls alone would keep 64 KiB of a message that is never completed.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -10,6 +13,8 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::error::Error;
+use crate::policy::HANDSHAKE_BYTES;
 use crate::pool::Pool;
 
 /// Shared by all connections, since each holds a buffer only for as long as it has something in it.
@@ -22,11 +27,37 @@ pub(crate) struct ReadAhead {
     buffer: Option<Box<[u8]>>,
     /// What of the buffer nobody has read yet.
     unread: std::ops::Range<usize>,
+    /// What the peer may still send before the handshake is over; `None` after it.
+    handshake: Option<usize>,
 }
 
 impl ReadAhead {
     pub(crate) fn new(socket: TcpStream) -> Self {
-        Self { socket, buffer: None, unread: 0..0 }
+        Self { socket, buffer: None, unread: 0..0, handshake: Some(HANDSHAKE_BYTES) }
+    }
+
+    /// From now on the peer is known: reads are large, and there is no limit on how much it sends.
+    pub(crate) fn end_handshake(&mut self) {
+        self.handshake = None;
+    }
+
+    /// Reads what is asked for and nothing ahead, out of the `left` bytes of the handshake.
+    fn poll_handshake(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+        left: usize,
+    ) -> Poll<io::Result<()>> {
+        if left == 0 {
+            return Poll::Ready(Err(Error::HandshakeTooLarge.into_io()));
+        }
+        let count = buf.remaining().min(left);
+        let mut space = ReadBuf::new(buf.initialize_unfilled_to(count));
+        ready!(Pin::new(&mut self.socket).poll_read(cx, &mut space))?;
+        let count = space.filled().len();
+        buf.advance(count);
+        self.handshake = Some(left - count);
+        Poll::Ready(Ok(()))
     }
 
     #[cfg(test)]
@@ -66,6 +97,9 @@ impl AsyncRead for ReadAhead {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if let Some(left) = self.handshake {
+            return self.poll_handshake(cx, buf, left);
+        }
         if self.unread.is_empty() {
             ready!(self.poll_fill(cx))?;
         }
@@ -122,6 +156,7 @@ mod tests {
         let (near, far) =
             tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
         let (mut near, mut far) = (near.unwrap(), ReadAhead::new(far.unwrap().0));
+        far.end_handshake();
         let sent: Vec<u8> = (0..1_000_003u32).map(|n| (n * 7 / 3) as u8).collect();
         let expected = sent.clone();
         tokio::spawn(async move {
@@ -139,5 +174,20 @@ mod tests {
         }
         assert!(received == expected);
         assert!(far.buffer.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_handshake_reads_what_it_asks_for_and_ends_at_its_limit() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (near, far) =
+            tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        let (mut near, mut far) = (near.unwrap(), ReadAhead::new(far.unwrap().0));
+        near.write_all(&vec![7; HANDSHAKE_BYTES + 1]).await.unwrap();
+        far.read_exact(&mut vec![0; HANDSHAKE_BYTES]).await.unwrap();
+        assert!(far.buffer.is_none());
+        let error = far.read(&mut [0; 16]).await.unwrap_err();
+        assert!(matches!(Error::from_io(&error), Some(Error::HandshakeTooLarge)), "{error}");
+        far.end_handshake();
+        assert_eq!(far.read(&mut [0; 16]).await.unwrap(), 1);
     }
 }

@@ -27,7 +27,8 @@ pub struct TlsStream {
 }
 
 impl TlsStream {
-    pub(crate) fn new(inner: tokio_rustls::TlsStream<ReadAhead>) -> Self {
+    pub(crate) fn new(mut inner: tokio_rustls::TlsStream<ReadAhead>) -> Self {
+        inner.get_mut().0.end_handshake();
         let peer = match &inner {
             tokio_rustls::TlsStream::Client(_) => Role::Destination,
             tokio_rustls::TlsStream::Server(_) => Role::Source,

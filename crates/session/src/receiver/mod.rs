@@ -116,13 +116,15 @@ where
     let mut finished = std::pin::pin!(finished);
     // Streams that join only carry what the sender sends: their queues stay empty until the end.
     let mut silent = Vec::new();
+    let further = shared.agreed.streams().saturating_sub(1) as usize;
     let outcome = loop {
         tokio::select! {
             biased;
             outcome = &mut finished => break Some(outcome.unwrap_or(Err(Stopped))),
             () = shared.control.stopped() => break None,
             () = cancel.cancelled() => shared.control.fail(Error::Cancelled),
-            Some(stream) = joining.recv() => {
+            // A sender that was granted so many streams has no use for more, and each costs buffers.
+            Some(stream) = joining.recv(), if silent.len() < further => {
                 let (queue, outgoing) = mpsc::channel(1);
                 silent.push(queue);
                 pumps.spawn(run_pump(stream, outgoing, Arc::clone(&shared), false));

@@ -1,7 +1,8 @@
 //! A small HTTP server: `/metrics` for Prometheus, `/healthz` and `/readyz` for the kubelet.
 //!
-//! It is reachable by whoever reaches the pod, so it is frugal: one request a connection, a few
-//! seconds to ask it, and a fixed number of connections at a time. The others wait to be accepted.
+//! Anybody who reaches the pod reaches it, so it is frugal: one request a connection, a few seconds to
+//! ask it, and a fixed number of connections at a time. A new one takes the place of the oldest, so that
+//! idle connections cannot keep a probe waiting.
 
 use std::{
     convert::Infallible,
@@ -24,13 +25,16 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
     task::JoinSet,
     time::{sleep, timeout},
 };
 
-/// How many connections are served at a time.
-const CONNECTIONS: usize = 64;
+use crate::connections::ConnectionTable;
+
+/// How many connections stay open; a probe needs its place for as long as its answer takes.
+const CONNECTIONS: usize = 256;
+/// How long a connection stays beside a flood from its own address. A kubelet waits for a second in all.
+const GRACE: Duration = Duration::from_millis(20);
 /// How long a connection may last, from accept to close: one deadline over question and answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// The pause after a failed accept, which is most often a lack of descriptors.
@@ -69,25 +73,26 @@ impl Readiness {
 /// * `/healthz`: 200 as long as anything answers.
 /// * `/readyz`: 200 while `readiness` is set, 503 while it is not.
 pub async fn serve<M: Exposition>(listener: TcpListener, metrics: Arc<M>, readiness: Readiness) {
-    let permits = Arc::new(Semaphore::new(CONNECTIONS));
+    let table = ConnectionTable::new(CONNECTIONS, GRACE);
     let mut connections = JoinSet::new();
     loop {
-        // The semaphore is never closed, so there is always a permit in the end.
-        let permit = Arc::clone(&permits).acquire_owned().await;
-        let stream = accept(&listener).await;
+        let (stream, peer) = accept(&listener).await;
+        let place = table.admit(peer.ip()).await;
         let (metrics, readiness) = (Arc::clone(&metrics), readiness.clone());
         connections.spawn(async move {
-            converse(stream, &*metrics, &readiness).await;
-            drop(permit);
+            tokio::select! {
+                () = place.evicted() => tracing::debug!(%peer, "metrics: closed for a newer connection"),
+                () = converse(stream, peer, &*metrics, &readiness) => {}
+            }
         });
         while connections.try_join_next().is_some() {}
     }
 }
 
-async fn accept(listener: &TcpListener) -> TcpStream {
+async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => return stream,
+            Ok(accepted) => return accepted,
             Err(error) => {
                 tracing::debug!("metrics: accept: {error}");
                 sleep(ACCEPT_PAUSE).await;
@@ -96,8 +101,12 @@ async fn accept(listener: &TcpListener) -> TcpStream {
     }
 }
 
-async fn converse(stream: TcpStream, metrics: &impl Exposition, readiness: &Readiness) {
-    let peer = stream.peer_addr().ok();
+async fn converse(
+    stream: TcpStream,
+    peer: SocketAddr,
+    metrics: &impl Exposition,
+    readiness: &Readiness,
+) {
     let connection = http1::Builder::new()
         .header_read_timeout(None)
         .keep_alive(false)
@@ -120,8 +129,8 @@ async fn converse(stream: TcpStream, metrics: &impl Exposition, readiness: &Read
     }
 }
 
-fn log(peer: Option<SocketAddr>, error: &dyn std::error::Error) {
-    tracing::debug!(?peer, "metrics: {error}");
+fn log(peer: SocketAddr, error: &dyn std::error::Error) {
+    tracing::debug!(%peer, "metrics: {error}");
 }
 
 fn answer(
@@ -241,7 +250,7 @@ mod tests {
         let server = start().await;
         let begin = Instant::now();
         let mut silent = Vec::new();
-        for _ in 0..CONNECTIONS {
+        for _ in 0..=CONNECTIONS {
             let mut stream = TcpStream::connect(server.address).await.unwrap();
             stream.write_all(b"GET /metrics HTTP/1.1\r\n").await.unwrap();
             silent.push(stream);
