@@ -76,8 +76,10 @@ fn read(path: PathBuf) -> Mutant {
     }
 }
 
-/// `handshake::a_test` of `it::handshake::a_test` and of `handshake::tests::a_test`.
-fn short(path: &str) -> String {
+/// `handshake::a_test` of `it::handshake::a_test` and of `handshake::tests::a_test`; a test without a module has the
+/// target in its place.
+fn short(target: &str, path: &str) -> String {
+    let path = format!("{target}::{path}");
     let parts: Vec<_> = path.split("::").filter(|part| *part != "tests").collect();
     parts[parts.len().saturating_sub(2)..].join("::")
 }
@@ -94,8 +96,9 @@ fn every_mutant_names_a_row_and_tests_of_it() {
         };
         assert!(mutant.has_patch != mutant.reason.is_some(), "{shown}: a patch or a reason");
         assert!(!mutant.has_patch || !mutant.tests.is_empty(), "{shown}: no test");
-        for [_, _, path] in &mutant.tests {
-            assert!(named.contains(&short(path)), "{shown}: the row does not name {}", short(path));
+        for [_, target, path] in &mutant.tests {
+            let test = short(target, path);
+            assert!(named.contains(&test), "{shown}: the row does not name {test}");
         }
     }
 }

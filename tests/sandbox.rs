@@ -1,6 +1,13 @@
 //! What the processes of a transfer have given up: files outside, capabilities, system calls that a container may lack.
 
-use std::{collections::BTreeSet, fs, os::unix::fs::symlink, path::Path, process::Command};
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{BufRead as _, BufReader},
+    os::unix::fs::symlink,
+    path::Path,
+    process::{Command, Stdio},
+};
 
 use serde_json::Value;
 use testkit::{Process, Snapshot, TempTree, assert_same, net, pki::Pki, skip};
@@ -148,6 +155,74 @@ fn every_thread_keeps_the_capabilities_of_its_role_only() {
         }
         assert_eq!(of_every_thread(process, "NoNewPrivs:"), [1].into());
         assert!(fs::read_dir(format!("/proc/{}/task", process.id())).unwrap().count() > 2);
+    }
+}
+
+/// What walks a volume that somebody else has filled keeps no more than reading takes.
+#[test]
+fn digest_and_verify_give_up_everything_but_reading_their_volumes() {
+    if !skip::root() {
+        return;
+    }
+    let (a, b) = (TempTree::new(), TempTree::new());
+    for index in 0..4000 {
+        a.file(format!("a name that fills the pipe of standard output {index}"), "1");
+    }
+    let reader = [1, 2, 3, 21].iter().fold(0_u64, |set, number| set | 1 << number);
+    let given = number_of(&fs::read_to_string("/proc/self/status").unwrap(), "CapEff:");
+    // Nobody reads its output, so it waits in the middle.
+    let mut verify = pvferry(["verify"]);
+    verify.args([a.path(), b.path()]).env("RUST_LOG", "info").stdout(Stdio::piped());
+    let mut verify = verify.stderr(Stdio::piped()).spawn().unwrap();
+    let mut log = BufReader::new(verify.stderr.take().unwrap()).lines();
+    let said = log.next().unwrap().unwrap();
+    assert!(said.contains("sandbox: "), "{said}");
+    let status = fs::read_to_string(format!("/proc/{}/status", verify.id())).unwrap();
+    for set in ["CapPrm:", "CapEff:", "CapBnd:"] {
+        assert_eq!(number_of(&status, set), given & reader, "{set}");
+    }
+    assert_eq!(number_of(&status, "NoNewPrivs:"), 1);
+    verify.kill().unwrap();
+    verify.wait().unwrap();
+    let mut digest = pvferry(["digest"]);
+    digest.arg(a.path()).env("RUST_LOG", "info");
+    let finished = Process::run(digest);
+    finished.expect(0);
+    let sandbox =
+        |text: &str| text.lines().find_map(|line| Some(line.split_once("sandbox: ")?.1.to_owned()));
+    assert_eq!(sandbox(&finished.stderr), sandbox(&said));
+}
+
+#[test]
+fn digest_and_verify_may_read_their_volumes_and_write_nothing() {
+    if !skip::commands(&["strace"]) {
+        return;
+    }
+    let (a, b) = (TempTree::new(), TempTree::new());
+    a.file("f", "1");
+    b.file("f", "1").mtime("f", 1, 0);
+    let dir = tempfile::tempdir().unwrap();
+    for (arguments, volumes) in [(vec!["digest"], vec![&a]), (vec!["verify"], vec![&a, &b])] {
+        let mut command = pvferry(arguments);
+        command.args(volumes.iter().map(|tree| tree.path()));
+        let log = dir.path().join("log");
+        let trace = "trace=landlock_add_rule,landlock_restrict_self,openat,openat2";
+        let strace = ["strace", "-f", "-qq", "-y", "-o", log.to_str().unwrap(), "-e", trace];
+        let finished = Process::run(below(&strace, &command));
+        assert_ne!(finished.code(), 3, "{}", finished.stderr);
+        let calls = fs::read_to_string(&log).unwrap();
+        let Some((before, after)) = calls.split_once("landlock_restrict_self") else {
+            return skip::unsupported("this kernel has no Landlock");
+        };
+        for tree in &volumes {
+            let path = tree.path().to_str().unwrap();
+            let allowed =
+                before.lines().any(|line| line.contains("add_rule") && line.contains(path));
+            assert!(allowed, "{path} is not allowed: {before}");
+            assert!(after.contains(path), "{path} is not read: {after}");
+        }
+        let rules: Vec<_> = before.lines().filter(|line| line.contains("add_rule")).collect();
+        assert!(rules.iter().all(|rule| !rule.contains("WRITE")), "{rules:?}");
     }
 }
 

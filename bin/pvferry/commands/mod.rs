@@ -69,8 +69,14 @@ fn dispatch(
 /// The commands that move nothing.
 fn tool(command: &Command, surroundings: &Surroundings) -> Result<ExitCode, Failure> {
     match command {
-        Command::Digest(args) => inspect::digest(args, surroundings),
-        Command::Verify(args) => inspect::verify(args, surroundings),
+        Command::Digest(args) => {
+            Sandbox::digest(args).enter();
+            inspect::digest(args, surroundings)
+        }
+        Command::Verify(args) => {
+            Sandbox::verify(args).enter();
+            inspect::verify(args, surroundings)
+        }
         Command::Pki(command) => pki::run(command),
         Command::Completions { shell } => manual::completions(*shell, &surroundings.console),
         Command::Man => manual::man(&surroundings.console),

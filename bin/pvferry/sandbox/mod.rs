@@ -5,7 +5,7 @@
 //!
 //! * **Files.** Landlock, where the kernel has it: the volumes, the identity and the few files around them can be opened,
 //!   nothing else can, whatever links lead there; nothing can be executed. See [`rules`].
-//! * **Network.** By Landlock too: `serve` connects to nobody, the others to the one port that they were told.
+//! * **Network.** By Landlock too: `serve`, `digest` and `verify` connect to nobody, the others to the one port that they were told.
 //! * **Capabilities.** Those that keep a volume whole, as far as they were given. See [`capabilities`].
 //! * **No new privileges**, for good.
 //!
@@ -24,7 +24,7 @@ use rustix::thread::CapabilitySet;
 use tunnel::Endpoint;
 
 use crate::{
-    cli::{CopyArgs, ServeArgs, SyncArgs, TunnelArgs},
+    cli::{CopyArgs, DigestArgs, ServeArgs, SyncArgs, TunnelArgs, VerifyArgs},
     commands::termination_log,
 };
 use rules::Rules;
@@ -130,6 +130,24 @@ impl Sandbox {
         let access = if args.transfer.dry_run { READ_VOLUME } else { WRITE_VOLUME };
         sandbox.rules.allow(&args.source, READ_VOLUME);
         sandbox.rules.allow(&args.destination, access);
+        sandbox
+    }
+
+    pub(crate) fn digest(args: &DigestArgs) -> Self {
+        Self::inspect(&[&args.path])
+    }
+
+    pub(crate) fn verify(args: &VerifyArgs) -> Self {
+        Self::inspect(&[&args.a, &args.b])
+    }
+
+    /// Reads volumes, and does nothing with the network.
+    fn inspect(volumes: &[&Path]) -> Self {
+        let mut sandbox = Self::new(capabilities::READ);
+        for path in volumes {
+            sandbox.rules.allow(path, READ_VOLUME);
+        }
+        sandbox.rules.tcp.restricted = true;
         sandbox
     }
 

@@ -145,3 +145,25 @@ fn the_cluster_role_permits_every_watch() {
     }
     assert!(!permits("secrets", "list") && !permits("secrets", "watch"));
 }
+
+#[test]
+fn the_controller_has_no_rights_on_its_node() {
+    let deployment: serde_json::Value =
+        serde_saphyr::from_str(&deploy("controller/deployment.yaml")).unwrap();
+    let pod = &deployment["spec"]["template"]["spec"];
+    assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+    assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
+    let containers = pod["containers"].as_array().unwrap();
+    for container in containers {
+        let expected = serde_json::json!({
+            "allowPrivilegeEscalation": false,
+            "readOnlyRootFilesystem": true,
+            "capabilities": { "drop": ["ALL"] },
+        });
+        assert_eq!(container["securityContext"], expected, "{}", container["name"]);
+    }
+    let text = pod.to_string();
+    for part in ["hostPath", "hostNetwork", "hostPID", "hostIPC"] {
+        assert!(!text.contains(part), "{part}");
+    }
+}

@@ -145,3 +145,74 @@ fn a_target_claim_gets_labels_and_annotations_but_those_of_cluster_controllers()
         })
     );
 }
+
+/// Of root, and of a user: what is admitted where a namespace enforces the `restricted` profile.
+const USERS: [Option<i64>; 2] = [None, Some(4711)];
+
+fn pods_of_user(user: Option<i64>) -> [Pod; 2] {
+    let pods = user.map_or_else(|| json!({}), |id| json!({ "pods": { "user": { "id": id } } }));
+    self::pods(&migration(pods), &defaults()).into()
+}
+
+#[test]
+fn no_transfer_pod_has_a_token_or_a_way_to_the_node() {
+    for pod in USERS.into_iter().flat_map(pods_of_user) {
+        let spec = pod.spec.unwrap();
+        assert_eq!(spec.automount_service_account_token, Some(false));
+        assert_eq!(spec.enable_service_links, Some(false));
+        let text = serde_json::to_string(&spec).unwrap();
+        for part in ["serviceAccountName", "hostPath", "hostNetwork", "hostPID", "hostIPC"] {
+            assert!(!text.contains(part), "{part}: {text}");
+        }
+        let projected = spec.volumes.unwrap().into_iter().find(|volume| volume.projected.is_some());
+        assert_eq!(projected, None);
+    }
+}
+
+#[test]
+fn no_container_of_a_transfer_pod_has_more_rights_than_its_role() {
+    for user in USERS {
+        for pod in pods_of_user(user) {
+            let spec = pod.spec.unwrap();
+            let of_pod = spec.security_context.unwrap();
+            assert_eq!(of_pod.run_as_non_root, Some(user.is_some()));
+            assert_eq!(of_pod.seccomp_profile.unwrap().type_, "RuntimeDefault");
+            for container in
+                spec.containers.into_iter().chain(spec.init_containers.unwrap_or_default())
+            {
+                let name = container.name;
+                let context = container.security_context.unwrap();
+                assert_eq!(context.allow_privilege_escalation, Some(false), "{name}");
+                assert_eq!(context.read_only_root_filesystem, Some(true), "{name}");
+                assert_eq!((context.privileged, &context.seccomp_profile), (None, &None), "{name}");
+                let capabilities = context.capabilities.unwrap();
+                assert_eq!(capabilities.drop.unwrap(), ["ALL"], "{name}");
+                let expected: &[&str] = match &*name {
+                    _ if user.is_some() => &[],
+                    "tunnel" => &[],
+                    "serve" => &["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "MKNOD", "SETFCAP"],
+                    _ => &["DAC_OVERRIDE"],
+                };
+                assert_eq!(capabilities.add.unwrap_or_default(), expected, "{name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn policies_let_nobody_reach_a_source_and_a_destination_reach_nobody() {
+    let names = Names::new(&migration(json!({})), 1, 1, "secret");
+    let policy = |role| build::network_policy(&names, role, "home", None, &[53]).spec.unwrap();
+    let (source, destination) = (policy(Role::Source), policy(Role::Destination));
+    for (policy, role) in [(&source, Role::Source), (&destination, Role::Destination)] {
+        assert_eq!(policy.policy_types.as_ref().unwrap(), &["Ingress", "Egress"]);
+        let labels = policy.pod_selector.as_ref().unwrap().match_labels.as_ref().unwrap();
+        assert_eq!(labels, &names.labels(role));
+        assert_eq!(labels["pvferry.io/token"], "secret");
+    }
+    assert_eq!(source.ingress.unwrap(), []);
+    assert_eq!(destination.egress.unwrap(), []);
+    let ports = destination.ingress.unwrap().into_iter().flat_map(|rule| rule.ports.unwrap());
+    let ports: Vec<_> = ports.map(|port| serde_json::to_value(port.port).unwrap()).collect();
+    assert_eq!(ports, [json!(build::PORT), json!(build::HEALTH_PORT)]);
+}

@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::api::LogParams;
 use serde_json::json;
-use testkit::{Content, TempTree, assert_same};
+use testkit::{Content, TempTree, assert_same, pki::forms_of_key};
 
 use super::support::{in_place, other_cluster};
 
@@ -107,7 +107,7 @@ fn secrets_are_in_no_log_event_or_resource() {
             let name = pod.metadata.name.clone().unwrap();
             let secret = place.cluster.api::<Secret>(namespace).get(&name).await.unwrap();
             let key = String::from_utf8(secret.data.unwrap()["tls.key"].0.clone()).unwrap();
-            keys.push(key.lines().nth(1).unwrap().to_owned());
+            keys.push(forms_of_key(&key));
             said.push(serde_json::to_string(&pod).unwrap());
             for container in pod.spec.unwrap().containers {
                 let params = LogParams { container: Some(container.name), ..Default::default() };
@@ -115,7 +115,7 @@ fn secrets_are_in_no_log_event_or_resource() {
             }
         }
         // A tunnel, a sync container and a server.
-        assert!(keys.iter().all(|key| key.len() > 30) && keys[0] != keys[1] && said.len() == 5);
+        assert!(keys[0] != keys[1] && said.len() == 5);
         let status = place.completes().await;
         said.extend([
             place.logged(),
@@ -124,7 +124,7 @@ fn secrets_are_in_no_log_event_or_resource() {
             place.progress("data").await.to_string(),
         ]);
         for text in said {
-            let told = keys.iter().any(|key| text.contains(key));
+            let told = keys.iter().flatten().any(|form| text.contains(form));
             assert!(!told && !text.contains("PRIVATE KEY") && !text.is_empty(), "{text}");
         }
     });

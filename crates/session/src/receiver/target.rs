@@ -198,3 +198,37 @@ fn losses(hello: &Hello) -> Vec<String> {
     }
     losses
 }
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+    use wire::Options;
+
+    use super::*;
+
+    fn open(at: &Path, dry_run: bool) -> Dir {
+        let hello = Hello {
+            versions: (wire::VERSION, wire::VERSION),
+            nonce: [0; 32],
+            volume: "a".into(),
+            root: RootKind::Tree,
+            probe: false,
+            window: 4 << 20,
+            streams: 1,
+            io_timeout: 5,
+            options: Options { dry_run, ..Options::default() },
+        };
+        match Target::open(at, &hello).map(|target| target.kind) {
+            Ok(TargetKind::Tree(Some(root))) => root,
+            _ => panic!("not a tree"),
+        }
+    }
+
+    /// The last thing that keeps a dry run from writing, if everything before has forgotten that it is one.
+    #[test]
+    fn the_volume_of_a_dry_run_refuses_every_change() {
+        let volume = tempfile::tempdir().unwrap();
+        assert_eq!(open(volume.path(), true).check_writable(), Err(Errno::ROFS));
+        assert_eq!(open(volume.path(), false).check_writable(), Ok(()));
+    }
+}
