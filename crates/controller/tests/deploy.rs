@@ -3,7 +3,7 @@
 
 use std::{fs, path::PathBuf};
 
-use controller::{api, build::Defaults, plan, render};
+use controller::{api, build::Defaults, metrics::Metrics, plan, render};
 
 fn deploy(path: &str) -> String {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../deploy");
@@ -165,5 +165,21 @@ fn the_controller_has_no_rights_on_its_node() {
     let text = pod.to_string();
     for part in ["hostPath", "hostNetwork", "hostPID", "hostIPC"] {
         assert!(!text.contains(part), "{part}");
+    }
+}
+
+#[test]
+fn metrics_of_the_controller_are_documented() {
+    let documented = deploy("../docs/METRICS.md");
+    let text = Metrics::default().text();
+    let families = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    let names = families.map(|family| match family.split_once(' ').unwrap() {
+        (name, "counter") => format!("`{name}_total`"),
+        (name, _) => format!("`{name}`"),
+    });
+    let names: Vec<_> = names.collect();
+    assert!(names.len() > 5, "{text}");
+    for name in names {
+        assert!(documented.contains(&name), "docs/METRICS.md does not name {name}");
     }
 }
