@@ -4,7 +4,7 @@ use std::{fs, path::Path, process::Command};
 
 use testkit::{Finished, Mount, TempTree, assert_same, skip};
 
-use crate::support::{copy, pvferry, report};
+use crate::support::{assert_explains, copy, pvferry, report};
 
 /// A tmpfs mounted inside a tree; unmounted when dropped.
 struct Inside<'a>(&'a Path);
@@ -102,6 +102,43 @@ fn subvolumes_of_btrfs_in_the_source_are_copied_with_what_they_hold() {
     assert_eq!(report(finished.expect(0))["skipped"], 0, "{}", finished.stderr);
     assert_eq!(reported(&finished), [""; 0]);
     assert_same(volume.path(), destination.path());
+}
+
+#[test]
+fn a_read_only_snapshot_in_the_destination_is_reported_and_everything_else_is_done() {
+    if !skip::commands(&["btrfs"]) {
+        return;
+    }
+    let (Some(volume), source) = (Mount::btrfs(256), TempTree::new()) else { return };
+    let destination = volume.path().join("d");
+    fs::create_dir(&destination).unwrap();
+    subvolume(&destination.join("sub"));
+    fs::write(destination.join("sub/f"), "1").unwrap();
+    for snapshot in ["a gone", "b kept"] {
+        let made = Command::new("btrfs")
+            .args(["subvolume", "snapshot", "-r"])
+            .args([destination.join("sub"), destination.join(snapshot)])
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{made:?}");
+    }
+    fs::create_dir(destination.join("z gone")).unwrap();
+    fs::write(destination.join("z gone/f"), "old").unwrap();
+    source.file("b kept/f", "other").file("b kept/new", "new").file("sub/f", "2").file("z", "3");
+
+    for options in [&["--delete", "-n"][..], &["--delete"], &["--delete", "--atomic"]] {
+        let finished = copy(source.path(), &destination, options);
+        report(finished.expect(23));
+        assert_explains(&finished, &["Read-only file system"]);
+        assert!(!finished.stderr.contains("gave up"), "{}", finished.stderr);
+    }
+    for path in ["sub/f", "z"] {
+        assert_eq!(fs::read(source.at(path)).unwrap(), fs::read(destination.join(path)).unwrap());
+    }
+    assert!(!destination.join("z gone").exists());
+    for snapshot in ["a gone/f", "b kept/f"] {
+        assert_eq!(fs::read(destination.join(snapshot)).unwrap(), b"1");
+    }
 }
 
 #[test]

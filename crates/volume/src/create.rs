@@ -48,7 +48,7 @@ impl ParentHints {
     /// # Errors
     /// Where the directory or its ACL cannot be read.
     pub fn of(dir: &Dir) -> Result<Self> {
-        let fail = |errno| Error::new("read metadata", dir.display(), errno);
+        let fail = |errno| dir.own_error("read metadata", errno);
         let fd = dir.descriptor()?;
         let stat = fs::fstat(&fd).map_err(fail)?;
         let setgid = Mode::from_raw_mode(stat.st_mode).contains(Mode::SGID);
@@ -152,7 +152,7 @@ pub fn left_directory(place: Place<'_>) -> Result<Option<Dir>> {
 pub fn publish_directory(made: &Dir) -> Result<()> {
     let (Some((area, staged)), Some(dir), Some(name)) = (made.staged(), made.parent(), made.name())
     else {
-        return Err(Error::new("rename", made.display(), Errno::INVAL));
+        return Err(made.own_error("rename", Errno::INVAL));
     };
     put_new((&area, &staged), (dir, name), true).map_err(|e| conflict(dir, name, e))?;
     made.published();

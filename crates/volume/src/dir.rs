@@ -246,8 +246,8 @@ impl Dir {
         for (left, dir) in chain.iter().enumerate().rev() {
             let Some((_, name)) = dir.location() else { return Err(self.stale()) };
             let next = opening(|| fs::openat(&fd, name.as_bytes(), OPEN_DIRECTORY, Mode::empty()))
-                .map_err(|e| Error::new("open", dir.display(), e))?;
-            let stat = fs::fstat(&next).map_err(|e| Error::new("stat", dir.display(), e))?;
+                .map_err(|e| dir.own_error("open", e))?;
+            let stat = fs::fstat(&next).map_err(|e| dir.own_error("stat", e))?;
             if (stat.st_dev, stat.st_ino) != dir.0.identity {
                 return Err(dir.stale());
             }
@@ -403,14 +403,30 @@ impl Dir {
         format!("{}/{name}", self.display())
     }
 
+    /// True where it lies on another device than the root of the volume: in a subvolume.
+    #[must_use]
+    pub fn in_subvolume(&self) -> bool {
+        self.identity().0 != self.root_device()
+    }
+
     /// An error of `operation` on the entry `name` of this directory.
     #[must_use]
     pub fn error(&self, operation: &'static str, name: &Name, errno: Errno) -> Error {
-        Error::new(operation, self.display_entry(name), errno)
+        self.error_as(operation, self.display_entry(name), errno)
+    }
+
+    /// An error of `operation` on this directory itself.
+    #[must_use]
+    pub fn own_error(&self, operation: &'static str, errno: Errno) -> Error {
+        self.error_as(operation, self.display(), errno)
+    }
+
+    fn error_as(&self, operation: &'static str, shown: String, errno: Errno) -> Error {
+        Error { subvolume: self.in_subvolume(), ..Error::new(operation, shown, errno) }
     }
 
     fn stale(&self) -> Error {
-        Error::new("open again", self.display(), Errno::STALE)
+        self.own_error("open again", Errno::STALE)
     }
 
     fn keep(&self, fd: OwnedFd) -> Loan {

@@ -15,12 +15,14 @@ pub struct Error {
     pub name: String,
     /// What the kernel answered.
     pub errno: Errno,
+    /// It happened in a subvolume of the volume, which has a state and quotas of its own.
+    pub subvolume: bool,
 }
 
 impl Error {
     /// An error of `operation` on the entry displayed as `name`.
     pub fn new(operation: &'static str, name: impl Into<String>, errno: Errno) -> Self {
-        Self { operation, name: name.into(), errno }
+        Self { operation, name: name.into(), errno, subvolume: false }
     }
 
     /// True if the entry no longer exists: it was removed while the run was reading. Only `ENOENT` says so. `ESTALE`,
@@ -31,10 +33,13 @@ impl Error {
     }
 
     /// True where the volume itself can take no more: full, over quota, read-only or broken. To go
-    /// on with other entries is of no use then.
+    /// on with other entries is of no use then. A subvolume that is read-only or over its quota says nothing of the rest.
     #[must_use]
     pub fn is_volume_failure(&self) -> bool {
-        matches!(self.errno, Errno::NOSPC | Errno::DQUOT | Errno::ROFS | Errno::IO | Errno::NODEV)
+        match self.errno {
+            Errno::DQUOT | Errno::ROFS => !self.subvolume,
+            errno => matches!(errno, Errno::NOSPC | Errno::IO | Errno::NODEV),
+        }
     }
 }
 

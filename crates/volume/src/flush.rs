@@ -14,7 +14,7 @@ use rustix::{
     io::Errno,
 };
 
-use crate::{Dir, Error, Result, close::close_duplicate};
+use crate::{Dir, Result, close::close_duplicate};
 
 /// Waits until everything on the file system of `root` is on stable storage.
 ///
@@ -24,7 +24,7 @@ use crate::{Dir, Error, Result, close::close_duplicate};
 /// # Errors
 /// `EIO`, `ENOSPC` and `EDQUOT` where anything written since `root` was opened could not be kept.
 pub fn file_system(root: &Dir) -> Result<()> {
-    let fail = |errno| Error::new("flush", root.display(), errno);
+    let fail = |errno| root.own_error("flush", errno);
     let fd = root.descriptor()?;
     fs::syncfs(&fd).map_err(fail)?;
     // Older kernels flush nothing, and say that all is well, once an ext4 has become read-only because of an error. Of a

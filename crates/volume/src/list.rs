@@ -46,7 +46,7 @@ impl NameList {
     /// Where the directory cannot be opened. A failure while reading is kept in the list instead:
     /// see [`NameList::failure`].
     pub fn read(dir: &Dir) -> Result<Self> {
-        let fail = |errno| Error::new("list", dir.display(), errno);
+        let fail = |errno| dir.own_error("list", errno);
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let held = dir.descriptor()?;
         let fd = opening(|| fs::openat(&held, c".", flags, Mode::empty())).map_err(fail)?;

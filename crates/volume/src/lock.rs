@@ -15,7 +15,7 @@ use rustix::{
     io::Errno,
 };
 
-use crate::{Dir, Error, Result, descriptors::opening};
+use crate::{Dir, Result, descriptors::opening};
 
 /// Held as long as it lives.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ impl VolumeLock {
     /// # Errors
     /// Where the root cannot be opened again or the file system has no locks.
     pub fn acquire(root: &Dir) -> Result<Option<Self>> {
-        let fail = |errno| Error::new("lock", root.display(), errno);
+        let fail = |errno| root.own_error("lock", errno);
         // A descriptor that shares its open file with the one of `root` would share its lock too.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = root.descriptor()?;

@@ -30,7 +30,7 @@ use rustix::{fs::IFlags, io::Errno};
 use wire::{Attributes, FileKind, Metadata, Name};
 
 use crate::{
-    Dir, Error, Result,
+    Dir, Result,
     held::{Held, OWNER_FILE},
     unlock, xattr,
 };
@@ -162,14 +162,14 @@ pub fn apply_dir(dir: &Dir, want: &Metadata, options: ApplyOptions) -> Result<Ap
     let fd = dir.descriptor()?;
     let mut applied = Run::start(Held::Open(dir, fd.as_fd()), want, options, Stage::Final)
         .and_then(Run::apply)
-        .map_err(|e| Error::new("read metadata", dir.display(), e))?;
+        .map_err(|e| dir.own_error("read metadata", e))?;
     let actual = &mut applied.actual;
     if (actual.mode, actual.attributes) == (want.mode, want.attributes) {
         unlock::settle(dir);
     } else if unlock::restore(dir)? {
         // What could not be set is as it was before anything was lifted.
         let read = Held::Open(dir, fd.as_fd()).read(options.selinux);
-        *actual = read.map_err(|e| Error::new("read metadata", dir.display(), e))?;
+        *actual = read.map_err(|e| dir.own_error("read metadata", e))?;
     }
     Ok(applied)
 }

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use wire::{FileKind, Metadata};
 
 use crate::{
-    Dir, Error, Result,
+    Dir, Result,
     held::{Held, OWNER_DIRECTORY},
 };
 
@@ -26,7 +26,7 @@ const STICKY: u16 = 0o1000;
 /// # Errors
 /// `EPERM` for a directory of somebody else; whatever the calls answer.
 pub fn directory(dir: &Dir, have: &Metadata, want: &Metadata) -> Result<()> {
-    let fail = |errno| Error::new("narrow mode", dir.display(), errno);
+    let fail = |errno| dir.own_error("narrow mode", errno);
     let mode = narrowed(have, want);
     let fd = dir.descriptor()?;
     let held = Held::Open(dir, fd.as_fd());

@@ -186,6 +186,9 @@ impl Walk<'_> {
                 if child.identity() != (seen.inode.dev, seen.inode.ino) {
                     return Err(dir.error("open", name, Errno::STALE));
                 }
+                if self.mode == Mode::Pretend {
+                    confirm_writable(&child)?;
+                }
                 let place = Some((dir.clone(), name.clone()));
                 Frame::open(child, place, Ok(Access::from(&seen.meta))).map(Visit::Descend)
             }
@@ -236,6 +239,18 @@ fn unlink(dir: &Dir, name: &Name, is_dir: bool) -> Result<()> {
         .map_err(|e| dir.error("remove", name, e))
 }
 
+/// Finds out without writing whether a subvolume is read-only, as snapshots of it can be. The volume itself is known.
+fn confirm_writable(dir: &Dir) -> Result<()> {
+    if !dir.in_subvolume() {
+        return Ok(());
+    }
+    match fs::accessat(dir.descriptor()?, c".", fs::Access::WRITE_OK, AtFlags::empty()) {
+        Err(Errno::ROFS) => Err(dir.own_error("remove from", Errno::ROFS)),
+        // Whatever else it says, a mode can be changed.
+        _ => Ok(()),
+    }
+}
+
 impl Frame {
     fn open(dir: Dir, place: Option<(Dir, Name)>, before: Result<Access>) -> Result<Self> {
         let names = NameList::read(&dir)?;
@@ -274,9 +289,8 @@ struct Access {
 impl Access {
     fn of(dir: &Dir) -> Result<Self> {
         let fd = dir.descriptor()?;
-        let (meta, _) = Held::Open(dir, fd.as_fd())
-            .read_inode()
-            .map_err(|e| Error::new("stat", dir.display(), e))?;
+        let (meta, _) =
+            Held::Open(dir, fd.as_fd()).read_inode().map_err(|e| dir.own_error("stat", e))?;
         Ok(Self::from(&meta))
     }
 

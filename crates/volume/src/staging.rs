@@ -221,7 +221,7 @@ impl Staging {
             // What the root cannot be given back is reported when its metadata is set.
             (Some(dir), _) => dir,
             (None, Err(error)) => return Err(error),
-            (None, Ok(())) => return Err(Error::new("stage", root.display(), Errno::INVAL)),
+            (None, Ok(())) => return Err(root.own_error("stage", Errno::INVAL)),
         };
         Ok(state.area.insert(Area { hints: ParentHints::of(&dir)?, dir }).clone())
     }
@@ -278,7 +278,7 @@ fn keeping_metadata(dir: &Dir, change: impl FnOnce() -> Result<()>) -> Result<()
         Some(problem) => {
             // It was taken without an error, and is not kept.
             let errno = problem.errno.unwrap_or(Errno::OPNOTSUPP);
-            Err(Error::new("set metadata again", dir.display(), errno))
+            Err(dir.own_error("set metadata again", errno))
         }
         None => Ok(()),
     }
@@ -288,7 +288,7 @@ fn unlink(dir: &Dir, name: &[u8], flags: AtFlags) -> Result<()> {
     let fd = dir.descriptor()?;
     match unlocking(dir, None, || fs::unlinkat(&fd, name, flags)) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
-        Err(errno) => Err(Error::new("remove from", dir.display(), errno)),
+        Err(errno) => Err(dir.own_error("remove from", errno)),
     }
 }
 
@@ -297,12 +297,12 @@ fn unlink(dir: &Dir, name: &[u8], flags: AtFlags) -> Result<()> {
 /// # Errors
 /// Whatever `fsync(2)` answers.
 pub fn flush(dir: &Dir) -> Result<()> {
-    fs::fsync(dir.descriptor()?).map_err(|errno| Error::new("flush", dir.display(), errno))
+    fs::fsync(dir.descriptor()?).map_err(|errno| dir.own_error("flush", errno))
 }
 
 /// Makes the staging directory. Its name holds its inode number, so it is made under a random name first.
 fn make(root: &Dir) -> Result<Dir> {
-    let fail = |errno| Error::new("make the staging directory", root.display(), errno);
+    let fail = |errno| root.own_error("make the staging directory", errno);
     let fd = root.descriptor()?;
     let mkdir =
         |name: &Name| unlocking(root, None, || fs::mkdirat(&fd, name.as_bytes(), Mode::RWXU));

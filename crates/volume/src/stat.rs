@@ -13,7 +13,7 @@ use rustix::{
 use wire::{Attributes, Entry, FileKind, Metadata, Name, Timestamp, Xattrs};
 
 use crate::{
-    Dir, Error, Result,
+    Dir, Result,
     xattr::{self, XattrTarget},
 };
 
@@ -117,7 +117,7 @@ pub fn kind(dir: &Dir, name: &Name) -> Result<FileKind> {
 /// Whatever `statx(2)` and the calls for extended attributes answer.
 pub fn root_entry(dir: &Dir, options: &ReadOptions) -> Result<Metadata> {
     let fd = dir.descriptor()?;
-    let fail = |operation| move |errno| Error::new(operation, dir.display(), errno);
+    let fail = |operation| move |errno| dir.own_error(operation, errno);
     let stat = fs::statx(&fd, c"", AtFlags::EMPTY_PATH | UNCACHED, StatxFlags::BASIC_STATS)
         .map_err(fail("stat"))?;
     let mut meta = metadata(&stat).map_err(fail("stat"))?;

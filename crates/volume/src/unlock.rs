@@ -198,7 +198,7 @@ pub fn read_entry(dir: &Dir, name: &Name, options: &ReadOptions) -> Result<(Entr
 pub fn restore(dir: &Dir) -> Result<bool> {
     let Some(before) = *dir.lifted().lock() else { return Ok(false) };
     let fd = dir.descriptor()?;
-    before.restore(fd.as_fd()).map_err(|e| Error::new("restore mode", dir.display(), e))?;
+    before.restore(fd.as_fd()).map_err(|e| dir.own_error("restore mode", e))?;
     settle(dir);
     Ok(true)
 }

@@ -174,7 +174,11 @@ impl DirState {
         operation: &'static str,
         errno: rustix::io::Errno,
     ) -> volume::Error {
-        volume::Error::new(operation, self.display_entry(name), errno)
+        let subvolume = self.dir().is_ok_and(Dir::in_subvolume);
+        volume::Error {
+            subvolume,
+            ..volume::Error::new(operation, self.display_entry(name), errno)
+        }
     }
 
     pub(super) fn touch(&self) {
