@@ -397,3 +397,40 @@ fn a_destination_that_fails_is_named_as_the_reason_with_any_number_of_streams() 
         assert_explains(&finished, &["d: list: Input/output error"]);
     }
 }
+
+/// A name may hold what moves the cursor of a terminal, or turns the order of what is read.
+#[test]
+fn names_are_shown_escaped_in_every_output() {
+    let name = "x\x1b[2J\u{202e}y\u{2028}z";
+    let (source, destination) = (TempTree::new(), TempTree::new());
+    source.file(format!("stands in the way {name}"), "1").file(format!("new {name}"), "2");
+    source.symlink(format!("link {name}"), name).dir(format!("dir {name}"));
+    destination.file(format!("stands in the way {name}/inside {name}"), "3");
+    destination.file(format!("extraneous {name}"), "4");
+    let traced = |mut command: Command| {
+        command.env("RUST_LOG", "trace");
+        Process::run(command)
+    };
+    let mut seen = 0;
+    let mut check = |what: &str, text: &str| {
+        let raw = text.contains(['\x1b', '\u{202e}', '\u{2028}']);
+        assert!(!raw, "{what}: {text:?}");
+        seen += text.matches("x1b[2J").count();
+    };
+    for options in [
+        &["--itemize", "--json", "--progress", "json"][..],
+        &["--itemize", "--dry-run", "--delete"],
+        &["--itemize", "--log-format", "json"],
+        &["--exclude", name],
+    ] {
+        let finished = traced(copy_command(source.path(), destination.path(), options));
+        check("stdout", &finished.stdout);
+        check("stderr", &finished.stderr);
+    }
+    let verified = traced(on(&["verify"], &[source.path(), destination.path()]));
+    check("verify", &verified.expect(23).stdout);
+    check("verify", &verified.stderr);
+    let nothing = traced(on(&["digest"], &[&source.at(name)]));
+    check("digest", &nothing.expect(3).stderr);
+    assert!(seen > 10, "{seen}");
+}

@@ -208,3 +208,76 @@ fn parent(path: &Path) -> &Path {
         _ => Path::new("."),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use clap::Parser as _;
+
+    use super::{
+        rules::tests::{refused, under},
+        *,
+    };
+    use crate::cli::{Cli, Command};
+
+    /// The sandbox of a command line.
+    fn of(arguments: &[&str]) -> Sandbox {
+        match Cli::try_parse_from([&["pvferry"], arguments].concat()).unwrap().command {
+            Command::Serve(args) => Sandbox::serve(&args),
+            Command::Sync(args) => Sandbox::sync(&args),
+            Command::Tunnel(args) => Sandbox::tunnel(&args),
+            Command::Digest(args) => Sandbox::digest(&args),
+            Command::Verify(args) => Sandbox::verify(&args),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_reads_a_volume_never_writes_to_it_and_calls_nobody_but_its_server() {
+        let (volume, identity) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let outside = tempfile::NamedTempFile::new().unwrap();
+        let file = volume.path().join("file");
+        fs::write(&file, "text").unwrap();
+        let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+        let [server, other] = listeners.each_ref().map(|listener| listener.local_addr().unwrap());
+        let (path, keys) = (volume.path().to_str().unwrap(), identity.path().to_str().unwrap());
+        let server_text = server.to_string();
+        let sync = ["sync", path, "--volume", "a", "--connect", &server_text, "--identity", keys];
+        for (arguments, calls) in
+            [(&sync[..], true), (&["digest", path], false), (&["verify", path, path], false)]
+        {
+            under(&of(arguments).rules, || {
+                assert_eq!(fs::read(&file).unwrap(), b"text");
+                refused(fs::write(&file, "changed"));
+                refused(fs::remove_file(&file));
+                refused(fs::create_dir(volume.path().join("new")));
+                refused(fs::read(outside.path()));
+                if calls {
+                    TcpStream::connect(server).unwrap();
+                } else {
+                    refused(TcpStream::connect(server));
+                }
+                refused(TcpStream::connect(other));
+                refused(TcpListener::bind("127.0.0.1:0"));
+            });
+        }
+    }
+
+    #[test]
+    fn what_receives_a_volume_writes_to_it_alone_and_calls_nobody() {
+        let (volume, identity) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (path, keys) = (volume.path().to_str().unwrap(), identity.path().to_str().unwrap());
+        fs::write(identity.path().join("tls.key"), "key").unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let of_volume = format!("a={path}");
+        let serve =
+            ["serve", "--listen", "127.0.0.1:0", "--identity", keys, "--volume", &of_volume];
+        under(&of(&serve).rules, || {
+            fs::write(volume.path().join("file"), "text").unwrap();
+            fs::read(identity.path().join("tls.key")).unwrap();
+            refused(fs::write(identity.path().join("tls.key"), "changed"));
+            refused(TcpStream::connect(listener.local_addr().unwrap()));
+        });
+    }
+}

@@ -84,16 +84,14 @@ impl Rules {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::{fs, io::ErrorKind, net::TcpStream, os::unix::fs::symlink, process::Command, thread};
 
-    use landlock::make_bitflags;
-
     use super::*;
-    use crate::sandbox::WRITE_VOLUME;
+    use crate::sandbox::{READ_VOLUME, WRITE_VOLUME};
 
     /// Does `work` on a thread of its own under `rules`; nothing where this kernel has no Landlock.
-    fn under(rules: &Rules, work: impl FnOnce() + Send) {
+    pub(in crate::sandbox) fn under(rules: &Rules, work: impl FnOnce() + Send) {
         let thread = || match rules.enforce() {
             held if held.starts_with("Landlock ") => work(),
             why => testkit::skip::unsupported(&why),
@@ -102,7 +100,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn refused<T>(result: std::io::Result<T>) {
+    pub(in crate::sandbox) fn refused<T>(result: std::io::Result<T>) {
         let error = result.err().expect("it was allowed");
         let kind = error.kind();
         assert!(matches!(kind, ErrorKind::PermissionDenied | ErrorKind::CrossesDevices), "{error}");
@@ -145,7 +143,7 @@ mod tests {
         let file = dir.path().join("file");
         fs::write(&file, "text").unwrap();
         let mut rules = Rules::default();
-        rules.allow(dir.path(), make_bitflags!(AccessFs::{ReadFile | ReadDir}));
+        rules.allow(dir.path(), READ_VOLUME);
         under(&rules, || {
             assert_eq!(fs::read(&file).unwrap(), b"text");
             refused(fs::write(&file, "changed"));
