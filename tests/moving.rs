@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    os::unix::fs::symlink,
+    os::unix::fs::{FileExt as _, symlink},
     path::Path,
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -10,7 +10,7 @@ use std::{
 
 use testkit::{Content, Finished, Process, Snapshot, TempTree, assert_same};
 
-use crate::support::{assert_untouched, copy, copy_command};
+use crate::support::{assert_untouched, copy, copy_command, report};
 
 /// Runs `work` again and again on another thread until `run` has ended.
 fn during<T>(work: impl FnMut() + Send, run: impl FnOnce() -> T) -> T {
@@ -75,6 +75,40 @@ fn files_that_change_while_they_are_read() {
     }
     // At rest the next run makes it exact.
     copy(source.path(), destination.path(), &["--delete"]).expect(0);
+    assert_same(source.path(), destination.path());
+}
+
+#[test]
+fn a_hard_linked_file_that_is_written_to_ends_with_24_and_all_others_arrive() {
+    let (source, destination) = (TempTree::new(), TempTree::new());
+    for index in 0..100 {
+        source.file(format!("still/{index}"), Content::random(index, 4000));
+    }
+    source.file("d/first", Content::random(1, 8 << 20)).hard_link("d/first", "e/second");
+    source.hard_link("d/first", "third");
+    let names = ["d/first", "e/second", "third"];
+    let path = source.at("d/first");
+    let mut turn = 0_u64;
+    let told = during(
+        || {
+            turn += 1;
+            let file = fs::File::options().write(true).open(&path).unwrap();
+            file.write_all_at(&[7; 64], turn * 4096 % (8 << 20)).unwrap();
+        },
+        || {
+            let runs = (0..50).map(|_| copy(source.path(), destination.path(), &[]));
+            runs.map(|run| (run.code(), report(&run))).find(|(code, _)| *code != 0)
+        },
+    );
+    let (code, told) = told.expect("fifty runs were quicker than the writer");
+    assert_eq!((code, &told["retryable"]), (24, &true.into()), "{told}");
+    let errors = told["errors"].as_array().unwrap();
+    assert!(!errors.is_empty());
+    for error in errors {
+        assert!(names.contains(&error["name"].as_str().unwrap()), "{told}");
+    }
+    assert_same(&source.at("still"), &destination.at("still"));
+    copy(source.path(), destination.path(), &[]).expect(0);
     assert_same(source.path(), destination.path());
 }
 

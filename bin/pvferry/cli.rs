@@ -44,7 +44,8 @@ Exit codes follow rsync's where it has one:
    5  start-up         10 socket           11 file I/O
    12 stream           20 signal           22 memory
    23 partial: some entries were left out, each is named
-   24 some entries vanished at the source  25 limit on deletions
+   24 only entries that changed or vanished at the source are missing
+   25 limit on deletions
    30 I/O timeout      35 connect timeout";
 
 #[derive(Debug, Clone, Copy, Default, ValueEnum)]

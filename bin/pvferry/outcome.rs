@@ -137,6 +137,7 @@ fn completed(volume: &str, summary: &Summary) -> Report {
     report.files_written = summary.files_written;
     report.files_deleted = summary.files_deleted;
     report.skipped = summary.skipped;
+    report.all_listed = summary.all_listed;
     report.bytes_total = summary.bytes_total;
     report.bytes_literal = summary.bytes_literal;
     report.bytes_matched = summary.bytes_matched;

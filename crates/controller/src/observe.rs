@@ -1,7 +1,8 @@
 //! What the state of a pod says about a volume.
 //!
 //! A volume has arrived in one case only: its sync container has terminated with reason `Completed` and exit code 0, and left a
-//! message that parses, is about this volume, and says `completed`. Everything else has a name of its own.
+//! message that parses, is about this volume, and says `completed`. Everything else has a name of its own. A stage run also accepts
+//! [`Failure::source_changed`].
 
 use k8s_openapi::{
     api::core::v1::{ContainerState, ContainerStatus, Pod},
@@ -48,6 +49,25 @@ impl Failure {
             exit_code: None,
             report: None,
         }
+    }
+}
+
+impl Failure {
+    /// The report of a container that has transferred everything but entries that changed or vanished at the source meanwhile, and
+    /// lists these. Both ends agree on all others.
+    #[must_use]
+    pub fn source_changed(&self, volume: &str) -> Option<&Report> {
+        let report = self.report.as_deref()?;
+        let code = ExitCode::SourceChanged;
+        let proved = self.reason == word(Some(code))
+            && self.exit_code == Some(i32::from(code.number()))
+            && report.exit_code == code
+            && report.outcome == Outcome::Partial
+            && !report.dry_run
+            && report.digest.is_some()
+            && report.volume == volume
+            && report.error_count() > 0;
+        proved.then_some(report)
     }
 }
 
@@ -143,7 +163,7 @@ fn word(code: Option<ExitCode>) -> &'static str {
         Some(ExitCode::Signal) => "Stopped",
         Some(ExitCode::Memory) => "OutOfMemory",
         Some(ExitCode::Partial) => "Partial",
-        Some(ExitCode::Vanished) => "SourceVanished",
+        Some(ExitCode::SourceChanged) => "SourceChanged",
         Some(ExitCode::DeleteLimit) => "DeleteLimit",
         Some(ExitCode::IoTimeout) => "Timeout",
         Some(ExitCode::ConnectTimeout) => "ConnectTimeout",

@@ -34,8 +34,9 @@ pub enum ExitCode {
     Memory = 22,
     /// The run went to its end, but some entries are not as they are at the source.
     Partial = 23,
-    /// The run went to its end, but some entries vanished from the source meanwhile.
-    Vanished = 24,
+    /// The run went to its end, but some entries changed or vanished at the source meanwhile. Nothing else went wrong: everything
+    /// but these entries is at the destination, and both ends agree on it.
+    SourceChanged = 24,
     /// The limit on deletions left extraneous entries in place.
     DeleteLimit = 25,
     /// The peer said nothing for too long.
@@ -55,7 +56,7 @@ impl ExitCode {
     /// 5. what another try would meet again, the more fundamental the worse.
     pub const BY_BADNESS: [Self; 15] = [
         Self::Ok,
-        Self::Vanished,
+        Self::SourceChanged,
         Self::Partial,
         Self::DeleteLimit,
         Self::ConnectTimeout,
@@ -91,12 +92,12 @@ impl ExitCode {
 
     /// Whether the same run may end better with nothing changed by hand.
     ///
-    /// [`Vanished`](Self::Vanished) is: the next walk no longer sees what has gone.
+    /// [`SourceChanged`](Self::SourceChanged) is: the next walk no longer sees what has gone, and may find at rest what changed.
     /// [`Partial`](Self::Partial) is not: an entry that cannot be read now cannot be read again.
     #[must_use]
     pub fn is_retryable(self) -> bool {
         match self {
-            Self::Vanished
+            Self::SourceChanged
             | Self::ConnectTimeout
             | Self::IoTimeout
             | Self::Socket
@@ -129,7 +130,7 @@ impl ExitCode {
             Self::Signal => "stopped by a signal",
             Self::Memory => "out of memory",
             Self::Partial => "partial transfer",
-            Self::Vanished => "source entries vanished",
+            Self::SourceChanged => "source entries changed or vanished",
             Self::DeleteLimit => "limit on deletions reached",
             Self::IoTimeout => "I/O timeout",
             Self::ConnectTimeout => "connect timeout",
@@ -197,7 +198,7 @@ mod tests {
 
     #[test]
     fn a_run_that_ended_early_is_worse_than_one_that_ended_short() {
-        assert_eq!(Vanished.worst(Partial), Partial);
+        assert_eq!(SourceChanged.worst(Partial), Partial);
         assert_eq!(Partial.worst(DeleteLimit), DeleteLimit);
         for hard in &ExitCode::BY_BADNESS[4..] {
             assert_eq!(hard.worst(DeleteLimit), *hard);

@@ -28,7 +28,7 @@ impl From<ExitCode> for Outcome {
     fn from(code: ExitCode) -> Self {
         match code {
             ExitCode::Ok => Self::Completed,
-            ExitCode::Vanished | ExitCode::Partial | ExitCode::DeleteLimit => Self::Partial,
+            ExitCode::SourceChanged | ExitCode::Partial | ExitCode::DeleteLimit => Self::Partial,
             _ => Self::Failed,
         }
     }
@@ -77,6 +77,9 @@ pub struct Report {
     /// Entries of the source that were left out by design: mount points, `lost+found`. Not errors.
     #[serde(default)]
     pub skipped: u64,
+    /// Every directory of the source was listed to its end, so that no extraneous entry at the destination was missed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub all_listed: bool,
     /// Bytes of file content at the source.
     #[serde(default)]
     pub bytes_total: u64,
@@ -129,6 +132,7 @@ impl Report {
             files_written: 0,
             files_deleted: 0,
             skipped: 0,
+            all_listed: false,
             bytes_total: 0,
             bytes_literal: 0,
             bytes_matched: 0,
@@ -158,6 +162,12 @@ impl Report {
     #[must_use]
     pub fn is_success(&self) -> bool {
         self.outcome == Outcome::Completed && self.exit_code == ExitCode::Ok
+    }
+
+    /// How many errors with single entries there were.
+    #[must_use]
+    pub fn error_count(&self) -> u64 {
+        self.errors_omitted.saturating_add(self.errors.len() as u64)
     }
 
     /// The whole report on one line.

@@ -6,6 +6,8 @@
 //! from what it reads back after writing. A record is hashed under the session key and the hashes
 //! are added up, each of four 64-bit lanes by itself, so that workers fold in any order.
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
 use delta::{Checksum, HashKey};
 use parking_lot::Mutex;
 use wire::{ContentCheck, EntryId, FileKind, ManifestDigest, Metadata, Name, Timestamp};
@@ -19,6 +21,8 @@ pub(crate) struct Manifest {
     key: [u8; 32],
     no_owner: bool,
     sum: Mutex<Sum>,
+    /// A directory was not listed to its end.
+    incomplete: AtomicBool,
 }
 
 #[derive(Default, Clone, Copy)]
@@ -51,7 +55,7 @@ fn neutral(meta: &Metadata) -> Metadata {
 impl Manifest {
     pub(crate) fn new(session_key: &[u8; 32], no_owner: bool) -> Self {
         let key = blake3::derive_key("pvferry 2026 manifest", session_key);
-        Self { key, no_owner, sum: Mutex::default() }
+        Self { key, no_owner, sum: Mutex::default(), incomplete: AtomicBool::new(false) }
     }
 
     /// Folds one record in.
@@ -117,10 +121,18 @@ impl Manifest {
     /// Folds in that the listing of a directory ended, and whether the directory was read to its end: what decides about
     /// removals in it is proved like anything else.
     pub(crate) fn add_listing(&self, directory: EntryId, complete: bool) {
+        if !complete {
+            self.incomplete.store(true, Relaxed);
+        }
         let mut record = [0; 26];
         record[..8].copy_from_slice(&directory.0.to_le_bytes());
         (record[24], record[25]) = (LISTING, u8::from(complete));
         self.fold(&blake3::keyed_hash(&self.key, &record));
+    }
+
+    /// Whether all directories so far were listed to their end.
+    pub(crate) fn all_listed(&self) -> bool {
+        !self.incomplete.load(Relaxed)
     }
 
     fn fold(&self, hash: &blake3::Hash) {

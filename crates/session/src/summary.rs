@@ -24,6 +24,8 @@ pub struct Summary {
     pub files_deleted: u64,
     /// Entries of the source that were left out by design: mount points, `lost+found`.
     pub skipped: u64,
+    /// Every directory of the source was listed to its end.
+    pub all_listed: bool,
     /// Logical bytes of the regular files of the source.
     pub bytes_total: u64,
     /// Bytes of content that travelled.
@@ -52,6 +54,10 @@ pub struct Summary {
     pub losses: Vec<String>,
 }
 
+/// The exit code of an entry that changed or vanished at the source during the session. A session in which nothing else went wrong
+/// ends with it, and then the manifests of both ends agree on all other entries.
+pub(crate) const SOURCE_CHANGED: u8 = 24;
+
 /// Problems that are kept with their names.
 const MAX_NAMED: usize = 1000;
 
@@ -73,12 +79,12 @@ impl Problems {
     }
 }
 
-/// The worse of two codes that a finished session may give: a vanished file is less than a partial
+/// The worse of two codes that a finished session may give: a changed source is less than a partial
 /// transfer, that less than a deletion limit, and a volume that failed is worst.
 pub(crate) fn worse(a: u8, b: u8) -> u8 {
     let rank = |code| match code {
         0 => 0,
-        24 => 1,
+        SOURCE_CHANGED => 1,
         23 => 2,
         25 => 3,
         _ => 4,

@@ -98,7 +98,10 @@ pub struct DirectVolumeMigrationProgressStatus {
     /// Digest that both sides agree on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
-    /// First entries that failed, with reasons.
+    /// Entries that changed at the source during a stage run. The next run or the cutover will copy them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub changed: i64,
+    /// First entries that failed or changed, with reasons.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<String>,
     /// Start of the last attempt.
@@ -107,6 +110,11 @@ pub struct DirectVolumeMigrationProgressStatus {
     /// End of the last attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<Time>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde calls")]
+pub(super) fn is_zero(number: &i64) -> bool {
+    *number == 0
 }
 
 /// Phase of a volume.

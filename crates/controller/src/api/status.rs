@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Mode, RunSpec, VolumePhase};
+use super::{Mode, RunSpec, VolumePhase, progress::is_zero};
 
 /// Status of a migration.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, JsonSchema)]
@@ -172,6 +172,9 @@ pub struct VolumeStatus {
     /// Everything in the claim at the destination is from this migration: it created the claim, or a run has made it equal to the source.
     #[serde(default)]
     pub owned: bool,
+    /// Entries that changed at the source during a stage run. The next run or the cutover will copy them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub changed: i64,
     /// The pod that used the claim during the cutover.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub used_by: String,

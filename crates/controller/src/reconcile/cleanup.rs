@@ -14,7 +14,7 @@ use kube::{ResourceExt as _, runtime::controller::Action};
 
 use super::{
     AGAIN, Context, FINALIZER, POLL, Step, conditions, prepare::OTHERS_FAILED, quiesce, reserve,
-    set_finalizers,
+    set_finalizers, settle,
 };
 use crate::{
     api::{DirectVolumeMigration, EndpointKind, Phase, VolumePhase},
@@ -53,6 +53,11 @@ impl Step<'_> {
         let Some(first) = own.or(failed.first()) else {
             let mut message =
                 format!("all {all} volumes arrived, proved by the manifests of both ends");
+            let changed = self.status.volumes.iter().map(|volume| volume.changed);
+            match changed.fold(0, i64::saturating_add) {
+                0 => {}
+                count => message = format!("{message}; {}", settle::changed_entries(count)),
+            }
             if !self.status.acknowledged.is_empty() {
                 let pods = self.status.acknowledged.join("; ");
                 message = format!("{message}; acknowledged: {pods}");

@@ -211,7 +211,7 @@ fn blank() -> Value {
         "phase": VolumePhase::Pending, "reason": "", "message": "", "pod": "", "container": "",
         "attempt": 0, "exitCode": null, "progress": "", "rate": "", "eta": "", "bytesDone": 0,
         "bytesTotal": 0, "bytesSent": 0, "wireBytes": 0, "entries": 0, "filesWritten": 0,
-        "filesDeleted": 0, "digest": null, "errors": [], "started": null, "ended": null,
+        "filesDeleted": 0, "digest": null, "changed": 0, "errors": [], "started": null, "ended": null,
     })
 }
 

@@ -31,7 +31,7 @@ const FIRST_PAUSE: i64 = 5;
 const LONGEST_PAUSE: i64 = 300;
 
 impl Step<'_> {
-    /// A volume has arrived.
+    /// A volume has arrived: all of it, or in a stage run all but what changed meanwhile.
     pub(super) async fn arrived(
         &mut self,
         volume: &Planned,
@@ -41,22 +41,25 @@ impl Step<'_> {
         let container = build::sync_container(volume);
         let (started, ended) = observe::times(pod, &container);
         let attempt = self.status.volumes.get(volume.index).map_or(1, |status| status.attempts);
+        let changed = signed(report.error_count());
+        let reason = if changed > 0 { "SourceChanged" } else { "Completed" };
         let mut told = figures(report);
         merge(
             &mut told,
             json!({
                 "phase": VolumePhase::Succeeded,
-                "reason": "Completed",
+                "reason": reason,
                 "message": sentence(report),
                 "pod": pod.name_any(),
                 "container": container,
                 "attempt": attempt,
-                "exitCode": 0,
+                "exitCode": report.exit_code.number(),
                 "progress": "100%",
                 "rate": rate(report),
                 "eta": "",
                 "digest": report.digest,
-                "errors": [],
+                "changed": changed,
+                "errors": errors(report),
                 "started": started,
                 "ended": ended,
             }),
@@ -65,8 +68,11 @@ impl Step<'_> {
         self.watch_until(&volume.claim.namespace, pod);
         if let Some(status) = self.status.volumes.get_mut(volume.index) {
             status.phase = VolumePhase::Succeeded;
-            status.owned |= self.migration.spec.transfer.delete;
-            status.reason = "Completed".into();
+            // An entry in a directory that vanished before it was listed may be of somebody else.
+            let is_equal = report.is_success() || report.all_listed;
+            status.owned |= self.migration.spec.transfer.delete && is_equal;
+            status.reason = reason.into();
+            status.changed = changed;
             status.bytes_total = signed(report.bytes_total);
             status.bytes_done = status.bytes_total;
             status.rate = 0;
@@ -123,12 +129,7 @@ impl Step<'_> {
             status.retry_at = Some(Time(self.now + pause));
         }
         let mut told = failure.report.as_deref().map_or_else(|| json!({}), figures);
-        let errors: Vec<String> = failure
-            .report
-            .iter()
-            .flat_map(|r| &r.errors)
-            .map(|error| format!("{}: {}", error.name, error.what))
-            .collect();
+        let errors = failure.report.as_deref().map(errors).unwrap_or_default();
         merge(&mut told, place);
         merge(
             &mut told,
@@ -244,14 +245,29 @@ fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
+/// The first errors of a report, one text each.
+fn errors(report: &Report) -> Vec<String> {
+    report.errors.iter().map(|error| format!("{}: {}", error.name, error.what)).collect()
+}
+
 fn sentence(report: &Report) -> String {
-    format!(
+    let figures = format!(
         "{} files written, {} deleted, {} of {} sent",
         report.files_written,
         report.files_deleted,
         super::progress::size(report.bytes_literal),
         super::progress::size(report.bytes_total),
-    )
+    );
+    match signed(report.error_count()) {
+        0 => figures,
+        count => format!("{figures}; {}", changed_entries(count)),
+    }
+}
+
+/// What becomes of entries that changed at the source during a stage run.
+pub(super) fn changed_entries(count: i64) -> String {
+    let entries = if count == 1 { "entry" } else { "entries" };
+    format!("{count} {entries} changed during the run; the next run or the cutover will copy them")
 }
 
 fn rate(report: &Report) -> String {

@@ -11,7 +11,7 @@ use pod::ExitCode;
 
 use super::{SOON, Step, conditions};
 use crate::{
-    api::{ActiveTransfer, EndpointKind, Phase, VolumePhase},
+    api::{ActiveTransfer, EndpointKind, Mode, Phase, VolumePhase},
     build::{self, Address, Names, Role},
     error::{Error, Result},
     informers::Key,
@@ -330,8 +330,15 @@ impl Step<'_> {
             match observe::sync(client, &container, &volume.name, self.now) {
                 Seen::Arrived(report) => self.arrived(&volume, client, &report).await?,
                 Seen::Failed(failure) => {
-                    let failure = not_empty(&volume, failure);
-                    self.failed(&volume, client, &failure).await?;
+                    // Files change under a stage run. Only a cutover has to copy every one.
+                    let is_stage = self.status.mode == Mode::Stage;
+                    match failure.source_changed(&volume.name).filter(|_| is_stage) {
+                        Some(report) => self.arrived(&volume, client, report).await?,
+                        None => {
+                            let failure = not_empty(&volume, failure);
+                            self.failed(&volume, client, &failure).await?;
+                        }
+                    }
                 }
                 Seen::Running => {
                     running = true;

@@ -3,9 +3,9 @@
 //! A volume is a map from names to content. A transfer reads the source when its container starts, and writes the destination when
 //! it ends, as `pvferry sync` would: a controller that believes too early, or a pod that writes meanwhile, shows in the content.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use pod::{ExitCode, Report};
+use pod::{EntryError, ExitCode, Report};
 use serde_json::{Value, json};
 
 use super::server::Server;
@@ -26,6 +26,20 @@ pub(crate) struct Kubelet {
     duration: u32,
     /// Ticks that some transfers take longer than others.
     pub(crate) spread: u32,
+    /// Ticks that the transfers of single volumes take, by their name in the pod.
+    pub(crate) durations: HashMap<String, u32>,
+    /// How the next transfers of a volume end, where not well.
+    pub(crate) endings: HashMap<String, VecDeque<Ending>>,
+}
+
+/// How a transfer ends that does not end well.
+#[derive(Clone, Debug)]
+pub(crate) struct Ending {
+    pub(crate) code: ExitCode,
+    /// Files that are not written, and reported as errors.
+    pub(crate) missing: Vec<&'static str>,
+    /// Every directory of the source was listed.
+    pub(crate) all_listed: bool,
 }
 
 impl Kubelet {
@@ -60,8 +74,8 @@ impl Kubelet {
         if age == 1 {
             let status = self.start(cluster, pod, is_source);
             cluster.store.lock().change(&key, |pod| pod["status"] = status);
-        } else if age == 1 + self.duration + self.extra(pod) && is_source {
-            let status = self.end(all, pod);
+        } else if is_source && pod["status"]["phase"] == "Running" {
+            let status = self.advance(all, pod, age - 1);
             cluster.store.lock().change(&key, |pod| pod["status"] = status);
         } else if age == 2 && pod["metadata"]["annotations"]["test/ends"] == "true" {
             cluster
@@ -101,28 +115,57 @@ impl Kubelet {
         })
     }
 
-    /// The containers of a source pod end, and what they read is at the destination.
-    fn end(&mut self, all: &[&Server], pod: &Value) -> Value {
-        let mut statuses = Vec::new();
-        let server = find_server(all, pod);
+    /// Containers of a source pod that have run for long enough end, and what they read is at the destination. The tunnel ends last.
+    fn advance(&mut self, all: &[&Server], pod: &Value, ran: u32) -> Value {
+        let mut statuses = pod["status"]["containerStatuses"].as_array().unwrap().clone();
         for container in pod["spec"]["containers"].as_array().unwrap() {
             let name = text(&container["name"]);
-            let Some(volume) = name.strip_prefix("sync-") else {
-                statuses.push(status(&name, terminated(0, "")));
-                continue;
-            };
-            let (code, report) = match &server {
-                Some((cluster, server)) => {
-                    let read = self.read[&(text(&pod["metadata"]["uid"]), name.clone())].clone();
-                    let target = claim_of(cluster, server, volume);
-                    let target = self.contents.entry(target).or_default();
-                    transfer(volume, &args(container), read, target)
-                }
-                None => (12, Report::new(volume, ExitCode::Stream, "no server")),
-            };
-            statuses.push(status(&name, terminated(code, &report.to_json())));
+            let Some(volume) = name.strip_prefix("sync-") else { continue };
+            let place = statuses.iter_mut().find(|status| status["name"] == *name).unwrap();
+            let usual = self.duration + self.extra(pod);
+            let duration = self.durations.get(volume).copied().unwrap_or(usual);
+            if ran >= duration && !place["state"]["running"].is_null() {
+                let (code, report) = self.end(all, pod, container, volume);
+                *place = status(&name, terminated(code, &report.to_json()));
+            }
         }
-        json!({ "phase": "Succeeded", "containerStatuses": statuses })
+        let runs = |status: &&Value| !status["state"]["running"].is_null();
+        let syncs = |status: &&Value| text(&status["name"]).starts_with("sync-");
+        let over = !statuses.iter().filter(syncs).any(|status| runs(&status));
+        if over {
+            for place in statuses.iter_mut().filter(|status| runs(&&**status)) {
+                *place = status(&text(&place["name"]), terminated(0, ""));
+            }
+        }
+        let phase = if over { "Succeeded" } else { "Running" };
+        json!({ "phase": phase, "containerStatuses": statuses })
+    }
+
+    fn end(
+        &mut self,
+        all: &[&Server],
+        pod: &Value,
+        container: &Value,
+        volume: &str,
+    ) -> (i32, Report) {
+        let Some((cluster, server)) = find_server(all, pod) else {
+            return (12, Report::new(volume, ExitCode::Stream, "no server"));
+        };
+        let name = text(&container["name"]);
+        let mut read = self.read[&(text(&pod["metadata"]["uid"]), name)].clone();
+        let ending = self.endings.get_mut(volume).and_then(VecDeque::pop_front);
+        let target = self.contents.entry(claim_of(cluster, &server, volume)).or_default();
+        let Some(ending) = ending else { return transfer(volume, &args(container), read, target) };
+        read.retain(|name, _| !ending.missing.contains(&&**name));
+        target.extend(read);
+        let changed = |name: &&str| EntryError { name: (*name).into(), what: "changed".into() };
+        let report = Report {
+            digest: Some("00".repeat(32)),
+            errors: ending.missing.iter().map(changed).collect(),
+            all_listed: ending.all_listed,
+            ..Report::new(volume, ending.code, "as the test wants it")
+        };
+        (i32::from(ending.code.number()), report)
     }
 }
 

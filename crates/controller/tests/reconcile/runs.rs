@@ -1,9 +1,15 @@
 //! Whole runs that go well.
 
+use std::collections::VecDeque;
+
 use controller::api::Phase;
+use pod::ExitCode;
 use serde_json::json;
 
-use super::world::World;
+use super::{
+    kubelet::{Ending, list},
+    world::World,
+};
 
 #[tokio::test]
 async fn a_stage_run_copies_and_leaves_the_application_alone_a_cutover_stops_it_a_rollback_starts_it()
@@ -57,6 +63,67 @@ async fn a_pod_that_writes_during_a_stage_run_is_no_failure() {
     world.visitor("visitor", "c");
     world.completes(1).await;
     assert!(world.files("home", "shop", "data").contains_key("c"));
+}
+
+fn changes(missing: &[&'static str], all_listed: bool) -> VecDeque<Ending> {
+    let ending = Ending { code: ExitCode::SourceChanged, missing: missing.to_vec(), all_listed };
+    VecDeque::from([ending])
+}
+
+#[tokio::test]
+async fn a_stage_run_completes_although_entries_changed_and_lists_them() {
+    let mut world = World::new();
+    world.kubelet.endings.insert("data-0".into(), changes(&["b"], true));
+    world.migrate(json!({}));
+    let status = world.completes(1).await;
+    let volume = &status.volumes[0];
+    assert_eq!((volume.changed, volume.attempts, &*volume.reason), (1, 1, "SourceChanged"));
+    let told = "1 entry changed during the run; the next run or the cutover will copy them";
+    assert!(status.message.ends_with(told), "{}", status.message);
+    let progress = &list(&world.home, "directvolumemigrationprogresses")[0]["status"];
+    assert_eq!((&progress["errors"], &progress["exitCode"]), (&json!(["b: changed"]), &json!(24)));
+    world.assert_clean();
+
+    // What vanishes until the next run is deleted as after any other run.
+    world.write("home", "shop", "data", &[("b", "2")]);
+    world.change(&json!({ "run": 2, "mode": "Cutover" }));
+    let status = world.completes(2).await;
+    assert_eq!((status.volumes[0].changed, &*status.volumes[0].reason), (0, "Completed"));
+    assert_eq!(world.files("home", "shop-new", "data"), world.files("home", "shop", "data"));
+}
+
+#[tokio::test]
+async fn entries_that_change_during_a_cutover_fail_it_after_all_attempts() {
+    let mut world = World::new();
+    let all = (0..3).flat_map(|_| changes(&["b"], true)).collect();
+    world.kubelet.endings.insert("data-0".into(), all);
+    world.migrate(json!({ "mode": "Cutover" }));
+    let status = world.ends(1).await;
+    assert_eq!(status.phase, Phase::Failed, "{status:#?}");
+    assert_eq!((status.volumes[0].attempts, &*status.volumes[0].reason), (3, "SourceChanged"));
+}
+
+#[tokio::test]
+async fn entries_of_others_in_a_directory_that_vanished_survive_the_next_run() {
+    let mut world = World::new();
+    world.claim("home", "shop-new", "data", &[("d/kept", "for years")]);
+    world.kubelet.endings.insert("data-0".into(), changes(&["d"], false));
+    world.migrate(json!({}));
+    world.completes(1).await;
+    world.change(&json!({ "run": 2 }));
+    let status = world.ends(2).await;
+    assert_eq!(status.volumes[0].reason, "TargetNotEmpty", "{status:#?}");
+    assert!(world.files("home", "shop-new", "data").contains_key("d/kept"));
+}
+
+#[tokio::test]
+async fn entries_that_cannot_be_read_fail_a_stage_run() {
+    let mut world = World::new();
+    let ending = Ending { code: ExitCode::Partial, missing: vec!["b"], all_listed: true };
+    world.kubelet.endings.insert("data-0".into(), VecDeque::from([ending]));
+    world.migrate(json!({}));
+    let status = world.ends(1).await;
+    assert_eq!((status.phase, &*status.volumes[0].reason), (Phase::Failed, "Partial"));
 }
 
 #[tokio::test]

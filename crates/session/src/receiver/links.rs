@@ -14,7 +14,7 @@ use super::{
     merge::{Follower, Leader, LinkGroup},
     state::Shared,
 };
-use crate::control::Stopped;
+use crate::{control::Stopped, summary::SOURCE_CHANGED};
 
 /// Gives every inode its further names.
 pub(super) fn link_groups(shared: &Arc<Shared>) -> Result<(), Stopped> {
@@ -29,7 +29,11 @@ pub(super) fn link_groups(shared: &Arc<Shared>) -> Result<(), Stopped> {
                 None => {
                     let shown = follower.dir.display_entry(&follower.entry.name);
                     let what = "is a further name of a file that was not transferred";
-                    shared.problem(&shown, what, 23)?;
+                    // How bad that is, the problem with the first name says.
+                    shared.problem(&shown, what, SOURCE_CHANGED)?;
+                    // The sender has it in its manifest, which is compared where nothing but its source is the reason.
+                    let (dir, name) = (follower.dir.id, &follower.entry.name);
+                    shared.manifest.add_link(dir, follower.id, name, leader_id);
                 }
             }
             dirs::release(shared, &follower.dir)?;

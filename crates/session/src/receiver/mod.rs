@@ -234,6 +234,7 @@ impl Shared {
             files_written: snapshot.files_written,
             files_deleted: snapshot.files_deleted,
             skipped: snapshot.skipped,
+            all_listed: self.manifest.all_listed(),
             bytes_total: snapshot.bytes_total,
             bytes_literal: snapshot.bytes_literal,
             bytes_matched: snapshot.bytes_matched,

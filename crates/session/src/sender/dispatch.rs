@@ -62,9 +62,7 @@ impl Shared {
                     self.discharge(cost);
                 }
             }
-            ToSender::Problem(problem) => {
-                self.problem(&problem.name, &problem.what, problem.exit_code);
-            }
+            ToSender::Problem(problem) => self.receiver_problem(&problem),
             ToSender::Action(line) => self.context.monitor.action(&line),
             ToSender::Credit(bytes) => self.granted(bytes),
             ToSender::Ping => {}

@@ -12,8 +12,9 @@ use volume::{
     Dir,
     device::BlockSource,
     source::{SourceFile, Stamp},
+    stat,
 };
-use wire::{ContentCheck, Entry, EntryId, Hash, Metadata};
+use wire::{ContentCheck, Entry, EntryId, FileKind, Hash, Metadata};
 
 use super::{small::ReadError, state::Shared};
 use crate::{control::Credit, memory_budget::MemoryReservation, no_owner};
@@ -153,20 +154,44 @@ impl FileRef {
         }
     }
 
-    pub(super) fn open(&self) -> volume::Result<Content> {
+    pub(super) fn open(&self) -> Result<Content, OpenError> {
         match &self.at {
             Location::Named(dir, entry) => {
-                let file = SourceFile::open(dir, &entry.name)?;
+                let file = match SourceFile::open(dir, &entry.name) {
+                    Ok(file) => file,
+                    Err(error) => return Err(OpenError::of_file(dir, entry, error)),
+                };
                 if let Some(ino) = self.ino
                     && file.stamp()?.ino != ino
                 {
-                    let what = "open the inode that was listed";
-                    return Err(volume::Error::new(what, self.display(), Errno::STALE));
+                    return Err(OpenError::Replaced);
                 }
                 Ok(Content::of(Medium::File(file)))
             }
             Location::Device(device, _) => Ok(Content::of(Medium::Device(Arc::clone(device)))),
         }
+    }
+}
+
+/// Why a file that was listed cannot be opened.
+pub(super) enum OpenError {
+    /// Its name leads to something else by now: another inode than that of its hard links, or no regular file.
+    Replaced,
+    Failed(volume::Error),
+}
+
+impl OpenError {
+    fn of_file(dir: &Dir, entry: &Entry, error: volume::Error) -> Self {
+        match stat::kind(dir, &entry.name) {
+            Ok(kind) if kind != FileKind::File => Self::Replaced,
+            _ => Self::Failed(error),
+        }
+    }
+}
+
+impl From<volume::Error> for OpenError {
+    fn from(error: volume::Error) -> Self {
+        Self::Failed(error)
     }
 }
 

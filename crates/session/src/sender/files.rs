@@ -11,7 +11,7 @@ use volume::source::Stamp;
 use wire::{ContentCheck, Ended, Entry, Metadata, ToReceiver};
 
 use super::{
-    entry::{Chunk, Content, FileRecord, FileRef, Location},
+    entry::{Chunk, Content, FileRecord, FileRef, Location, OpenError},
     small,
     state::Shared,
 };
@@ -209,7 +209,7 @@ pub(super) fn end_of_file(
             Ended::Changed
         }
         Ok(true) => {
-            shared.problem(&file.display(), "changed while it was read, every time", 23);
+            shared.source_changed(&file.display(), "changed while it was read, every time");
             Ended::Failed
         }
         Ok(false) => {
@@ -239,12 +239,11 @@ pub(super) fn check_size(file: &FileRef, meta: &Metadata) -> volume::Result<()> 
 }
 
 /// Ends a file that cannot be opened.
-pub(super) fn failed(
-    shared: &Shared,
-    file: &FileRef,
-    error: &volume::Error,
-) -> Result<(), Stopped> {
-    shared.volume_problem(error);
+pub(super) fn failed(shared: &Shared, file: &FileRef, error: &OpenError) -> Result<(), Stopped> {
+    match error {
+        OpenError::Replaced => shared.source_changed(&file.display(), "was replaced"),
+        OpenError::Failed(error) => shared.volume_problem(error),
+    }
     shared.given_up(file);
     shared.send_charged(0, ToReceiver::EndOfFile(file.id, 0, Ended::Failed).encode())
 }

@@ -37,6 +37,7 @@ use crate::{
     handshake::Agreed,
     pace::Pace,
     pump::{self, PumpConfig},
+    summary::SOURCE_CHANGED,
 };
 pub(crate) use small::SMALL;
 use state::Shared;
@@ -186,9 +187,12 @@ impl Shared {
         let (own, entries) = self.manifest.digest();
         let mut problems = self.problems.lock();
         let dry_run = self.agreed.hello.options.dry_run;
-        if problems.count == 0 && !dry_run {
-            // Only where nobody has named a problem must both ends hold the very same.
-            if commit.problems > 0 {
+        let reported = self.receiver_problems.load(Relaxed);
+        let (clean, changed) = (problems.count == 0, problems.worst == SOURCE_CHANGED);
+        // An entry that changed at the source is in neither manifest: they must be equal all the same.
+        if (clean || changed) && !dry_run {
+            // Only the sender can see that its source changes; what the receiver reports can only follow from that.
+            if commit.problems != reported || (changed && problems.count == reported) {
                 problems.add(".", "the other end reports problems that it did not name", 23);
             } else if commit.manifest != own || commit.entries != entries {
                 problems.add(
@@ -197,9 +201,10 @@ impl Shared {
                     23,
                 );
             }
-            if self.agreed.hello.options.verify && (tree.is_none() || commit.tree != tree) {
-                problems.add(".", "the tree digests of both ends differ", 23);
-            }
+        }
+        let verify = self.agreed.hello.options.verify && !dry_run;
+        if clean && verify && (tree.is_none() || commit.tree != tree) {
+            problems.add(".", "the tree digests of both ends differ", 23);
         }
         // Only the receiver knows what it wrote, and what it had of files that are whole now; until its commit record these
         // stand at zero here.
@@ -213,6 +218,7 @@ impl Shared {
             files_written: commit.files_written,
             files_deleted: commit.files_deleted,
             skipped: snapshot.skipped,
+            all_listed: self.manifest.all_listed(),
             bytes_total: snapshot.bytes_total,
             bytes_literal: snapshot.bytes_literal,
             bytes_matched: snapshot.bytes_matched,

@@ -6,7 +6,7 @@ use delta::Checksum;
 use wire::{AttributesBuilder, ContentCheck, Ended, Entry, SmallFilesBuilder, ToReceiver};
 
 use super::{
-    entry::{Chunk, FileRecord, FileRef},
+    entry::{Chunk, FileRecord, FileRef, OpenError},
     files::{self, Job},
     state::Shared,
 };
@@ -52,7 +52,8 @@ pub(super) fn planned(
 /// Tells, in a dry run, whether the run could read a file. Nothing is read of it.
 fn would_send(shared: &Shared, file: &FileRef) -> Result<(), Stopped> {
     let meta = &file.entry().meta;
-    if let Err(error) = files::check_size(file, meta).and_then(|()| file.open()) {
+    let opened = files::check_size(file, meta).map_err(OpenError::from);
+    if let Err(error) = opened.and_then(|()| file.open()) {
         return files::failed(shared, file, &error);
     }
     file.done.finish(&shared.context.progress.bytes_done);

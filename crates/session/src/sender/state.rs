@@ -27,7 +27,7 @@ use crate::{
     handshake::Agreed,
     manifest::{self, Manifest, Record},
     memory_budget::{self, MemoryBudget, MemoryReservation},
-    summary::Problems,
+    summary::{Problems, SOURCE_CHANGED},
     verify,
     xattr_hash::XattrHasher,
 };
@@ -53,6 +53,8 @@ pub(super) struct Shared {
     pub(super) key: delta::HashKey,
     pub(super) xattr_hasher: XattrHasher,
     pub(super) problems: Mutex<Problems>,
+    /// How many of them the receiver has reported.
+    pub(super) receiver_problems: AtomicU64,
     pub(super) read_options: ReadOptions,
     pub(super) jobs: Receiver<Job>,
     pub(super) delta_jobs: Receiver<DeltaJob>,
@@ -144,6 +146,7 @@ impl Shared {
             context,
             source,
             problems: Mutex::default(),
+            receiver_problems: AtomicU64::new(0),
             read_options: ReadOptions::default(),
             jobs,
             delta_jobs,
@@ -253,9 +256,21 @@ impl Shared {
         self.context.monitor.skipped(name, why);
     }
 
+    /// Reports an entry that is not at the receiver as it was listed, because somebody changed it meanwhile. Another run may find it
+    /// at rest.
+    pub(super) fn source_changed(&self, name: &str, what: &str) {
+        self.problem(name, what, SOURCE_CHANGED);
+    }
+
+    /// Takes in what the receiver reports.
+    pub(super) fn receiver_problem(&self, problem: &wire::Problem) {
+        self.receiver_problems.fetch_add(1, Relaxed);
+        self.problem(&problem.name, &problem.what, problem.exit_code);
+    }
+
     /// Names a failed operation on an entry of the source.
     pub(super) fn volume_problem(&self, error: &volume::Error) {
-        let code = if error.is_vanished() { 24 } else { 23 };
+        let code = if error.is_vanished() { SOURCE_CHANGED } else { 23 };
         let what = format!("{}: {}", error.operation, error.errno);
         self.problem(&error.name, &what, code);
     }

@@ -231,7 +231,11 @@ impl Walker<'_> {
             }
             Err(error) if pending.id == EntryId::ROOT => fail(self.shared, error),
             Err(error) => {
-                self.shared.volume_problem(&error);
+                if matches!(error.errno, Errno::NOTDIR | Errno::LOOP) {
+                    self.shared.source_changed(&error.name, "was replaced");
+                } else {
+                    self.shared.volume_problem(&error);
+                }
                 self.send_empty(pending.id)
             }
         }

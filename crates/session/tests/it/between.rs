@@ -38,7 +38,7 @@ fn a_hard_linked_file_that_is_replaced_after_its_listing_is_reported() {
         fs::rename(&new, &name).unwrap();
     });
     // What was linked is not any more: the names have different content now.
-    assert_eq!(outcome.exit_code(), 23, "{:?}", outcome.summary().problems);
+    assert_eq!(outcome.exit_code(), 24, "{:?}", outcome.summary().problems);
     pair.converge_twice(delete());
 }
 

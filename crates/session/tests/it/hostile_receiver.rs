@@ -19,6 +19,11 @@ async fn play(mut stream: DuplexStream, script: Vec<ToSender>) {
 }
 
 async fn act(stream: &mut DuplexStream, script: Vec<ToSender>) {
+    act_after(stream, || {}, script).await;
+}
+
+/// As [`act`]; `meanwhile` is called before the script begins.
+async fn act_after(stream: &mut DuplexStream, meanwhile: impl FnOnce(), script: Vec<ToSender>) {
     let Opening::Hello(_) = handshake::read_opening(stream).await.unwrap() else { return };
     let welcome = Welcome {
         version: VERSION,
@@ -42,6 +47,7 @@ async fn act(stream: &mut DuplexStream, script: Vec<ToSender>) {
         }
     };
     let _ = tokio::time::timeout(Duration::from_millis(500), listed).await;
+    meanwhile();
     for message in script {
         let frame = message.encode();
         if stream.write_all(&frame.head).await.is_err() {
@@ -164,6 +170,43 @@ fn a_commit_of_something_else_is_no_success() {
         summary.problems[0].what,
         "the manifests of both ends differ: run again with --checksum"
     );
+}
+
+/// The summary where `large` vanishes once it is listed, and is asked for.
+fn against_with_vanished_file(commit: Commit) -> Summary {
+    let pair = Pair::new();
+    write(pair.from.path(), "large", &noise(1, 2 << 20));
+    write(pair.from.path(), "sub/inner", b"inner");
+    let script = vec![plan(1, vec![(0, Want::Whole)]), plan(3, vec![]), ToSender::Commit(commit)];
+    let remove = || std::fs::remove_file(pair.from.path().join("large")).unwrap();
+    let sent = block_on(async {
+        let (a, mut b) = tokio::io::duplex(1 << 20);
+        let near = send(a, pair.from.path(), Options::default(), context(2));
+        let far = async {
+            act_after(&mut b, remove, script).await;
+            let mut rest = Vec::new();
+            let _ = tokio::time::timeout(Duration::from_secs(8), b.read_to_end(&mut rest)).await;
+        };
+        tokio::join!(near, far).0
+    });
+    sent.unwrap()
+}
+
+#[test]
+fn a_vanished_file_does_not_hide_that_the_manifests_differ() {
+    let summary = against_with_vanished_file(Commit::default());
+    let told: Vec<_> = summary.problems.iter().map(|p| (&*p.name, p.exit_code)).collect();
+    assert_eq!((summary.exit_code, told), (23, vec![("large", 24), (".", 23)]));
+}
+
+#[test]
+fn a_receiver_cannot_say_that_the_source_changed() {
+    let (name, what) = ("large".to_owned(), "changed".to_owned());
+    let problem = ToSender::Problem(wire::Problem { name, what, exit_code: 24 });
+    let commit = ToSender::Commit(Commit { problems: 1, ..Commit::default() });
+    let summary = against(vec![plan(1, vec![]), plan(3, vec![]), problem, commit]).unwrap();
+    assert_eq!(summary.exit_code, 23);
+    assert!(summary.problems[1].what.contains("did not name"), "{:?}", summary.problems);
 }
 
 /// Whether a sender is gone while the receiver still has its side open, and heard the goodbye.
