@@ -107,7 +107,7 @@ fn run(args: RunArgs, console: &Console) -> Result<(), Failed> {
         .enable_all()
         .build()
         .map_err(|error| start(&error))?;
-    runtime.block_on(async {
+    let outcome = runtime.block_on(async {
         let readiness = Readiness::default();
         let metrics = Arc::new(Metrics::default());
         let listener = args.metrics.bind().await.map_err(|error| {
@@ -126,5 +126,8 @@ fn run(args: RunArgs, console: &Console) -> Result<(), Failed> {
             parallel: args.parallel.map(usize::from),
         };
         controller::run(settings, || readiness.set(true), stop).await.map_err(|error| start(&error))
-    })
+    });
+    // A thread that looks up a name cannot be interrupted, and is not waited for.
+    runtime.shutdown_background();
+    outcome
 }

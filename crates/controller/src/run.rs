@@ -33,7 +33,7 @@ const CONCURRENCY: u16 = 16;
 const CALL: Duration = Duration::from_secs(30);
 
 /// How long it may take to release the leadership.
-const RELEASE: Duration = Duration::from_secs(3);
+const RELEASE: Duration = Duration::from_secs(1);
 
 /// How the controller runs.
 pub struct Settings {

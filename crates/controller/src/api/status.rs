@@ -137,9 +137,18 @@ pub struct ActiveTransfer {
     /// Node that the source pod must run on, because a volume is in use there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
+    /// Node that the destination pod must run on, because the pod of an earlier attempt has the claim mounted there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destination_node: Option<String>,
+    /// Nodes that the pods run on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<PodNodes>,
     /// Start of the transfer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub begun: Option<Time>,
+    /// Whether the identities of the pods were created.
+    #[serde(default)]
+    pub identities_made: bool,
     /// Whether the source pod was created: if it does not exist any more, it is lost.
     #[serde(default)]
     pub source_made: bool,
@@ -152,6 +161,15 @@ pub struct ActiveTransfer {
     /// Whether all its volumes have ended and its objects are being deleted.
     #[serde(default)]
     pub ending: bool,
+}
+
+/// Nodes of a pair of transfer pods.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, JsonSchema)]
+pub struct PodNodes {
+    /// Node of the source pod.
+    pub source: String,
+    /// Node of the destination pod.
+    pub destination: String,
 }
 
 /// Status of a volume.

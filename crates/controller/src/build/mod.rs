@@ -13,7 +13,7 @@ pub use endpoint::{
 pub use names::{
     CREATED_BY, MIGRATION, Names, RESERVED_BY, Role, is_of, labels, others, reservation, selector,
 };
-pub use pods::{Defaults, destination_pod, source_pod, sync_container};
+pub use pods::{Defaults, bind, destination_pod, source_pod, sync_container};
 pub use support::{identity_secret, network_policy};
 
 /// What everything is applied by.

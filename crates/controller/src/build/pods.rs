@@ -300,6 +300,13 @@ fn some_map(map: BTreeMap<String, String>) -> Option<BTreeMap<String, String>> {
     (!map.is_empty()).then_some(map)
 }
 
+/// Binds a pod to a node.
+pub fn bind(pod: &mut Pod, node: &str) {
+    if let Some(spec) = &mut pod.spec {
+        spec.affinity = Some(on_node(node));
+    }
+}
+
 /// An affinity and no `nodeName`: the scheduler still says why where it does not fit.
 fn on_node(node: &str) -> Affinity {
     let term = NodeSelectorTerm {

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use super::Step;
 use crate::{
-    api::{ActiveTransfer, VolumePhase, VolumeStatus},
+    api::{ActiveTransfer, PodNodes, VolumePhase, VolumeStatus},
     build,
     error::{Error, Result},
     informers::{Key, Name, Wakes, mounted},
@@ -95,13 +95,15 @@ impl Step<'_> {
     /// is written.
     pub(super) async fn begin_transfers(&mut self) -> Result<bool> {
         let limits = self.migration.spec.limits.clone();
-        let active: usize = self.status.transfers.iter().map(|t| t.volumes.len()).sum();
+        let active = self.active();
         let waiting = self.startable();
-        let wanted = count(limits.parallel).saturating_sub(active).min(waiting.len());
+        let beside = self.due_beside_their_groups();
+        let due = waiting.len() + beside.len();
+        let wanted = count(limits.parallel).saturating_sub(active).min(due);
         let uid = self.migration.uid().unwrap_or_default();
         let room = self.context.moving.claim(&uid, active, wanted);
-        let begun = self.begin_within(waiting, wanted, active, room).await;
-        let moving: usize = self.status.transfers.iter().map(|t| t.volumes.len()).sum();
+        let begun = self.begin_within(waiting, beside, wanted, room).await;
+        let moving = self.active();
         let more = (wanted > 0 && room == 0).then_some(&self.name);
         self.context.moving.settle(&uid, moving, more);
         begun
@@ -110,11 +112,10 @@ impl Step<'_> {
     async fn begin_within(
         &mut self,
         mut waiting: Vec<Planned>,
+        beside: Vec<(Planned, PodNodes)>,
         wanted: usize,
-        active: usize,
         room: usize,
     ) -> Result<bool> {
-        let limits = self.migration.spec.limits.clone();
         if wanted == 0 {
             return Ok(false);
         }
@@ -125,7 +126,8 @@ impl Step<'_> {
         self.check_use_of_targets(&waiting).await?;
         let (nodes, held) = self.nodes_of(&waiting).await?;
         waiting.retain(|volume| !held.contains_key(&volume.claim));
-        if let (true, 0, Some(what)) = (waiting.is_empty(), active, held.into_values().next()) {
+        let nothing_else = waiting.is_empty() && self.status.transfers.is_empty();
+        if let (true, Some(what)) = (nothing_else, held.into_values().next()) {
             return Err(Error::Waiting("ClaimInUse", what));
         }
         // Behind a router, the host belongs to one transfer at a time.
@@ -133,27 +135,42 @@ impl Step<'_> {
         if shares_host && !self.status.transfers.is_empty() {
             return Ok(false);
         }
+        let retried = self.begin_beside(beside, room).await?;
+        let room = room - retried;
         let candidates = waiting.into_iter().map(|v| (v.clone(), nodes.get(&v.claim).cloned()));
-        let per_node = limits.parallel_per_node.map_or(usize::MAX, count);
-        let selected = plan::select(candidates.collect(), room, |node| {
-            let there: usize = self
-                .status
-                .transfers
-                .iter()
-                .filter(|t| t.node.as_deref() == node)
-                .map(|t| t.volumes.len())
-                .sum();
-            per_node.saturating_sub(there)
-        });
+        let selected = plan::select(candidates.collect(), room, |node| self.node_room(node));
         let mut groups = plan::group(&self.reach_of(selected).await?);
         if shares_host {
             groups.truncate(1);
         }
-        let begun = !groups.is_empty();
+        let begun = retried > 0 || !groups.is_empty();
         for group in groups {
-            self.begin(group)?;
+            self.begin(group.volumes, group.node, None)?;
         }
         Ok(begun)
+    }
+
+    /// Begins up to `room` volumes again whose groups go on; how many that were.
+    async fn begin_beside(&mut self, due: Vec<(Planned, PodNodes)>, room: usize) -> Result<usize> {
+        let mut begun = 0;
+        for (volume, nodes) in due {
+            if begun == room {
+                break;
+            }
+            let Some(retry) = self.retry(volume, nodes).await? else { continue };
+            if self.node_room(retry.source.as_deref()) > 0 {
+                self.begin(vec![retry.volume.index], retry.source, retry.destination)?;
+                begun += 1;
+            }
+        }
+        Ok(begun)
+    }
+
+    /// How many more volumes may begin at a node.
+    fn node_room(&self, node: Option<&str>) -> usize {
+        let per_node = self.migration.spec.limits.parallel_per_node.map_or(usize::MAX, count);
+        let there = self.status.transfers.iter().filter(|t| t.node.as_deref() == node);
+        per_node.saturating_sub(there.map(|t| self.active_in(t)).sum())
     }
 
     /// The volumes that could begin: of a try that has ended, once its pods are gone, for they hold its claims.
@@ -168,16 +185,23 @@ impl Step<'_> {
             self.status.transfers.iter().flat_map(|t| t.volumes.iter().copied()).collect();
         let due = |v: &VolumeStatus| match v.phase {
             VolumePhase::Pending => true,
-            VolumePhase::Retrying => v.retry_at.as_ref().is_none_or(|at| at.0 <= self.now),
-            _ => false,
+            _ => self.is_retry_due(v),
         };
         let all = self.volumes.iter().filter(|v| !held.contains(&v.index));
         all.filter(|v| self.status.volumes.get(v.index).is_some_and(due)).cloned().collect()
     }
 
-    fn begin(&mut self, group: plan::Group) -> Result<()> {
+    fn begin(
+        &mut self,
+        volumes: Vec<usize>,
+        node: Option<String>,
+        destination_node: Option<String>,
+    ) -> Result<()> {
         self.status.transfers_begun += 1;
-        for index in &group.volumes {
+        for transfer in &mut self.status.transfers {
+            transfer.volumes.retain(|index| !volumes.contains(index));
+        }
+        for index in &volumes {
             if let Some(volume) = self.status.volumes.get_mut(*index) {
                 volume.phase = VolumePhase::Starting;
                 volume.attempts += 1;
@@ -188,8 +212,9 @@ impl Step<'_> {
         self.status.transfers.push(ActiveTransfer {
             number: self.status.transfers_begun,
             token: token()?,
-            volumes: group.volumes,
-            node: group.node,
+            volumes,
+            node,
+            destination_node,
             begun: Some(Time(self.now)),
             ..ActiveTransfer::default()
         });

@@ -21,6 +21,7 @@ mod progress;
 mod quiesce;
 mod reach;
 mod reserve;
+mod retry;
 mod settle;
 mod source_watch;
 mod throttle;

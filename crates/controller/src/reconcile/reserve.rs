@@ -33,7 +33,7 @@ impl Step<'_> {
             claim.namespace().unwrap_or_default(),
             claim.name_any(),
         );
-        Err(Error::Invalid("TargetInUse", what))
+        Err(Error::Invalid("TargetReserved", what))
     }
 
     /// Reserves an existing claim for this migration.

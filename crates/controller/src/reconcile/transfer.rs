@@ -214,7 +214,10 @@ impl Step<'_> {
     async fn make_destination(&mut self, current: &mut Current) -> Result<()> {
         self.check_permission()?;
         let namespace = current.destination_namespace().to_owned();
-        self.make_identities(current).await?;
+        if !current.transfer.identities_made {
+            self.make_identities(current).await?;
+            current.transfer.identities_made = true;
+        }
         let policy =
             build::network_policy(&current.names, Role::Destination, &namespace, None, &[]);
         self.destination.apply(&policy).await?;
@@ -226,12 +229,15 @@ impl Step<'_> {
         if let Some(route) = &endpoint.route {
             self.destination.apply_dynamic(route, &build::route_resource()).await?;
         }
-        let pod = build::destination_pod(
+        let mut pod = build::destination_pod(
             &self.migration,
             &self.context.defaults,
             &current.names,
             &current.chosen(),
         );
+        if let Some(node) = &current.transfer.destination_node {
+            build::bind(&mut pod, node);
+        }
         self.destination.create(&pod).await?;
         current.transfer.destination_made = true;
         Ok(())
@@ -320,6 +326,7 @@ impl Step<'_> {
 
     /// Both pods are there: what each container has come to.
     async fn watch(&mut self, current: &mut Current, client: &Pod, server: &Pod) -> Result<()> {
+        Self::place(&mut current.transfer, client, server);
         let mut waits = None;
         let mut running = false;
         for volume in current.volumes.clone() {

@@ -16,6 +16,8 @@ pub(crate) enum Fate {
     AnswerLost,
     /// The server fails.
     Refused,
+    /// It is done, and the client waits for the answer for too long.
+    TimedOut,
 }
 
 #[derive(Default)]

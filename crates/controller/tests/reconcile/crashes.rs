@@ -1,50 +1,123 @@
-//! The controller ends at any call, and begins anew.
+//! The controller ends at any call, and begins anew; or a call fails, and it goes on.
 
 use controller::api::Phase;
 use serde_json::json;
 
 use super::{calls::Fate, world::World};
 
-/// A cutover, which has all the phases, during which call `number` meets `fate`; how many calls there were.
-async fn migrate(number: usize, fate: Fate) -> usize {
-    let mut world = World::new();
-    world.calls.fault(number, fate);
-    world.workload("deployments", "web");
-    world.migrate(json!({ "mode": "Cutover", "quiesce": "ScaleToZero" }));
-    let status = world.ends(1).await;
-    let called = world.calls.all().get(number.wrapping_sub(1)).cloned();
-    let at = format!("call {number} {fate:?}: {called:?}");
-    assert_eq!(status.phase, Phase::Completed, "{at}: {status:#?}");
-    assert_eq!(
-        world.files("home", "shop-new", "data"),
-        world.files("home", "shop", "data"),
-        "{at}"
-    );
-    assert_eq!(world.replicas("deployments", "web"), 0, "{at}");
-    assert_eq!(world.condition("Succeeded").0, "True", "{at}");
-    world.assert_clean();
-    world.calls.count()
+/// Runs that meet a fault at one of their calls.
+#[derive(Clone, Copy, Debug)]
+enum Run {
+    Stage,
+    /// It has all the phases.
+    Cutover,
+    /// After a cutover.
+    Rollback,
+    /// In the middle of a cutover.
+    RollbackMidway,
 }
 
-async fn every_call(fate: Fate) {
-    let calls = migrate(usize::MAX, fate).await;
-    assert!(calls > 20, "{calls}");
-    for number in 1..=calls {
-        migrate(number, fate).await;
+impl Run {
+    /// What comes before the run, without faults.
+    async fn prepare(self) -> World {
+        let mut world = World::new();
+        world.workload("deployments", "web");
+        if matches!(self, Self::Rollback | Self::RollbackMidway) {
+            world.migrate(json!({ "mode": "Cutover", "quiesce": "ScaleToZero" }));
+        }
+        match self {
+            Self::Rollback => drop(world.completes(1).await),
+            Self::RollbackMidway => {
+                let copies = |s: &controller::api::DirectVolumeMigrationStatus| {
+                    s.transfers.iter().any(|transfer| transfer.source_made)
+                };
+                world.until("source pod", copies).await;
+            }
+            Self::Stage | Self::Cutover => {}
+        }
+        world
+    }
+
+    async fn carry_out(self, world: &mut World, at: &str) {
+        match self {
+            Self::Stage => world.migrate(json!({ "quiesce": "ScaleToZero" })),
+            Self::Cutover => world.migrate(json!({ "mode": "Cutover", "quiesce": "ScaleToZero" })),
+            Self::Rollback | Self::RollbackMidway => {
+                world.change(&json!({ "run": 2, "mode": "Rollback" }));
+            }
+        }
+        let (run, phase) = match self {
+            Self::Stage | Self::Cutover => (1, Phase::Completed),
+            Self::Rollback | Self::RollbackMidway => (2, Phase::RolledBack),
+        };
+        let ended = |s: &controller::api::DirectVolumeMigrationStatus| {
+            s.run == run && s.phase.is_final() && s.leftovers.is_none()
+        };
+        let status = world.until(&format!("end at {at}"), ended).await;
+        assert_eq!(status.phase, phase, "{at}: {status:#?}");
+    }
+
+    fn check(self, world: &World, at: &str) {
+        let copied = world.files("home", "shop-new", "data");
+        if !matches!(self, Self::RollbackMidway) {
+            assert_eq!(copied, world.files("home", "shop", "data"), "{at}");
+        }
+        let replicas = i64::from(!matches!(self, Self::Cutover));
+        assert_eq!(world.replicas("deployments", "web"), replicas, "{at}");
+        let succeeded = match self {
+            Self::Stage | Self::Cutover => ("True", "Completed"),
+            Self::Rollback | Self::RollbackMidway => ("Unknown", "RolledBack"),
+        };
+        let (status, reason) = world.condition("Succeeded");
+        assert_eq!((&*status, &*reason), succeeded, "{at}");
+        world.assert_clean();
+    }
+
+    /// One run, of which call `number` meets `fate`; how many calls it made.
+    async fn with(self, number: usize, fate: Fate) -> usize {
+        let mut world = self.prepare().await;
+        let before = world.calls.count();
+        world.calls.fault(before.saturating_add(number), fate);
+        let at = format!("{self:?}, call {number} {fate:?}");
+        self.carry_out(&mut world, &at).await;
+        let called = world.calls.all().get(before.saturating_add(number) - 1).cloned();
+        self.check(&world, &format!("{at}: {called:?}"));
+        world.calls.count() - before
+    }
+
+    async fn every_call(self, fate: Fate) {
+        let calls = self.with(usize::MAX, fate).await;
+        assert!(calls > 3, "{calls}");
+        for number in 1..=calls {
+            self.with(number, fate).await;
+        }
     }
 }
 
-#[tokio::test]
-async fn killed_before_any_call_the_next_controller_ends_the_migration_as_well() {
-    every_call(Fate::Lost).await;
+macro_rules! grid {
+    ($($name:ident: $run:ident $fate:ident,)*) => {
+        $(#[tokio::test]
+        async fn $name() {
+            Run::$run.every_call(Fate::$fate).await;
+        })*
+    };
 }
 
-#[tokio::test]
-async fn killed_after_any_call_the_next_controller_ends_the_migration_as_well() {
-    every_call(Fate::AnswerLost).await;
-}
-
-#[tokio::test]
-async fn any_call_that_the_server_fails_is_made_again() {
-    every_call(Fate::Refused).await;
+grid! {
+    a_stage_run_ends_well_if_the_controller_is_killed_before_any_call: Stage Lost,
+    a_stage_run_ends_well_if_the_controller_is_killed_after_any_call: Stage AnswerLost,
+    a_stage_run_ends_well_if_any_call_fails: Stage Refused,
+    a_stage_run_ends_well_if_any_call_is_done_and_times_out: Stage TimedOut,
+    a_cutover_ends_well_if_the_controller_is_killed_before_any_call: Cutover Lost,
+    a_cutover_ends_well_if_the_controller_is_killed_after_any_call: Cutover AnswerLost,
+    a_cutover_ends_well_if_any_call_fails: Cutover Refused,
+    a_cutover_ends_well_if_any_call_is_done_and_times_out: Cutover TimedOut,
+    a_rollback_ends_well_if_the_controller_is_killed_before_any_call: Rollback Lost,
+    a_rollback_ends_well_if_the_controller_is_killed_after_any_call: Rollback AnswerLost,
+    a_rollback_ends_well_if_any_call_fails: Rollback Refused,
+    a_rollback_ends_well_if_any_call_is_done_and_times_out: Rollback TimedOut,
+    a_rollback_midway_ends_well_if_the_controller_is_killed_before_any_call: RollbackMidway Lost,
+    a_rollback_midway_ends_well_if_the_controller_is_killed_after_any_call: RollbackMidway AnswerLost,
+    a_rollback_midway_ends_well_if_any_call_fails: RollbackMidway Refused,
+    a_rollback_midway_ends_well_if_any_call_is_done_and_times_out: RollbackMidway TimedOut,
 }

@@ -73,7 +73,13 @@ impl Kubelet {
         let (age, is_source) = (*age, pod["metadata"]["labels"]["pvferry.io/role"] == "source");
         if age == 1 {
             let status = self.start(cluster, pod, is_source);
-            cluster.store.lock().change(&key, |pod| pod["status"] = status);
+            let is_transfer = !pod["metadata"]["labels"]["pvferry.io/role"].is_null();
+            cluster.store.lock().change(&key, |pod| {
+                pod["status"] = status;
+                if is_transfer {
+                    pod["spec"]["nodeName"] = json!("node-1");
+                }
+            });
         } else if is_source && pod["status"]["phase"] == "Running" {
             let status = self.advance(all, pod, age - 1);
             cluster.store.lock().change(&key, |pod| pod["status"] = status);

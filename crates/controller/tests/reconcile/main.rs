@@ -16,4 +16,5 @@ mod freezes;
 mod reach;
 mod rollbacks;
 mod runs;
+mod slots;
 mod targets;

@@ -127,6 +127,21 @@ async fn entries_that_cannot_be_read_fail_a_stage_run() {
 }
 
 #[tokio::test]
+async fn identities_are_issued_once_however_long_a_quota_has_no_room_for_the_pods() {
+    let mut world = World::new();
+    *world.home.quota_exhausted.lock() = true;
+    world.migrate(json!({}));
+    world.until("wait", |status| status.message.contains("exceeded quota")).await;
+    for _ in 0..10 {
+        world.step_of("m").await;
+    }
+    *world.home.quota_exhausted.lock() = false;
+    world.completes(1).await;
+    let issued = |call: &&String| call.contains("POST") && call.contains("/secrets");
+    assert_eq!(world.calls.all().iter().filter(issued).count(), 2);
+}
+
+#[tokio::test]
 async fn a_destination_that_cannot_be_reached_for_a_while_delays_a_migration() {
     let mut world = World::new();
     let far = json!({ "namespace": "shop-new", "cluster": { "kubeconfigSecret": "other" } });

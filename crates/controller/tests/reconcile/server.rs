@@ -26,6 +26,8 @@ use super::{
 pub(crate) struct Server {
     pub(crate) store: Arc<Mutex<Store>>,
     pub(crate) calls: Arc<Calls>,
+    /// A quota has no room for pods.
+    pub(crate) quota_exhausted: Arc<Mutex<bool>>,
     /// No call returns.
     pub(crate) blackholed: Arc<Mutex<bool>>,
 }
@@ -33,7 +35,12 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) fn new(name: &'static str, calls: Arc<Calls>) -> Self {
         let store = Store::new(name);
-        Self { store: Arc::new(Mutex::new(store)), calls, blackholed: Arc::default() }
+        Self {
+            store: Arc::new(Mutex::new(store)),
+            calls,
+            quota_exhausted: Arc::default(),
+            blackholed: Arc::default(),
+        }
     }
 
     pub(crate) fn client(&self) -> Client {
@@ -78,7 +85,7 @@ impl tower_service::Service<Request<Body>> for Server {
             if server.calls.is_broken(name) {
                 return Err(std::io::Error::other("connection refused"));
             }
-            Ok(server.answer(request).await)
+            server.answer(request).await
         })
     }
 }
@@ -87,7 +94,7 @@ impl Server {
     async fn answer(
         &self,
         request: Request<Body>,
-    ) -> Response<http_body_util::combinators::BoxBody<Bytes, Infallible>> {
+    ) -> std::io::Result<Response<http_body_util::combinators::BoxBody<Bytes, Infallible>>> {
         let (head, body) = request.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         if *self.blackholed.lock() {
@@ -97,7 +104,7 @@ impl Server {
         let target = Target::parse(head.uri.path());
         if query.get("watch") == Some("true") || query.get("watch") == Some("1") {
             self.calls.watched();
-            return self.watch(&target, &query);
+            return Ok(self.watch(&target, &query));
         }
         let called = format!("{} {} {}", self.store.lock().name, head.method, head.uri.path());
         let fate = self.calls.next(&called);
@@ -105,9 +112,9 @@ impl Server {
             Fate::Lost => self.calls.stall().await,
             Fate::Refused => {
                 let refusal = Refusal(500, "InternalError", "as the test wants it".into());
-                return refused(&refusal);
+                return Ok(refused(&refusal));
             }
-            Fate::Done | Fate::AnswerLost => {}
+            Fate::Done | Fate::AnswerLost | Fate::TimedOut => {}
         }
         let agent = head.headers.get("content-type").and_then(|v| v.to_str().ok()).unwrap_or("");
         let sent =
@@ -116,11 +123,14 @@ impl Server {
         if matches!(fate, Fate::AnswerLost) {
             self.calls.stall().await;
         }
-        match answer {
+        if matches!(fate, Fate::TimedOut) {
+            return Err(std::io::Error::other("deadline has elapsed"));
+        }
+        Ok(match answer {
             Ok(Value::String(text)) => response(200, text.into_bytes()),
             Ok(value) => response(200, serde_json::to_vec(&value).unwrap()),
             Err(refusal) => refused(&refusal),
-        }
+        })
     }
 
     fn handle(
@@ -143,6 +153,10 @@ impl Server {
             }
             ("GET", _, "log") => store.get(key).map(|_| Value::String(String::new())),
             ("GET", ..) => store.get(key),
+            ("POST", ..) if key.0 == "pods" && *self.quota_exhausted.lock() => {
+                let what = "pods \"x\" is forbidden: exceeded quota: q, used: pods=1";
+                Err(Refusal(403, "Forbidden", what.into()))
+            }
             ("POST", ..) => {
                 let name = sent["metadata"]["name"].as_str().unwrap_or("").to_owned();
                 store.create((key.0.clone(), key.1.clone(), name), sent)

@@ -38,7 +38,7 @@ async fn of_two_migrations_into_one_claim_one_fails_and_overwrites_nothing() {
         assert!(second.message.contains("reserved by migration pvferry/m"), "{}", second.message);
         let reason =
             second.conditions.iter().find(|c| c.type_ == "Succeeded").unwrap().reason.clone();
-        assert_eq!(reason, "TargetInUse");
+        assert_eq!(reason, "TargetReserved");
         assert_eq!(world.files("home", "shop-new", "data"), world.files("home", "shop", "data"));
     }
 }

@@ -203,6 +203,27 @@ impl World {
         self.restart();
     }
 
+    /// Volumes are provisioned where their pods are, so that they can share one.
+    pub(crate) fn bind_late(&mut self) {
+        let key = key("storageclasses", "", "standard");
+        self.home
+            .store
+            .lock()
+            .change(&key, |class| class["volumeBindingMode"] = json!("WaitForFirstConsumer"));
+    }
+
+    pub(crate) fn set_access_mode(&mut self, namespace: &str, claim: &str, mode: &str) {
+        let key = key("persistentvolumeclaims", namespace, claim);
+        let modes = json!([mode]);
+        self.home.store.lock().change(&key, |claim| claim["spec"]["accessModes"] = modes);
+    }
+
+    /// The pods of a role that transfers have in this cluster.
+    pub(crate) fn transfer_pods(&self, role: &str) -> Vec<Value> {
+        let of_role = |pod: &Value| pod["metadata"]["labels"]["pvferry.io/role"] == role;
+        list(&self.home, "pods").into_iter().filter(of_role).collect()
+    }
+
     /// The kubeconfig of the other cluster leads to this one.
     pub(crate) fn kubeconfig_leads_home(&mut self) {
         self.leads_home = true;
