@@ -5,7 +5,11 @@ use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{TcpListener, TcpStream},
     process::{Child, Command, Stdio},
-    sync::{Arc, Condvar, Mutex},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering::Relaxed},
+        mpsc,
+    },
     thread,
     time::Duration,
 };
@@ -14,25 +18,28 @@ use std::{
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What the server was asked for.
-#[derive(Default)]
-struct Seen {
-    lease: Option<String>,
+enum Call {
+    /// It will never be answered.
+    Hanging,
     /// The lease was patched with this.
-    released: Option<String>,
-    /// Calls that are never answered.
-    hanging: usize,
-    /// Calls about the lease are not answered either.
-    silent: bool,
+    Patched(String),
 }
 
-#[derive(Clone, Default)]
-struct Server(Arc<(Mutex<Seen>, Condvar)>);
+#[derive(Clone)]
+struct Server {
+    calls: mpsc::Sender<Call>,
+    lease: Arc<OnceLock<String>>,
+    /// Calls about the lease are not answered either.
+    silent: Arc<AtomicBool>,
+}
 
 impl Server {
-    fn start() -> (Self, u16) {
+    fn start(silent: bool) -> (Self, mpsc::Receiver<Call>, u16) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let server = Self::default();
+        let (calls, seen) = mpsc::channel();
+        let silent = Arc::new(AtomicBool::new(silent));
+        let server = Self { calls, lease: Arc::default(), silent };
         let accepted = server.clone();
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -40,21 +47,7 @@ impl Server {
                 thread::spawn(move || while server.answer(&stream).is_some() {});
             }
         });
-        (server, port)
-    }
-
-    fn change(&self, how: impl FnOnce(&mut Seen)) {
-        how(&mut self.0.0.lock().unwrap());
-        self.0.1.notify_all();
-    }
-
-    fn until(&self, what: impl Fn(&Seen) -> bool) {
-        let (seen, changed) = &*self.0;
-        let guard = seen.lock().unwrap();
-        let (guard, waited) =
-            changed.wait_timeout_while(guard, PATIENCE * 3, |seen| !what(seen)).unwrap();
-        drop(guard);
-        assert!(!waited.timed_out(), "the controller does not call");
+        (server, seen, port)
     }
 
     /// Answers one request of a connection, if it is about the lease; `None` if it is not.
@@ -77,9 +70,8 @@ impl Server {
         let mut body = vec![0; length];
         reader.read_exact(&mut body).ok()?;
         let body = String::from_utf8(body).unwrap();
-        let is_lease = head.contains("/leases") && !self.0.0.lock().unwrap().silent;
-        if !is_lease {
-            self.change(|seen| seen.hanging += 1);
+        if !head.contains("/leases") || self.silent.load(Relaxed) {
+            let _ = self.calls.send(Call::Hanging);
             thread::sleep(PATIENCE * 6);
             return None;
         }
@@ -92,15 +84,13 @@ impl Server {
     }
 
     fn lease(&self, head: &str, body: String) -> (u16, String) {
-        let mut seen = self.0.0.lock().unwrap();
-        if head.starts_with("POST") || head.starts_with("PUT") {
-            seen.lease = Some(body);
-        } else if head.starts_with("PATCH") {
-            seen.released = Some(body);
+        if head.starts_with("PATCH") {
+            let _ = self.calls.send(Call::Patched(body));
+        } else if !body.is_empty() {
+            let _ = self.lease.set(body);
         }
-        self.0.1.notify_all();
         let missing = r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"not found","reason":"NotFound","code":404}"#;
-        match &seen.lease {
+        match self.lease.get() {
             Some(lease) => (200, lease.clone()),
             None => (404, missing.into()),
         }
@@ -149,30 +139,37 @@ impl Controller {
     }
 }
 
+/// Waits until a call hangs.
+fn until_a_call_hangs(seen: &mpsc::Receiver<Call>) {
+    while !matches!(seen.recv_timeout(PATIENCE * 3).unwrap(), Call::Hanging) {}
+}
+
 #[test]
 fn sigterm_releases_the_lease_while_other_calls_hang() {
-    let (server, port) = Server::start();
+    let (_server, seen, port) = Server::start(false);
     let controller = Controller::start(port);
-    server.until(|seen| seen.hanging > 0);
+    until_a_call_hangs(&seen);
     assert_eq!(controller.terminate(), Some(0));
-    let released = server.0.0.lock().unwrap().released.clone();
-    assert!(released.is_some_and(|patch| patch.contains(r#""holderIdentity":"""#)));
+    let released = |call: Call| match call {
+        Call::Patched(patch) => patch.contains(r#""holderIdentity":"""#),
+        Call::Hanging => false,
+    };
+    assert!(seen.try_iter().any(released));
 }
 
 #[test]
 fn sigterm_ends_the_process_though_the_lease_cannot_be_released() {
-    let (server, port) = Server::start();
+    let (server, seen, port) = Server::start(false);
     let controller = Controller::start(port);
-    server.until(|seen| seen.hanging > 0);
-    server.change(|seen| seen.silent = true);
+    until_a_call_hangs(&seen);
+    server.silent.store(true, Relaxed);
     assert_eq!(controller.terminate(), Some(0));
 }
 
 #[test]
 fn sigterm_ends_the_process_before_it_leads() {
-    let (server, port) = Server::start();
-    server.change(|seen| seen.silent = true);
+    let (_server, seen, port) = Server::start(true);
     let controller = Controller::start(port);
-    server.until(|seen| seen.hanging > 0);
+    until_a_call_hangs(&seen);
     assert_eq!(controller.terminate(), Some(0));
 }

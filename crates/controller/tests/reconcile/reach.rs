@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use controller::api::Phase;
 use serde_json::{Value, json};
 
 use super::world::{DEADLINE, World};
@@ -44,4 +45,27 @@ async fn a_cluster_that_answers_again_is_used_again() {
     }
     *world.other.blackholed.lock() = false;
     world.completes(1).await;
+}
+
+/// How many seconds a local migration takes, by the clock of the test, beside others to a cluster that does not answer.
+async fn seconds_beside(others: usize) -> usize {
+    let mut world = World::new();
+    *world.other.blackholed.lock() = true;
+    for number in 0..others {
+        world.migrate_as(&format!("far-{number}"), to_other());
+    }
+    // The others have begun, and wait for their cluster.
+    world.run(30, |_| false).await;
+    world.migrate(json!({}));
+    let took = world.run(600, |world| world.status().phase.is_final()).await;
+    assert_eq!(world.status().phase, Phase::Completed);
+    took
+}
+
+#[tokio::test(start_paused = true)]
+async fn beside_twenty_to_a_cluster_that_does_not_answer_a_local_migration_takes_at_most_twice_its_time()
+ {
+    let (alone, beside) = (seconds_beside(0).await, seconds_beside(20).await);
+    println!("a local migration takes {alone} s alone, {beside} s beside 20 that wait");
+    assert!(beside <= 2 * alone, "{beside} s, {alone} s alone");
 }
