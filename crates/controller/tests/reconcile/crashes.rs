@@ -94,30 +94,82 @@ impl Run {
     }
 }
 
-macro_rules! grid {
-    ($($name:ident: $run:ident $fate:ident,)*) => {
-        $(#[tokio::test]
-        async fn $name() {
-            Run::$run.every_call(Fate::$fate).await;
-        })*
-    };
+#[tokio::test]
+async fn a_stage_run_ends_well_if_the_controller_is_killed_before_any_call() {
+    Run::Stage.every_call(Fate::Lost).await;
 }
 
-grid! {
-    a_stage_run_ends_well_if_the_controller_is_killed_before_any_call: Stage Lost,
-    a_stage_run_ends_well_if_the_controller_is_killed_after_any_call: Stage AnswerLost,
-    a_stage_run_ends_well_if_any_call_fails: Stage Refused,
-    a_stage_run_ends_well_if_any_call_is_done_and_times_out: Stage TimedOut,
-    a_cutover_ends_well_if_the_controller_is_killed_before_any_call: Cutover Lost,
-    a_cutover_ends_well_if_the_controller_is_killed_after_any_call: Cutover AnswerLost,
-    a_cutover_ends_well_if_any_call_fails: Cutover Refused,
-    a_cutover_ends_well_if_any_call_is_done_and_times_out: Cutover TimedOut,
-    a_rollback_ends_well_if_the_controller_is_killed_before_any_call: Rollback Lost,
-    a_rollback_ends_well_if_the_controller_is_killed_after_any_call: Rollback AnswerLost,
-    a_rollback_ends_well_if_any_call_fails: Rollback Refused,
-    a_rollback_ends_well_if_any_call_is_done_and_times_out: Rollback TimedOut,
-    a_rollback_midway_ends_well_if_the_controller_is_killed_before_any_call: RollbackMidway Lost,
-    a_rollback_midway_ends_well_if_the_controller_is_killed_after_any_call: RollbackMidway AnswerLost,
-    a_rollback_midway_ends_well_if_any_call_fails: RollbackMidway Refused,
-    a_rollback_midway_ends_well_if_any_call_is_done_and_times_out: RollbackMidway TimedOut,
+#[tokio::test]
+async fn a_stage_run_ends_well_if_the_controller_is_killed_after_any_call() {
+    Run::Stage.every_call(Fate::AnswerLost).await;
+}
+
+#[tokio::test]
+async fn a_stage_run_ends_well_if_any_call_fails() {
+    Run::Stage.every_call(Fate::Refused).await;
+}
+
+#[tokio::test]
+async fn a_stage_run_ends_well_if_any_call_is_done_and_times_out() {
+    Run::Stage.every_call(Fate::TimedOut).await;
+}
+
+#[tokio::test]
+async fn a_cutover_ends_well_if_the_controller_is_killed_before_any_call() {
+    Run::Cutover.every_call(Fate::Lost).await;
+}
+
+#[tokio::test]
+async fn a_cutover_ends_well_if_the_controller_is_killed_after_any_call() {
+    Run::Cutover.every_call(Fate::AnswerLost).await;
+}
+
+#[tokio::test]
+async fn a_cutover_ends_well_if_any_call_fails() {
+    Run::Cutover.every_call(Fate::Refused).await;
+}
+
+#[tokio::test]
+async fn a_cutover_ends_well_if_any_call_is_done_and_times_out() {
+    Run::Cutover.every_call(Fate::TimedOut).await;
+}
+
+#[tokio::test]
+async fn a_rollback_ends_well_if_the_controller_is_killed_before_any_call() {
+    Run::Rollback.every_call(Fate::Lost).await;
+}
+
+#[tokio::test]
+async fn a_rollback_ends_well_if_the_controller_is_killed_after_any_call() {
+    Run::Rollback.every_call(Fate::AnswerLost).await;
+}
+
+#[tokio::test]
+async fn a_rollback_ends_well_if_any_call_fails() {
+    Run::Rollback.every_call(Fate::Refused).await;
+}
+
+#[tokio::test]
+async fn a_rollback_ends_well_if_any_call_is_done_and_times_out() {
+    Run::Rollback.every_call(Fate::TimedOut).await;
+}
+
+#[tokio::test]
+async fn a_rollback_midway_ends_well_if_the_controller_is_killed_before_any_call() {
+    Run::RollbackMidway.every_call(Fate::Lost).await;
+}
+
+#[tokio::test]
+async fn a_rollback_midway_ends_well_if_the_controller_is_killed_after_any_call() {
+    Run::RollbackMidway.every_call(Fate::AnswerLost).await;
+}
+
+#[tokio::test]
+async fn a_rollback_midway_ends_well_if_any_call_fails() {
+    Run::RollbackMidway.every_call(Fate::Refused).await;
+}
+
+#[tokio::test]
+async fn a_rollback_midway_ends_well_if_any_call_is_done_and_times_out() {
+    Run::RollbackMidway.every_call(Fate::TimedOut).await;
 }
