@@ -68,6 +68,21 @@ fn a_file_that_reports_0_and_has_content_is_no_equal_of_an_empty_one() {
 }
 
 #[test]
+fn a_file_with_less_content_than_its_reported_size_is_equal_to_nothing() {
+    let (Some(odd), Some(same)) = (mount(20_000), mount(20_000)) else { return };
+    let less = "has less content than its reported size";
+    let finished =
+        Process::run(pvferry(["verify".as_ref(), odd.path().as_os_str(), same.path().as_os_str()]));
+    assert_eq!(finished.code(), 23, "{}{}", finished.stdout, finished.stderr);
+    assert!(finished.stdout.contains(less), "{}{}", finished.stdout, finished.stderr);
+    let finished = Process::run(pvferry(["digest".as_ref(), odd.path().as_os_str()]));
+    assert_eq!(finished.code(), 23, "{}{}", finished.stdout, finished.stderr);
+    assert!(finished.stderr.contains(less), "{}{}", finished.stdout, finished.stderr);
+    let finished = copy(odd.path(), TempTree::new().path(), &[]);
+    assert_eq!(finished.code(), 23, "{}", finished.stderr);
+}
+
+#[test]
 fn files_of_proc_that_report_0_and_have_content_are_named() {
     let destination = TempTree::new();
     let settings = Path::new("/proc/sys/kernel/random");

@@ -263,7 +263,9 @@ impl Shared {
         tracing::info!(peer, volume, "session begins");
         let begun = Clock::now();
         let progress = Arc::new(Progress::default());
-        let measured = Arc::new(self.metrics.session(&volume, Arc::clone(&progress)));
+        let (stream, joining, agreed, target, registered) = incoming.into_parts();
+        let dry_run = agreed.is_dry_run();
+        let measured = Arc::new(self.metrics.session(&volume, Arc::clone(&progress), dry_run));
         let context = Context {
             progress: Arc::clone(&progress),
             monitor: Arc::clone(&measured) as Arc<dyn Monitor>,
@@ -276,7 +278,6 @@ impl Shared {
             relayed: false,
             cancel: self.cancel.clone(),
         };
-        let (stream, joining, agreed, target, registered) = incoming.into_parts();
         let received = session::receive(stream, joining, agreed, target, context).await;
         drop(registered);
         let (done, outcome) = match received {

@@ -115,8 +115,9 @@ impl<'a> Run<'a> {
         let reporter = Reporter::start(mode, changes, Arc::clone(&progress), console)
             .map_err(|error| Failure::new(ExitCode::StartUp, error.to_string()))?;
         let reporter = Arc::new(reporter);
-        let measured =
-            Arc::new(self.surroundings.metrics.session(&self.volume, Arc::clone(&progress)));
+        let metrics = &self.surroundings.metrics;
+        let measured = metrics.session(&self.volume, Arc::clone(&progress), agreed.is_dry_run());
+        let measured = Arc::new(measured);
         let monitors: Vec<Arc<dyn Monitor>> =
             vec![Arc::clone(&reporter) as _, Arc::clone(&measured) as _];
         let context = Context {

@@ -158,10 +158,10 @@ impl Report {
         }
     }
 
-    /// Whether the volume is there, whole. Outcome and exit code must both say so.
+    /// Whether the volume is there, whole. Outcome and exit code must both say so, and a dry run moves nothing.
     #[must_use]
     pub fn is_success(&self) -> bool {
-        self.outcome == Outcome::Completed && self.exit_code == ExitCode::Ok
+        self.outcome == Outcome::Completed && self.exit_code == ExitCode::Ok && !self.dry_run
     }
 
     /// How many errors with single entries there were.
@@ -399,6 +399,7 @@ mod tests {
         assert!(serde_json::from_str::<Report>(r#"{"exit_code":0}"#).is_err());
         assert!(parse(r#"{"outcome":"completed","exit_code":0,"new":[1]}"#).is_success());
         assert!(!parse(r#"{"outcome":"completed","exit_code":23}"#).is_success());
+        assert!(!parse(r#"{"outcome":"completed","exit_code":0,"dry_run":true}"#).is_success());
         assert!(!parse(r#"{"outcome":"partial","exit_code":0}"#).is_success());
     }
 

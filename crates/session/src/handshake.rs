@@ -29,6 +29,12 @@ impl Agreed {
         Self { key, hello, welcome }
     }
 
+    /// True where nothing may be changed.
+    #[must_use]
+    pub fn is_dry_run(&self) -> bool {
+        self.hello.options.dry_run
+    }
+
     /// The id that further streams present.
     #[must_use]
     pub fn session(&self) -> [u8; 16] {

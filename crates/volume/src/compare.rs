@@ -21,7 +21,7 @@ use self::extents::DataOfEither;
 use crate::{
     Dir, Error, Result,
     device::{self, BlockSource},
-    digest::changed,
+    digest::{changed, ends_early},
     source::SourceFile,
     stat::{self, Inode, ReadOptions},
     walk::{self, Level},
@@ -32,6 +32,16 @@ const CHUNK: usize = 256 * 1024;
 
 /// Mount points that are kept.
 const MAX_MOUNT_POINTS: usize = 1000;
+
+/// What two readers hold in the same range.
+#[derive(PartialEq)]
+enum Part {
+    Equal,
+    /// They disagree from this offset on.
+    Differs(u64),
+    /// Both end before the range does.
+    Missing,
+}
 
 type SideResult<T> = std::result::Result<T, (Side, Error)>;
 
@@ -297,12 +307,12 @@ impl<'a> Comparison<'a> {
         let file_b = SourceFile::open(b, name).map_err(in_b)?;
         let stamp_a = file_a.stamp().map_err(in_a)?;
         let stamp_b = file_b.stamp().map_err(in_b)?;
-        let mut found = None;
+        let mut found = Part::Equal;
         for part in DataOfEither::new(&file_a, &file_b, size) {
             let read_a = |at, buffer: &mut [u8]| file_a.read_at(at, buffer);
             let read_b = |at, buffer: &mut [u8]| file_b.read_at(at, buffer);
             found = self.part(part?, read_a, read_b)?;
-            if found.is_some() {
+            if found != Part::Equal {
                 break;
             }
         }
@@ -313,7 +323,11 @@ impl<'a> Comparison<'a> {
             return Err((Side::B, changed(b, name)));
         }
         self.counts.bytes += size;
-        Ok(found)
+        match found {
+            Part::Equal => Ok(None),
+            Part::Differs(offset) => Ok(Some(offset)),
+            Part::Missing => Err((Side::A, ends_early(&file_a, &stamp_a))),
+        }
     }
 
     fn devices(&mut self, a: &BlockSource, b: &BlockSource) -> Result<()> {
@@ -327,19 +341,23 @@ impl<'a> Comparison<'a> {
             .part(whole, |at, buffer| a.read_at(at, buffer), |at, buffer| b.read_at(at, buffer))
             .map_err(|(_, error)| error)?;
         self.counts.bytes += a.size();
-        if let Some(offset) = found {
-            self.differ(".".to_owned(), What::Content(offset));
+        match found {
+            Part::Equal => Ok(()),
+            Part::Differs(offset) => {
+                self.differ(".".to_owned(), What::Content(offset));
+                Ok(())
+            }
+            Part::Missing => Err(Error::new("read", "block device", Errno::NODATA)),
         }
-        Ok(())
     }
 
-    /// The first offset in `range` at which two readers disagree.
+    /// Compares what two readers hold in `range`.
     fn part(
         &mut self,
         range: Range<u64>,
         read_a: impl Fn(u64, &mut [u8]) -> Result<usize>,
         read_b: impl Fn(u64, &mut [u8]) -> Result<usize>,
-    ) -> SideResult<Option<u64>> {
+    ) -> SideResult<Part> {
         let [buffer_a, buffer_b] = &mut self.buffers;
         let mut at = range.start;
         while at < range.end {
@@ -349,14 +367,14 @@ impl<'a> Comparison<'a> {
             let (a, b) = (&buffer_a[..a], &buffer_b[..b]);
             if a != b {
                 let same = a.iter().zip(b).take_while(|(a, b)| a == b).count();
-                return Ok(Some(at + same as u64));
+                return Ok(Part::Differs(at + same as u64));
             }
             if a.is_empty() {
-                break;
+                return Ok(Part::Missing);
             }
             at += a.len() as u64;
         }
-        Ok(None)
+        Ok(Part::Equal)
     }
 
     fn unreadable(&mut self, (side, error): (Side, Error)) {

@@ -43,7 +43,7 @@ use crate::{
     Dir, Error, Result,
     device::BlockSource,
     filter::{FilterRules, Verdict},
-    source::SourceFile,
+    source::{SourceFile, Stamp},
     stat::{self, Inode, ReadOptions},
     walk::{self, Level},
     xattr::XattrTarget,
@@ -357,7 +357,7 @@ fn read_file(
             let want = buffer.len().min(usize::try_from(extent.end - at).unwrap_or(usize::MAX));
             let len = file.read_at(at, &mut buffer[..want])?;
             if len == 0 {
-                return Err(changed(dir, name));
+                return Err(ends_early(&file, &stamp));
             }
             hasher.update(&buffer[..len]);
             at += len as u64;
@@ -390,7 +390,18 @@ fn report(options: &DigestOptions<'_>, bytes: usize) {
 }
 
 pub(crate) fn changed(dir: &Dir, name: &Name) -> Error {
-    dir.error("read unchanged", name, Errno::AGAIN)
+    dir.error("changed while it was read", name, Errno::AGAIN)
+}
+
+/// Why a file that had the size of `stamp` has an end before it.
+pub(crate) fn ends_early(file: &SourceFile, stamp: &Stamp) -> Error {
+    match file.changed_since(stamp) {
+        Ok(true) => changed(file.dir(), file.name()),
+        Ok(false) => {
+            file.dir().error("has less content than its reported size", file.name(), Errno::NODATA)
+        }
+        Err(error) => error,
+    }
 }
 
 fn threads_ended() -> Error {

@@ -72,6 +72,12 @@ impl SourceFile {
         Err(dir.error("open as a regular file", name, errno))
     }
 
+    /// The directory that it was opened in.
+    #[must_use]
+    pub fn dir(&self) -> &Dir {
+        &self.dir
+    }
+
     /// The name within its directory.
     #[must_use]
     pub fn name(&self) -> &Name {

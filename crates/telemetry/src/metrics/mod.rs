@@ -36,6 +36,13 @@ pub enum Outcome {
     Partial,
     /// The session did not go to its end.
     Failed,
+    /// A dry run that went to its end. It moved nothing.
+    DryRun,
+}
+
+impl Outcome {
+    /// All of them, in the order of their numbers.
+    const ALL: [Self; 4] = [Self::Completed, Self::Partial, Self::Failed, Self::DryRun];
 }
 
 /// The metrics of this process.
@@ -59,6 +66,8 @@ struct Volume {
 #[derive(Debug)]
 struct Live {
     progress: Arc<Progress>,
+    /// What its progress counts would be done, and is not.
+    dry_run: bool,
     phases: Mutex<PhaseClock>,
 }
 
@@ -80,8 +89,8 @@ impl Metrics {
 
     /// Counts a session of `volume` in, which counts in `progress`.
     #[must_use]
-    pub fn session(&self, volume: &str, progress: Arc<Progress>) -> SessionMetrics {
-        let live = Arc::new(Live { progress, phases: Mutex::new(PhaseClock::default()) });
+    pub fn session(&self, volume: &str, progress: Arc<Progress>, dry_run: bool) -> SessionMetrics {
+        let live = Arc::new(Live { progress, dry_run, phases: Mutex::new(PhaseClock::default()) });
         let mut volumes = self.volumes.0.lock();
         volumes.entry(volume.to_owned()).or_default().running.push(Arc::clone(&live));
         let volumes = self.volumes.clone();
@@ -117,7 +126,10 @@ pub struct SessionMetrics {
 impl SessionMetrics {
     /// Counts the session out.
     pub fn finish(mut self, outcome: Outcome) {
-        self.outcome = outcome;
+        self.outcome = match outcome {
+            Outcome::Completed | Outcome::Partial if self.live.dry_run => Outcome::DryRun,
+            outcome => outcome,
+        };
     }
 }
 
@@ -166,7 +178,7 @@ struct Totals {
     /// By [`Phase`].
     phases: [Duration; PHASES.len()],
     /// By [`Outcome`].
-    sessions: [u64; 3],
+    sessions: [u64; Outcome::ALL.len()],
 }
 
 const PHASES: [Phase; 5] =
@@ -174,7 +186,11 @@ const PHASES: [Phase; 5] =
 
 impl Totals {
     fn add(&mut self, live: &Live, now: Instant) {
-        let (to, from) = (&mut self.counters, live.progress.snapshot());
+        let (to, mut from) = (&mut self.counters, live.progress.snapshot());
+        if live.dry_run {
+            let (wire_sent, wire_received) = (from.wire_sent, from.wire_received);
+            from = Snapshot { wire_sent, wire_received, ..Snapshot::default() };
+        }
         to.entries += from.entries;
         to.entries_total += from.entries_total;
         to.files_written += from.files_written;
@@ -229,18 +245,40 @@ mod tests {
     }
 
     #[test]
+    fn dry_run_is_counted_as_such_and_adds_to_nothing_that_was_not_done() {
+        let metrics = Metrics::new();
+        let progress = Arc::new(Progress::default());
+        for counter in [&progress.files_written, &progress.bytes_literal, &progress.wire_sent] {
+            counter.store(7, Relaxed);
+        }
+        let session = metrics.session("a", Arc::clone(&progress), true);
+        session.finish(Outcome::Completed);
+        drop(metrics.session("a", progress, true));
+        for (series, expected) in [
+            (r#"pvferry_sessions_total{volume="a",outcome="dry_run"}"#, 1.0),
+            (r#"pvferry_sessions_total{volume="a",outcome="completed"}"#, 0.0),
+            (r#"pvferry_sessions_total{volume="a",outcome="failed"}"#, 1.0),
+            (r#"pvferry_files_written_total{volume="a"}"#, 0.0),
+            (r#"pvferry_file_bytes_total{volume="a",kind="literal"}"#, 0.0),
+            (r#"pvferry_wire_bytes_total{volume="a",direction="sent"}"#, 14.0),
+        ] {
+            assert_eq!(value(&metrics, series), Some(expected), "{series}");
+        }
+    }
+
+    #[test]
     fn counters_never_go_back_when_sessions_end() {
         const LITERAL: &str = r#"pvferry_file_bytes_total{volume="a",kind="literal"}"#;
         let metrics = Metrics::new();
         assert_eq!(value(&metrics, LITERAL), None);
 
         let first = Arc::new(Progress::default());
-        let session = metrics.session("a", Arc::clone(&first));
+        let session = metrics.session("a", Arc::clone(&first), false);
         first.bytes_literal.store(100, Relaxed);
         assert_eq!(value(&metrics, LITERAL), Some(100.0));
 
         let second = Arc::new(Progress::default());
-        let again = metrics.session("a", Arc::clone(&second));
+        let again = metrics.session("a", Arc::clone(&second), false);
         second.bytes_literal.store(11, Relaxed);
         assert_eq!(value(&metrics, LITERAL), Some(111.0));
         session.finish(Outcome::Completed);

@@ -208,7 +208,7 @@ mod tests {
         let server = start().await;
         let progress = Arc::new(Progress::default());
         progress.wire_sent.store(12, Ordering::Relaxed);
-        let _session = server.metrics.session("data", progress);
+        let _session = server.metrics.session("data", progress, false);
 
         let (head, body) = server.get("/metrics").await;
         assert!(head.starts_with("HTTP/1.1 200"), "{head}");

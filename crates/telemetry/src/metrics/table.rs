@@ -79,9 +79,7 @@ const TABLE: &[Metric] = &[
         help: "Sessions that ended, by outcome",
         label: Some("outcome"),
         read: Read::Each(|t| {
-            [Outcome::Completed, Outcome::Partial, Outcome::Failed]
-                .map(|outcome| (word(outcome), t.sessions[outcome as usize]))
-                .into()
+            Outcome::ALL.map(|outcome| (word(outcome), t.sessions[outcome as usize])).into()
         }),
     },
     Metric {
@@ -221,6 +219,7 @@ fn word(outcome: Outcome) -> &'static str {
         Outcome::Completed => "completed",
         Outcome::Partial => "partial",
         Outcome::Failed => "failed",
+        Outcome::DryRun => "dry_run",
     }
 }
 
@@ -235,7 +234,7 @@ mod tests {
     #[test]
     fn descriptions_are_what_is_scraped() {
         let metrics = Metrics::new();
-        let _session = metrics.session("data", Arc::new(Progress::default()));
+        let _session = metrics.session("data", Arc::new(Progress::default()), false);
         let text = metrics.encode().unwrap();
         let scraped: BTreeSet<_> = text
             .lines()
@@ -261,7 +260,7 @@ mod tests {
     #[test]
     fn label_values_are_escaped() {
         let metrics = Metrics::new();
-        let _session = metrics.session("a\"b\nc\\d", Arc::new(Progress::default()));
+        let _session = metrics.session("a\"b\nc\\d", Arc::new(Progress::default()), false);
         let text = metrics.encode().unwrap();
         assert!(text.contains(r#"volume="a\"b\nc\\d""#), "{text}");
     }
