@@ -117,7 +117,11 @@ fn every_mutant_applies() {
     }
     for mutant in mutants().iter().filter(|mutant| mutant.has_patch) {
         let mut git = Command::new("git");
-        let output = git.args(["apply", "--check"]).arg(&mutant.path).current_dir(root()).output();
+        let output = git
+            .args(["apply", "--unidiff-zero", "--check"])
+            .arg(&mutant.path)
+            .current_dir(root())
+            .output();
         let output = output.unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{}: {said}", mutant.path.display());

@@ -415,6 +415,17 @@ mod tests {
         Cli::command().debug_assert();
     }
 
+    /// The manual page comes from this text.
+    #[test]
+    fn help_lists_every_exit_code_and_no_other() {
+        let words = EXIT_CODES.split_whitespace().filter_map(|word| word.parse::<u8>().ok());
+        let mut listed: Vec<_> = words.collect();
+        listed.sort_unstable();
+        let mut codes = pod::ExitCode::BY_BADNESS.map(pod::ExitCode::number);
+        codes.sort_unstable();
+        assert_eq!(listed, codes);
+    }
+
     #[test]
     fn filters_keep_their_order() {
         let words =

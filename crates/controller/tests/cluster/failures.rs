@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use controller::api::{Phase, VolumePhase};
-use k8s_openapi::api::core::v1::{Pod, ResourceQuota};
+use k8s_openapi::api::core::v1::ResourceQuota;
 use serde_json::{Value, json};
 use testkit::{Content, TempTree, assert_same};
 
@@ -264,26 +264,28 @@ fn a_migration_that_is_removed_under_way_takes_its_pods_along() {
 fn a_transfer_pod_may_do_nothing_with_the_api() {
     in_place(async |mut place| {
         let _tree = slow(&mut place, "data").await;
-        let pod: Pod = place.running_source().await;
-        let spec = pod.spec.unwrap();
-        assert_eq!(spec.automount_service_account_token, Some(false));
-        assert!(!serde_json::to_string(&spec).unwrap().contains("serviceAccountToken"));
-        let account = spec.service_account_name.unwrap();
-        let listed = std::process::Command::new(
-            std::env::var_os("PVFERRY_TEST_KUBECTL").unwrap_or("kubectl".into()),
-        )
-        .env("KUBECONFIG", &place.cluster.kubeconfig)
-        .args(["auth", "can-i", "--list", "-n", &place.source])
-        .arg(format!("--as=system:serviceaccount:{}:{account}", place.source))
-        .output()
-        .unwrap();
-        let listed = String::from_utf8(listed.stdout).unwrap();
-        // What everybody may: to ask who one is and what one may do, and to read what the server is.
-        for line in listed.lines().skip(1).filter(|line| !line.trim().is_empty()) {
-            let harmless = line.starts_with("self")
-                || line.trim_start().starts_with('[')
-                || line.contains("clustertrustbundles");
-            assert!(harmless, "{line}\n{listed}");
+        place.running_source().await;
+        for (namespace, role) in [(&place.source, "source"), (&place.destination, "destination")] {
+            let spec = place.cluster.pods(namespace, role).await.remove(0).spec.unwrap();
+            assert_eq!(spec.automount_service_account_token, Some(false), "{role}");
+            assert!(!serde_json::to_string(&spec).unwrap().contains("serviceAccountToken"));
+            let account = spec.service_account_name.unwrap();
+            let listed = std::process::Command::new(
+                std::env::var_os("PVFERRY_TEST_KUBECTL").unwrap_or("kubectl".into()),
+            )
+            .env("KUBECONFIG", &place.cluster.kubeconfig)
+            .args(["auth", "can-i", "--list", "-n", namespace])
+            .arg(format!("--as=system:serviceaccount:{namespace}:{account}"))
+            .output()
+            .unwrap();
+            let listed = String::from_utf8(listed.stdout).unwrap();
+            // What everybody may: to ask who one is and what one may do, and to read what the server is.
+            for line in listed.lines().skip(1).filter(|line| !line.trim().is_empty()) {
+                let harmless = line.starts_with("self")
+                    || line.trim_start().starts_with('[')
+                    || line.contains("clustertrustbundles");
+                assert!(harmless, "{role}: {line}\n{listed}");
+            }
         }
         place.completes().await;
     });
