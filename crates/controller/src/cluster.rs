@@ -133,7 +133,23 @@ impl Cluster {
         let place = if namespace.is_empty() { String::new() } else { format!("{namespace}/") };
         let what = format!("read {} {place}{name}", K::kind(&()));
         let api = K::api(self.client(), namespace);
-        api.get_opt(name).await.map_err(Error::api(what))
+        let read = api.get_opt(name).await.map_err(Error::api(what))?;
+        if let Some(object) = &read {
+            self.informers.learn(object);
+        }
+        Ok(read)
+    }
+
+    /// As [`Self::create`]; the watch of the kind knows the object from now on.
+    ///
+    /// # Errors
+    /// [`Error::Api`].
+    pub(crate) async fn create_watched<K: Kind + Watched>(&self, object: &K) -> Result<bool> {
+        let created = self.create_new(object).await?;
+        if let Some(object) = &created {
+            self.informers.learn(object);
+        }
+        Ok(created.is_some())
     }
 
     /// Its client, for what has no method here; the call is counted.
@@ -214,14 +230,18 @@ impl Cluster {
     /// # Errors
     /// [`Error::Api`].
     pub async fn create<K: Kind>(&self, object: &K) -> Result<bool> {
+        Ok(self.create_new(object).await?.is_some())
+    }
+
+    async fn create_new<K: Kind>(&self, object: &K) -> Result<Option<K>> {
         let (namespace, name) = place(object);
         let params = PostParams { field_manager: Some(MANAGER.into()), ..PostParams::default() };
         match self.api::<K>(&namespace).create(&params, object).await {
-            Ok(_) => Ok(true),
+            Ok(created) => Ok(Some(created)),
             Err(error) => {
                 let what = format!("create {} {namespace}/{name}", K::kind(&()));
                 match Error::api(what)(error) {
-                    exists if exists.already_exists() => Ok(false),
+                    exists if exists.already_exists() => Ok(None),
                     error => Err(error),
                 }
             }

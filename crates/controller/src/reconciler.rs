@@ -17,8 +17,8 @@ use crate::{
     informers::Name,
     metrics::Metrics,
     reconcile::{
-        Context, Latest, Moving, Patience, SourceWatches, Throttle, after_error, reconcile,
-        report_unreadable,
+        Context, Latest, Moving, Patience, Policies, SourceWatches, Throttle, after_error,
+        reconcile, report_unreadable,
     },
 };
 
@@ -88,6 +88,7 @@ impl Reconciler {
             watches: SourceWatches::default(),
             latest: Latest::default(),
             patience: Patience::default(),
+            policies: Policies::default(),
             logs: Throttle::default(),
             clock: parts.clock,
         };

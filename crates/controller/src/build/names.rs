@@ -56,6 +56,15 @@ impl Names {
         }
     }
 
+    /// Of what the transfers of a run share.
+    #[must_use]
+    pub fn of_run(migration: &DirectVolumeMigration, run: i64) -> Self {
+        let one = Self::new(migration, run, 0, "");
+        let base = one.base.strip_suffix(&format!("-{}", one.transfer));
+        let base = format!("{}-{run}", base.unwrap_or_default());
+        Self { base, transfer: String::new(), ..one }
+    }
+
     /// The name of everything that this transfer has at one end: pod, Secret, Service and what is in front of that.
     #[must_use]
     pub fn of(&self, role: Role) -> String {
@@ -82,7 +91,9 @@ impl Names {
     #[must_use]
     pub fn labels(&self, role: Role) -> BTreeMap<String, String> {
         let mut labels = labels(&self.uid);
-        labels.insert("pvferry.io/transfer".into(), self.transfer.clone());
+        if !self.transfer.is_empty() {
+            labels.insert("pvferry.io/transfer".into(), self.transfer.clone());
+        }
         labels.insert("pvferry.io/role".into(), role.word().into());
         if !self.token.is_empty() {
             labels.insert("pvferry.io/token".into(), self.token.clone());

@@ -23,6 +23,8 @@ use crate::build::MANAGER;
 const PAGE: u32 = 500;
 /// How long a step waits for the first list.
 const FIRST_LIST: Duration = Duration::from_secs(5);
+/// A watch that is not refused within so long is accepted.
+const ACCEPTED: Duration = Duration::from_secs(1);
 /// The pause after the first call that failed; it doubles with each.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest.
@@ -48,8 +50,20 @@ pub(crate) struct Informer<K> {
 }
 
 struct Known<K> {
-    objects: Mutex<BTreeMap<At, Arc<K>>>,
+    objects: Mutex<Objects<K>>,
     state: watch::Sender<State>,
+}
+
+struct Objects<K> {
+    all: BTreeMap<At, Arc<K>>,
+    /// The watch has come to this version.
+    seen: u64,
+}
+
+impl<K> Default for Objects<K> {
+    fn default() -> Self {
+        Self { all: BTreeMap::new(), seen: 0 }
+    }
 }
 
 impl<K> Default for Informer<K> {
@@ -88,7 +102,7 @@ impl<K: Watched> Informer<K> {
             task.abort();
         }
         self.known.state.send_replace(State::Beginning);
-        self.known.objects.lock().clear();
+        *self.known.objects.lock() = Objects::default();
     }
 
     /// Whether it knows what there is; waits a while for the first list.
@@ -105,17 +119,30 @@ impl<K: Watched> Informer<K> {
     }
 
     pub(crate) fn get(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
-        self.known.objects.lock().get(&(namespace.to_owned(), name.to_owned())).cloned()
+        self.known.objects.lock().all.get(&(namespace.to_owned(), name.to_owned())).cloned()
+    }
+
+    /// The server has answered with this object: it is known from now on, unless the watch has come as far. So what was there once, and is
+    /// not known, is gone.
+    pub(crate) fn learn(&self, object: &K) {
+        let Some(version) = version_of(object) else { return };
+        let mut object = object.clone();
+        object.trim();
+        let mut objects = self.known.objects.lock();
+        let older = |known: &Arc<K>| version_of(&**known).is_some_and(|known| known < version);
+        if version > objects.seen && objects.all.get(&at(&object)).is_none_or(older) {
+            objects.all.insert(at(&object), Arc::new(object));
+        }
     }
 
     /// All of a namespace; of every one, where it is empty.
     pub(crate) fn list(&self, namespace: &str) -> Vec<Arc<K>> {
         let objects = self.known.objects.lock();
         if namespace.is_empty() {
-            return objects.values().cloned().collect();
+            return objects.all.values().cloned().collect();
         }
         let from = (namespace.to_owned(), String::new());
-        let all = objects.range((Bound::Included(from), Bound::Unbounded));
+        let all = objects.all.range((Bound::Included(from), Bound::Unbounded));
         all.take_while(|((of, _), _)| of == namespace)
             .map(|(_, object)| Arc::clone(object))
             .collect()
@@ -132,9 +159,13 @@ impl<K: Watched> Known<K> {
 
     /// An object is there, or has changed.
     fn apply(&self, mut object: K, concerns: &Concerns) {
+        let version = version_of(&object);
         object.trim();
         let object = Arc::new(object);
-        let before = self.objects.lock().insert(at(&*object), Arc::clone(&object));
+        let mut objects = self.objects.lock();
+        objects.seen = objects.seen.max(version.unwrap_or(0));
+        let before = objects.all.insert(at(&*object), Arc::clone(&object));
+        drop(objects);
         if before.as_ref().is_none_or(|before| *before != object) {
             let mut keys = object.keys();
             keys.extend(before.iter().flat_map(|before| before.keys()));
@@ -143,24 +174,35 @@ impl<K: Watched> Known<K> {
     }
 
     /// An object is gone.
-    fn remove(&self, at: &At, concerns: &Concerns) {
-        let before = self.objects.lock().remove(at);
+    fn remove(&self, at: &At, version: Option<u64>, concerns: &Concerns) {
+        let mut objects = self.objects.lock();
+        objects.seen = objects.seen.max(version.unwrap_or(0));
+        let before = objects.all.remove(at);
+        drop(objects);
         if let Some(before) = before {
             concerns.changed(&before.keys(), owner(&*before));
         }
     }
 
-    /// These are all that there are.
-    fn replace(&self, all: Vec<K>, concerns: &Concerns) {
+    /// These were all that there were at `version`.
+    fn replace(&self, all: Vec<K>, version: Option<u64>, concerns: &Concerns) {
         let there: BTreeSet<At> = all.iter().map(at).collect();
-        let before: Vec<At> = self.objects.lock().keys().cloned().collect();
-        for gone in before.iter().filter(|at| !there.contains(at)) {
-            self.remove(gone, concerns);
+        let objects = self.objects.lock();
+        let later = |object: &K| version_of(object) > version;
+        let gone = objects.all.iter().filter(|(at, known)| !there.contains(at) && !later(known));
+        let gone: Vec<At> = gone.map(|(at, _)| at.clone()).collect();
+        drop(objects);
+        for at in &gone {
+            self.remove(at, version, concerns);
         }
         for object in all {
             self.apply(object, concerns);
         }
     }
+}
+
+fn version_of<K: Watched>(object: &K) -> Option<u64> {
+    object.meta().resource_version.as_ref()?.parse().ok()
 }
 
 fn at<K: Watched>(object: &K) -> At {
@@ -186,7 +228,7 @@ async fn follow<K: Watched>(api: Api<K>, call: u32, known: Arc<Known<K>>, concer
         let ended = match version.take() {
             None => match list(&api).await {
                 Ok((objects, at)) => {
-                    known.replace(objects, &concerns);
+                    known.replace(objects, at.parse().ok(), &concerns);
                     known.set(State::Current, &concerns);
                     (Ended::Over, Some(at))
                 }
@@ -197,13 +239,20 @@ async fn follow<K: Watched>(api: Api<K>, call: u32, known: Arc<Known<K>>, concer
         version = ended.1;
         match ended.0 {
             Ended::Over => {
-                pause = FIRST_PAUSE;
+                if watched {
+                    pause = FIRST_PAUSE;
+                }
                 // One that ends at once is not called again at once.
                 if begun.elapsed() < FIRST_PAUSE && watched {
                     tokio::time::sleep(jittered(FIRST_PAUSE)).await;
                 }
             }
-            Ended::Forgotten => version = None,
+            Ended::Forgotten => {
+                version = None;
+                // A server that forgets what it has just listed is not asked again and again.
+                tokio::time::sleep(jittered(pause)).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
             Ended::Failed(error) => {
                 tracing::debug!("watch of {}: {error}", K::plural(&()));
                 known.set(State::Lost, &concerns);
@@ -243,22 +292,35 @@ async fn watch_from<K: Watched>(
         Ok(changes) => changes,
         Err(error) => return (failed(error), Some(version)),
     };
-    known.set(State::Current, concerns);
     pin_mut!(changes);
+    // A refusal comes as the first change.
+    let mut accepted = false;
     loop {
-        match changes.next().await {
+        let next = if accepted {
+            changes.next().await
+        } else {
+            let first = tokio::time::timeout(ACCEPTED, changes.next()).await;
+            if !matches!(first, Ok(None | Some(Err(_) | Ok(WatchEvent::Error(_))))) {
+                known.set(State::Current, concerns);
+                accepted = true;
+            }
+            let Ok(first) = first else { continue };
+            first
+        };
+        match next {
             Some(Ok(WatchEvent::Added(object) | WatchEvent::Modified(object))) => {
                 version = object.resource_version().unwrap_or(version);
                 known.apply(object, concerns);
             }
             Some(Ok(WatchEvent::Deleted(object))) => {
                 version = object.resource_version().unwrap_or(version);
-                known.remove(&at(&object), concerns);
+                known.remove(&at(&object), version_of(&object), concerns);
             }
             Some(Ok(WatchEvent::Bookmark(mark))) => version = mark.metadata.resource_version,
             Some(Ok(WatchEvent::Error(status))) => {
                 return (failed(kube::Error::Api(status)), Some(version));
             }
+            Some(Err(error @ kube::Error::Api(_))) => return (failed(error), Some(version)),
             // A connection that breaks says nothing about the server: the next call does.
             Some(Err(error)) => {
                 tracing::debug!("watch of {}: {error}", K::plural(&()));

@@ -68,6 +68,11 @@ impl Informers {
         informer.is_current().await.then_some(informer)
     }
 
+    /// The server has answered with this object.
+    pub(crate) fn learn<K: Watched>(&self, object: &K) {
+        K::informer(self).learn(object);
+    }
+
     /// Registers a migration for the changes of what `key` says.
     pub(crate) fn register(&self, key: Key, migration: &Name) {
         self.concerns.register(key, migration);

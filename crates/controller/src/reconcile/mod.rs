@@ -16,6 +16,7 @@ mod conditions;
 mod in_use;
 mod latest;
 mod patience;
+mod policies;
 mod prepare;
 mod progress;
 mod quiesce;
@@ -31,6 +32,7 @@ mod unreadable;
 pub(crate) use begin::Moving;
 pub(crate) use latest::Latest;
 pub(crate) use patience::Patience;
+pub(crate) use policies::Policies;
 pub(crate) use source_watch::SourceWatches;
 pub(crate) use throttle::Throttle;
 pub(crate) use unreadable::report as report_unreadable;
@@ -87,6 +89,7 @@ pub(crate) struct Context {
     pub(crate) watches: SourceWatches,
     pub(crate) latest: Latest,
     pub(crate) patience: Patience,
+    pub(crate) policies: Policies,
     pub(crate) logs: Throttle,
     pub(crate) clock: Clock,
 }
@@ -96,6 +99,7 @@ impl Context {
     fn forget(&self, name: &Name) {
         self.clusters.release(name);
         self.patience.reset(name);
+        self.policies.forget(name);
     }
 }
 

@@ -3,7 +3,7 @@
 use k8s_openapi::{
     api::{
         core::v1::{Pod, Secret, Service},
-        networking::v1::{Ingress, NetworkPolicy},
+        networking::v1::Ingress,
     },
     apimachinery::pkg::apis::meta::v1::Time,
     jiff::SignedDuration,
@@ -165,7 +165,19 @@ impl Step<'_> {
         role: Role,
     ) -> Result<Option<Pod>> {
         let name = current.names.of(role);
-        match self.look::<Pod>(cluster, namespace, &name).await? {
+        let made = match role {
+            Role::Source => current.transfer.source_made,
+            Role::Destination => current.transfer.destination_made,
+        };
+        let informer = cluster.informers().current::<Pod>().await;
+        let known = informer.and_then(|pods| pods.get(namespace, &name));
+        let pod = match known {
+            Some(known) if !observe::is_lost(&known, self.now) => Some(Pod::clone(&known)),
+            // It was known once: the watch has seen it go.
+            None if informer.is_some() && made => None,
+            _ => cluster.read(namespace, &name).await?,
+        };
+        match pod {
             Some(pod) if !is_ours(&pod, &current.names, role) => Ok(None),
             // It was removed, and goes when its containers have ended.
             Some(pod) if pod.metadata.deletion_timestamp.is_some() => Ok(Some(pod)),
@@ -204,9 +216,7 @@ impl Step<'_> {
             }
         }
         self.source.delete::<Secret>(near, &source).await?;
-        self.source.delete::<NetworkPolicy>(near, &source).await?;
         self.destination.delete::<Secret>(far, &destination).await?;
-        self.destination.delete::<NetworkPolicy>(far, &destination).await?;
         self.destination.delete::<Service>(far, &destination).await?;
         match self.migration.spec.endpoint.kind {
             EndpointKind::Ingress => {

@@ -13,6 +13,7 @@ use super::{SOON, Step, conditions};
 use crate::{
     api::{ActiveTransfer, EndpointKind, Mode, Phase, VolumePhase},
     build::{self, Address, Names, Role},
+    cluster::Cluster,
     error::{Error, Result},
     informers::Key,
     observe::{self, Failure, Seen},
@@ -177,7 +178,9 @@ impl Step<'_> {
         let informer = cluster.informers().current::<Pod>().await;
         let known = informer.as_ref().and_then(|pods| pods.get(namespace, &name));
         let pod = match known {
-            Some(known) if !self.has_ended(current, role, &known) => Some(Pod::clone(&known)),
+            Some(known) if !self.has_ended(current, role, &known) && !self.is_late(current) => {
+                Some(Pod::clone(&known))
+            }
             None if informer.is_some() && !made => None,
             _ => cluster.read(namespace, &name).await?,
         };
@@ -186,6 +189,20 @@ impl Step<'_> {
             self.due_after(&since, observe::OVERDUE + 1);
         }
         Ok(pod)
+    }
+
+    /// Whether the transfer has failed, unless its pods have done since what they should: then they are read from the server.
+    fn is_late(&self, current: &Current) -> bool {
+        let limits = &self.migration.spec.limits;
+        let over = |since: &Option<Time>, limit: i64| {
+            since.as_ref().is_some_and(|since| observe::seconds_since(since, self.now) > limit)
+        };
+        let starting = |volume: &Planned| {
+            let status = self.status.volumes.get(volume.index);
+            status.is_some_and(|status| status.phase == VolumePhase::Starting)
+        };
+        over(&current.transfer.begun, limits.start_seconds) && current.volumes.iter().any(starting)
+            || limits.run_seconds.is_some_and(|limit| over(&current.transfer.running_since, limit))
     }
 
     /// Whether a container of the pod has ended whose end has not been entered into the status.
@@ -218,9 +235,7 @@ impl Step<'_> {
             self.make_identities(current).await?;
             current.transfer.identities_made = true;
         }
-        let policy =
-            build::network_policy(&current.names, Role::Destination, &namespace, None, &[]);
-        self.destination.apply(&policy).await?;
+        self.apply_policy(&self.destination, Role::Destination, &namespace, None).await?;
         let endpoint = build::endpoint_objects(&self.migration, &current.names, &namespace);
         self.destination.apply(&endpoint.service).await?;
         if let Some(ingress) = &endpoint.ingress {
@@ -238,23 +253,21 @@ impl Step<'_> {
         if let Some(node) = &current.transfer.destination_node {
             build::bind(&mut pod, node);
         }
-        self.destination.create(&pod).await?;
+        self.destination.create_watched(&pod).await?;
         current.transfer.destination_made = true;
         Ok(())
     }
 
-    /// Both Secrets by one authority, whose key is gone when this returns. What is left of an earlier try goes without having been
+    /// Both Secrets by one authority, whose key is gone when this returns. What is left of an earlier attempt goes without having been
     /// looked at: the controller may not read the Secrets of other namespaces.
     async fn make_identities(&self, current: &Current) -> Result<()> {
         let (names, uid) = (&current.names, self.migration.uid().unwrap_or_default());
         let (near, far) = (current.source_namespace(), current.destination_namespace());
-        self.source.delete::<Secret>(near, &names.of(Role::Source)).await?;
-        self.destination.delete::<Secret>(far, &names.of(Role::Destination)).await?;
         let made = self.context.issuer.issue(&uid).map_err(Error::Identity)?;
         let secret = build::identity_secret(names, Role::Source, near, &made.source);
-        let mut alone = self.source.create(&secret).await?;
+        let mut alone = create_anew(&self.source, &secret).await?;
         let secret = build::identity_secret(names, Role::Destination, far, &made.destination);
-        alone &= self.destination.create(&secret).await?;
+        alone &= create_anew(&self.destination, &secret).await?;
         if alone {
             return Ok(());
         }
@@ -295,15 +308,7 @@ impl Step<'_> {
     async fn make_client(&mut self, current: &mut Current, address: &Address) -> Result<()> {
         self.check_permission()?;
         let namespace = current.source_namespace().to_owned();
-        let dns_ports = &self.context.defaults.pods.dns_ports;
-        let policy = build::network_policy(
-            &current.names,
-            Role::Source,
-            &namespace,
-            Some(address),
-            dns_ports,
-        );
-        self.source.apply(&policy).await?;
+        self.apply_policy(&self.source, Role::Source, &namespace, Some(address)).await?;
         let pod = build::source_pod(
             &self.migration,
             &self.context.defaults,
@@ -312,7 +317,7 @@ impl Step<'_> {
             address,
             current.transfer.node.as_deref(),
         );
-        self.source.create(&pod).await?;
+        self.source.create_watched(&pod).await?;
         current.transfer.source_made = true;
         self.condition(conditions::PREPARED, Some(true), "Prepared", "pods are being started");
         Ok(())
@@ -402,6 +407,16 @@ impl Step<'_> {
         let phase = self.status.volumes.get(index).map(|volume| volume.phase);
         matches!(phase, Some(VolumePhase::Starting | VolumePhase::Running))
     }
+}
+
+/// Creates a Secret in place of one that is left. False where somebody else does so at the same time.
+async fn create_anew(cluster: &Cluster, secret: &Secret) -> Result<bool> {
+    if cluster.create(secret).await? {
+        return Ok(true);
+    }
+    let (namespace, name) = (secret.namespace().unwrap_or_default(), secret.name_any());
+    cluster.delete::<Secret>(&namespace, &name).await?;
+    cluster.create(secret).await
 }
 
 /// Whether a pod was made by this try: by a label that nobody could know before.

@@ -7,7 +7,7 @@ use super::world::{World, add, key};
 
 const VOLUMES: usize = 50;
 /// Calls for each of them.
-const A_VOLUME: usize = 60;
+const A_VOLUME: usize = 21;
 
 fn print(world: &World, what: &str, of: usize) {
     println!("{what}: {} calls", world.calls.count());

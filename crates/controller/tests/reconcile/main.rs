@@ -18,3 +18,4 @@ mod rollbacks;
 mod runs;
 mod slots;
 mod targets;
+mod waiting;

@@ -30,6 +30,8 @@ pub(crate) struct Server {
     pub(crate) quota_exhausted: Arc<Mutex<bool>>,
     /// No call returns.
     pub(crate) blackholed: Arc<Mutex<bool>>,
+    /// Nobody may list and watch objects of all namespaces, but for migrations.
+    pub(crate) forbidden: Arc<Mutex<bool>>,
 }
 
 impl Server {
@@ -40,6 +42,7 @@ impl Server {
             calls,
             quota_exhausted: Arc::default(),
             blackholed: Arc::default(),
+            forbidden: Arc::default(),
         }
     }
 
@@ -102,6 +105,12 @@ impl Server {
         }
         let query = Query::parse(head.uri.query().unwrap_or(""));
         let target = Target::parse(head.uri.path());
+        let (plural, namespace, name) = &target.key;
+        let everywhere = head.method == Method::GET && namespace.is_empty() && name.is_empty();
+        if everywhere && *self.forbidden.lock() && plural != "directvolumemigrations" {
+            let why = format!("cannot list {plural}");
+            return Ok(refused(&Refusal(403, "Forbidden", why)));
+        }
         if query.get("watch") == Some("true") || query.get("watch") == Some("1") {
             self.calls.watched();
             return Ok(self.watch(&target, &query));
@@ -181,7 +190,9 @@ impl Server {
         query: &Query,
     ) -> Response<http_body_util::combinators::BoxBody<Bytes, Infallible>> {
         let from: u64 = query.get("resourceVersion").and_then(|v| v.parse().ok()).unwrap_or(0);
-        if from < self.store.lock().forgotten {
+        // The watch of migrations is kube's own.
+        let ours = target.key.0 == "directvolumemigrations";
+        if !ours && from < self.store.lock().forgotten {
             return refused(&Refusal(410, "Expired", "too old resource version".into()));
         }
         let selector = Selector::parse(query.get("labelSelector").unwrap_or(""));

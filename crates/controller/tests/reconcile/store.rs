@@ -33,6 +33,9 @@ pub(crate) struct Store {
     pub(crate) log: Vec<Change>,
     /// Watches that wait for the next change.
     pub(crate) waiting: Vec<Waker>,
+    /// Watches report nothing.
+    pub(crate) frozen: bool,
+    pub(crate) watches_open: usize,
     /// Changes up to this version are forgotten.
     pub(crate) forgotten: u64,
     /// The time, as text.

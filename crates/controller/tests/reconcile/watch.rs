@@ -34,12 +34,16 @@ impl Watch {
         from: u64,
         lasts: Duration,
     ) -> Self {
+        store.lock().watches_open += 1;
         let ends = Box::pin(tokio::time::sleep(lasts));
         Self { store, plural, namespace, selector, from, ends }
     }
 
     fn next_line(&mut self) -> Option<Bytes> {
         let store = self.store.lock();
+        if store.frozen {
+            return None;
+        }
         let since = store.log.partition_point(|change| change.version <= self.from);
         let change = store.log[since..].iter().find(|change| {
             change.key.0 == self.plural
@@ -51,6 +55,12 @@ impl Watch {
             serde_json::to_vec(&json!({ "type": change.kind, "object": change.object })).unwrap();
         line.push(b'\n');
         Some(Bytes::from(line))
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.store.lock().watches_open -= 1;
     }
 }
 

@@ -1,0 +1,71 @@
+//! Network policies of transfer pods. Transfers of a run share them: what a pod may talk to depends on its end, and at the source on the port.
+//! They go with the run.
+
+use std::collections::{HashMap, HashSet};
+
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use kube::ResourceExt as _;
+use parking_lot::Mutex;
+
+use super::Step;
+use crate::{
+    build::{self, Address, Names, Role},
+    cluster::Cluster,
+    error::Result,
+    informers::Name,
+};
+
+/// The policies that this process has applied, of the runs that are under way.
+#[derive(Default)]
+pub(crate) struct Policies {
+    applied: Mutex<HashMap<Name, HashSet<String>>>,
+}
+
+impl Policies {
+    pub(super) fn forget(&self, migration: &Name) {
+        self.applied.lock().remove(migration);
+    }
+
+    fn is_applied(&self, migration: &Name, policy: &str) -> bool {
+        self.applied.lock().get(migration).is_some_and(|applied| applied.contains(policy))
+    }
+
+    fn add(&self, migration: &Name, policy: String) {
+        self.applied.lock().entry(migration.clone()).or_default().insert(policy);
+    }
+}
+
+impl Step<'_> {
+    /// Applies the policy of the pods at one end, before the first of them is made.
+    pub(super) async fn apply_policy(
+        &self,
+        cluster: &Cluster,
+        role: Role,
+        namespace: &str,
+        address: Option<&Address>,
+    ) -> Result<()> {
+        let names = Names::of_run(&self.migration, self.status.run);
+        let dns_ports = &self.context.defaults.pods.dns_ports;
+        let mut policy = build::network_policy(&names, role, namespace, address, dns_ports);
+        policy.metadata.name = Some(name_of(&policy, address));
+        // Under the uid: a migration of the same name that was made anew has none yet.
+        let uid = self.migration.metadata.uid.as_deref().unwrap_or_default();
+        let key = format!("{uid} {namespace} {}", policy.name_any());
+        if self.context.policies.is_applied(&self.name, &key) {
+            return Ok(());
+        }
+        cluster.apply(&policy).await?;
+        self.context.policies.add(&self.name, key);
+        Ok(())
+    }
+}
+
+/// Policies that differ have different names.
+fn name_of(policy: &NetworkPolicy, address: Option<&Address>) -> String {
+    let name = policy.name_any();
+    match address {
+        Some(address) if address.is_a_name() => format!("{name}-{}-dns", address.port),
+        Some(address) => format!("{name}-{}", address.port),
+        None => name,
+    }
+}

@@ -1,0 +1,131 @@
+//! Watches: what wakes a migration, and what happens where they lag, lose changes or are not permitted.
+
+use controller::api::Phase;
+use serde_json::{Value, json};
+
+use super::{
+    kubelet::list,
+    world::{World, add, key},
+};
+
+/// A claim that is not bound until [`bind`], and a migration of it that waits for that.
+async fn waiting_for_a_claim() -> World {
+    let mut world = World::new();
+    let claim = json!({
+        "metadata": { "name": "late", "annotations": { "test/unbound": "true" } },
+        "spec": {
+            "accessModes": ["ReadWriteOnce"], "storageClassName": "standard",
+            "resources": { "requests": { "storage": "1Gi" } },
+        },
+    });
+    add(&world.home, "persistentvolumeclaims", "shop", claim);
+    world.write("home", "shop", "late", &[("a", "1")]);
+    world.migrate(json!({ "volumes": [{ "name": "late" }] }));
+    let took = world.run(60, |world| world.told("m").1.contains("is not bound")).await;
+    assert!(took < 60, "{:?}", world.told("m"));
+    world.idle(300).await;
+    world
+}
+
+fn bind(world: &World) {
+    let key = key("persistentvolumeclaims", "shop", "late");
+    world.home.store.lock().change(&key, |claim| claim["metadata"]["annotations"] = json!({}));
+}
+
+async fn completes_within(world: &mut World, seconds: usize) {
+    let took = world.run(seconds, |world| world.status().phase.is_final()).await;
+    assert_eq!(world.status().phase, Phase::Completed, "{took} s: {:?}", world.told("m"));
+    world.assert_clean();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_is_bound_wakes_the_migration_that_waits_for_it() {
+    let mut world = waiting_for_a_claim().await;
+    bind(&world);
+    completes_within(&mut world, 20).await;
+    assert_eq!(world.files("home", "shop-new", "late"), world.files("home", "shop", "late"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_of_another_cluster_that_is_gone_wakes_the_migration_that_waits_for_its_claim() {
+    let mut world = World::new();
+    world.claim("other", "shop-new", "data", &[]);
+    let user = json!({ "metadata": { "name": "user" }, "spec": { "containers": [], "volumes": [
+        { "name": "data", "persistentVolumeClaim": { "claimName": "data" } },
+    ]}});
+    add(&world.other, "pods", "shop-new", user);
+    let far = json!({ "namespace": "shop-new", "cluster": { "kubeconfigSecret": "other" } });
+    world.migrate(json!({ "destination": far, "endpoint": { "type": "NodePort", "host": "n" } }));
+    let took = world.run(60, |world| world.told("m").1.contains("is in use by the pod user")).await;
+    assert!(took < 60, "{:?}", world.told("m"));
+    world.idle(300).await;
+    world.other.store.lock().remove(&key("pods", "shop-new", "user"));
+    completes_within(&mut world, 20).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_that_a_watch_has_missed_is_found_by_the_list_after_it() {
+    let mut world = waiting_for_a_claim().await;
+    world.home.store.lock().frozen = true;
+    bind(&world);
+    world.tick();
+    world.home.store.lock().forgotten = u64::MAX;
+    world.idle(330).await;
+    assert!(!world.told("m").1.contains("is not bound"), "{:?}", world.told("m"));
+    world.home.store.lock().frozen = false;
+    world.home.store.lock().forgotten = 0;
+    completes_within(&mut world, 330).await;
+}
+
+/// A kubeconfig whose user has no right to watch, for example.
+#[tokio::test(start_paused = true)]
+async fn without_permission_to_watch_a_migration_is_polled_to_its_end() {
+    let mut world = World::new();
+    *world.home.forbidden.lock() = true;
+    world.workload("deployments", "web");
+    world.migrate(json!({ "mode": "Cutover", "quiesce": "ScaleToZero" }));
+    completes_within(&mut world, 240).await;
+    assert_eq!(world.files("home", "shop-new", "data"), world.files("home", "shop", "data"));
+}
+
+/// What the watch does not know yet is not missing, and not lost.
+#[tokio::test]
+async fn watches_that_show_nothing_new_fail_no_run() {
+    let mut world = World::new();
+    world.migrate(json!({}));
+    world.completes(1).await;
+    world.home.store.lock().frozen = true;
+    world.claim("home", "shop", "new", &[("a", "1")]);
+    world.migrate_as("n", json!({ "volumes": [{ "name": "new" }] }));
+    for step in 0..600 {
+        world.step_of("n").await;
+        let (phase, message) = world.told("n");
+        assert_ne!(phase, Phase::Failed, "{message}");
+        // Longer than pods may take to start.
+        world.home.store.lock().frozen = step < 400;
+        world.home.store.lock().waiting.drain(..).for_each(std::task::Waker::wake);
+    }
+    assert_eq!(world.told("n").0, Phase::Completed, "{:?}", world.told("n"));
+    assert_eq!(world.files("home", "shop-new", "new"), world.files("home", "shop", "new"));
+    let attempts: Vec<Value> = list(&world.home, "directvolumemigrationprogresses")
+        .iter()
+        .map(|progress| progress["status"]["attempt"].clone())
+        .collect();
+    assert_eq!(attempts, [json!(1), json!(1)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn watches_end_when_no_migration_is_under_way() {
+    let mut world = World::new();
+    let far = json!({ "namespace": "shop-new", "cluster": { "kubeconfigSecret": "other" } });
+    world.migrate(json!({ "destination": far, "endpoint": { "type": "NodePort", "host": "n" } }));
+    let open = |world: &World| {
+        (world.home.store.lock().watches_open, world.other.store.lock().watches_open)
+    };
+    world.run(60, |world| world.status().phase == Phase::Transferring).await;
+    assert!(open(&world).0 > 1 && open(&world).1 > 0, "{:?}", open(&world));
+    completes_within(&mut world, 60).await;
+    world.idle(600).await;
+    // That of the process itself, which the test has ended, is none of them.
+    assert_eq!(open(&world), (0, 0));
+}
