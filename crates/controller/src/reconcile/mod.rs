@@ -412,8 +412,11 @@ impl Step<'_> {
         Action::requeue(due.map_or(pause, |due| pause.min(due + SOON)))
     }
 
-    /// Something is due at `when`, at the latest.
+    /// Something is due at `when`, at the latest. What was due before now was looked at in this step.
     fn due_at(&mut self, when: Timestamp) {
+        if when <= self.now {
+            return;
+        }
         self.due = Some(self.due.map_or(when, |due| due.min(when)));
     }
 

@@ -30,9 +30,11 @@ impl Step<'_> {
         if self.status.mode == Mode::Rollback {
             return self.roll_back().await;
         }
+        let before = self.status.clone();
         match self.prepare_volumes().await {
             // What a watch knows can be old: a run does not fail for that.
             Err(Error::Invalid(..)) if !self.live => {
+                self.status = before;
                 self.live = true;
                 self.prepare_volumes().await
             }

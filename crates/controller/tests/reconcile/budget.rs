@@ -6,8 +6,6 @@ use serde_json::{Value, json};
 use super::world::{World, add, key};
 
 const VOLUMES: usize = 50;
-/// Calls for each of them.
-const A_VOLUME: usize = 21;
 
 fn print(world: &World, what: &str, of: usize) {
     println!("{what}: {} calls", world.calls.count());
@@ -17,11 +15,29 @@ fn print(world: &World, what: &str, of: usize) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn fifty_volumes_five_at_a_time_take_few_calls_each() {
+async fn fifty_volumes_five_at_a_time_take_at_most_15_calls_each() {
+    fifty_volumes("csi", 15).await;
+}
+
+/// Each has a pair of pods of its own.
+#[tokio::test(start_paused = true)]
+async fn fifty_volumes_that_no_node_can_reach_two_of_take_at_most_21_calls_each() {
+    fifty_volumes("standard", 21).await;
+}
+
+async fn fifty_volumes(class: &str, a_volume: usize) {
     let mut world = World::new();
+    let waits = json!({
+        "metadata": { "name": "csi" }, "provisioner": "csi.example",
+        "volumeBindingMode": "WaitForFirstConsumer",
+    });
+    add(&world.home, "storageclasses", "", waits);
     let names: Vec<String> = (0..VOLUMES).map(|number| format!("v{number}")).collect();
     for name in &names {
         world.claim("home", "shop", name, &[("a", name)]);
+        let claim = key("persistentvolumeclaims", "shop", name);
+        let class = json!(class);
+        world.home.store.lock().change(&claim, |claim| claim["spec"]["storageClassName"] = class);
     }
     world.kubelet.spread = 5;
     let volumes: Vec<Value> = names.iter().map(|name| json!({ "name": name })).collect();
@@ -29,14 +45,17 @@ async fn fifty_volumes_five_at_a_time_take_few_calls_each() {
         "parallel": 5, "attempts": 3, "startSeconds": 300,
     }}));
     let took = world.run(1200, |world| world.status().phase.is_final()).await;
-    print(&world, &format!("{VOLUMES} volumes in {took} s"), VOLUMES);
+    print(&world, &format!("{VOLUMES} volumes of class {class} in {took} s"), VOLUMES);
     let status = world.status();
     assert_eq!(status.phase, Phase::Completed, "{status:#?}");
     for name in &names {
         assert_eq!(world.files("home", "shop-new", name), world.files("home", "shop", name));
     }
     world.assert_clean();
-    assert!(world.calls.count() <= VOLUMES * A_VOLUME, "{} calls", world.calls.count());
+    // That a volume has arrived is read from the server.
+    let read = world.calls.by_verb_and_kind().get("GET pods").copied().unwrap_or(0);
+    assert!(read >= usize::try_from(status.transfers_begun).unwrap(), "{read} pods were read");
+    assert!(world.calls.count() <= VOLUMES * a_volume, "{} calls", world.calls.count());
 }
 
 /// Waits of every kind: for a claim that is not bound, for a slot, for pods that are being deleted, for a pod that uses a target in another

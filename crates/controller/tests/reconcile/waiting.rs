@@ -114,6 +114,55 @@ async fn watches_that_show_nothing_new_fail_no_run() {
     assert_eq!(attempts, [json!(1), json!(1)]);
 }
 
+/// The watch still knows the claim as lost.
+#[tokio::test]
+async fn what_a_watch_knows_wrongly_of_a_claim_fails_no_run() {
+    let mut world = World::new();
+    let claim = key("persistentvolumeclaims", "shop", "data");
+    world.home.store.lock().change(&claim, |claim| claim["status"]["phase"] = json!("Lost"));
+    world.claim("home", "shop", "other", &[("a", "1")]);
+    world.migrate_as("first", json!({ "volumes": [{ "name": "other" }] }));
+    for _ in 0..5 {
+        world.step_of("first").await;
+    }
+    world.home.store.lock().frozen = true;
+    world.home.store.lock().change(&claim, |claim| claim["status"]["phase"] = json!("Bound"));
+    world.migrate(json!({}));
+    world.until("transfer", |status| status.phase == Phase::Transferring).await;
+    world.home.store.lock().frozen = false;
+    world.home.store.lock().waiting.drain(..).for_each(std::task::Waker::wake);
+    world.completes(1).await;
+}
+
+/// Nothing goes on by itself, and nothing is asked again and again.
+#[tokio::test(start_paused = true)]
+async fn pods_of_two_lost_nodes_are_waited_for_without_calls() {
+    let mut world = World::new();
+    world.migrate(json!({}));
+    let made = |world: &World| world.status().transfers.iter().any(|transfer| transfer.source_made);
+    world.run(60, made).await;
+    for role in ["source", "destination"] {
+        let pods = list(&world.home, "pods");
+        let pod =
+            pods.iter().find(|pod| pod["metadata"]["labels"]["pvferry.io/role"] == role).unwrap();
+        let key = key(
+            "pods",
+            pod["metadata"]["namespace"].as_str().unwrap(),
+            pod["metadata"]["name"].as_str().unwrap(),
+        );
+        world
+            .home
+            .store
+            .lock()
+            .change(&key, |pod| pod["metadata"]["finalizers"] = json!(["test/held"]));
+        world.home.store.lock().delete(&key).unwrap();
+    }
+    world.idle(600).await;
+    world.calls.reset();
+    world.idle(600).await;
+    assert!(world.calls.count() < 20, "{:?} {:?}", world.told("m"), world.calls.by_verb_and_kind());
+}
+
 #[tokio::test(start_paused = true)]
 async fn watches_end_when_no_migration_is_under_way() {
     let mut world = World::new();
