@@ -123,7 +123,8 @@ impl Step<'_> {
             self.status.message = "waiting: as many volumes move as the controller permits".into();
             return Ok(false);
         }
-        self.check_use_of_targets(&waiting).await?;
+        let all = waiting.iter().chain(beside.iter().map(|(volume, _)| volume));
+        self.check_use_of_targets(&all.cloned().collect::<Vec<_>>()).await?;
         let (nodes, held) = self.nodes_of(&waiting).await?;
         waiting.retain(|volume| !held.contains_key(&volume.claim));
         let nothing_else = waiting.is_empty() && self.status.transfers.is_empty();

@@ -6,7 +6,10 @@ use controller::api::{DirectVolumeMigrationStatus, Phase, VolumePhase};
 use pod::ExitCode;
 use serde_json::{Value, json};
 
-use super::{kubelet::Ending, world::World};
+use super::{
+    kubelet::Ending,
+    world::{World, add},
+};
 
 /// The claims `data`, `long` and `third` at the source. The copy of `long` takes very long.
 fn three_claims() -> World {
@@ -113,6 +116,24 @@ async fn a_retry_beside_its_group_runs_on_the_nodes_of_the_group() {
             ["nodeSelectorTerms"];
         assert_eq!(terms[0]["matchFields"][0]["values"], json!(["node-1"]), "{terms}");
     }
+}
+
+#[tokio::test]
+async fn a_retry_beside_its_group_does_not_write_under_a_pod_that_uses_the_target() {
+    let mut world = three_claims();
+    world.kubelet.endings.insert("data-0".into(), broken_once());
+    world.migrate(json!({ "volumes": volumes(&["data", "long"]) }));
+    world.until("failure", |s| phase(s, 0) == VolumePhase::Retrying).await;
+    let user = json!({ "metadata": { "name": "user" }, "spec": {
+        "containers": [], "volumes": [
+            { "name": "data", "persistentVolumeClaim": { "claimName": "data" } },
+        ],
+    }});
+    add(&world.home, "pods", "shop-new", user);
+    let status = world.until("wait", |s| s.message.contains("in use by the pod user")).await;
+    assert_eq!((phase(&status, 0), status.transfers_begun), (VolumePhase::Retrying, 1));
+    world.remove("pods", "shop-new", "user");
+    world.completes(1).await;
 }
 
 #[tokio::test]
