@@ -11,6 +11,7 @@
     reason = "helpers of tests fail the test, too; clippy knows only functions marked as tests"
 )]
 
+mod authority;
 mod bench;
 mod budget;
 mod copy;

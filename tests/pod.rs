@@ -75,8 +75,28 @@ impl Pod {
         serve
     }
 
-    /// `serve` with these volumes and the keys in `identity`, ready to start.
+    /// Starts `serve` that permits a source no more than these options do, and waits until it listens.
+    pub(crate) fn serve_strict(&self, volumes: &[(&str, &Path)], options: &[&str]) -> Process {
+        let identity = self.pki.destination();
+        let serve = Process::start(self.serve_command_strict(&identity, volumes, options));
+        serve.wait_for_line("listening on");
+        serve
+    }
+
+    /// `serve` with these volumes and the keys in `identity`, ready to start. It permits a source everything.
     pub(crate) fn serve_command(
+        &self,
+        identity: &Path,
+        volumes: &[(&str, &Path)],
+        options: &[&str],
+    ) -> Command {
+        let mut command = self.serve_command_strict(identity, volumes, options);
+        command.args(["--allow-delete", "--allow-empty-source"]);
+        command
+    }
+
+    /// The same that permits a source no more than these options do.
+    pub(crate) fn serve_command_strict(
         &self,
         identity: &Path,
         volumes: &[(&str, &Path)],

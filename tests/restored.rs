@@ -32,7 +32,7 @@ fn sync_to_nobody(source: &TempTree, destination: &TempTree, options: &[&str], c
     let nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"];
     let mut serve = pvferry(["serve", "--termination-log", "/dev/null", "--listen"]);
     serve.arg(pod.server.to_string()).arg("--identity").arg(&identity).arg("--volume");
-    serve.arg(format!("a={}", destination.path().display()));
+    serve.arg(format!("a={}", destination.path().display())).arg("--allow-delete");
     let serve = Process::start(below(&nobody, &serve));
     serve.wait_for_line("listening on");
     let server = pod.server.to_string();

@@ -49,7 +49,7 @@ CAfile = $work/cert.pem"
 
 start_pvferry() {
   [[ -e $work/pki ]] || "$pvferry" pki init "$work/pki" --migration versus > /dev/null
-  server "$pvferry" serve --listen "127.0.0.1:$p_serve" --identity "$work/pki/destination" --volume "vol=$dst"
+  server "$pvferry" serve --listen "127.0.0.1:$p_serve" --identity "$work/pki/destination" --volume "vol=$dst" --allow-delete
   server "$pvferry" tunnel --listen "unix:$work/tunnel.sock" --connect "127.0.0.1:$far_serve" --identity "$work/pki/source"
 }
 

@@ -278,6 +278,22 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "NAME=PATH", required = true, value_parser = OsStringValueParser::new().try_map(parse_volume))]
     pub(crate) volume: Vec<(VolumeName, PathBuf)>,
 
+    /// Let a source delete files with sync --delete: in every volume, or in NAME. Refused by default
+    #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    pub(crate) allow_delete: Vec<Scope>,
+
+    /// Let a source delete at most N entries in each run, in every volume or in NAME; the lower limit of both ends holds
+    #[arg(long, value_name = "[NAME=]N", requires = "allow_delete", value_parser = parse_max_delete)]
+    pub(crate) max_delete: Vec<(Scope, u64)>,
+
+    /// Accept sync --allow-empty-source: for every volume, or for NAME. Refused by default
+    #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    pub(crate) allow_empty_source: Vec<Scope>,
+
+    /// Send no hash or other answer about the content of existing files: in every volume, or in NAME. Changed files are received whole
+    #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    pub(crate) no_delta: Vec<Scope>,
+
     /// Leave when N volumes have been received to their end
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) exit_when: Option<u32>,
@@ -289,6 +305,36 @@ pub(crate) struct ServeArgs {
     /// Give up on a session after SECONDS without a sign of life from the other end
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub(crate) timeout: u32,
+}
+
+/// The volumes that a permission of `serve` is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// Every volume.
+    All,
+    /// This one.
+    Volume(VolumeName),
+}
+
+impl Scope {
+    /// Whether it holds for `volume`.
+    pub(crate) fn covers(&self, volume: &VolumeName) -> bool {
+        match self {
+            Self::All => true,
+            Self::Volume(name) => name == volume,
+        }
+    }
+}
+
+impl std::str::FromStr for Scope {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "" => Ok(Self::All),
+            name => name.parse().map(Self::Volume).map_err(|error| format!("{error}")),
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -387,6 +433,17 @@ fn parse_volume(text: OsString) -> Result<(VolumeName, PathBuf), String> {
     }
     let name = String::from_utf8_lossy(name).parse().map_err(|error| format!("{error}"))?;
     Ok((name, OsString::from_vec(path.to_vec()).into()))
+}
+
+/// A number, or `NAME=` and a number.
+fn parse_max_delete(text: &str) -> Result<(Scope, u64), String> {
+    let (scope, number) = match text.split_once('=') {
+        Some((name, number)) if !name.is_empty() => (name.parse()?, number),
+        Some(_) => return Err("expected N or NAME=N".into()),
+        None => (Scope::All, text),
+    };
+    let number = number.parse().map_err(|_| format!("'{number}' is not a number of entries"))?;
+    Ok((scope, number))
 }
 
 /// Bytes a second: a number, and K, M or G for powers of 1024; KiB where there is no letter, as

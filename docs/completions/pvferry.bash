@@ -577,7 +577,7 @@ _pvferry() {
             return 0
             ;;
         pvferry__subcmd__serve)
-            opts="-h --listen --identity --volume --exit-when --termination-log --timeout --log-format --metrics --help"
+            opts="-h --listen --identity --volume --allow-delete --max-delete --allow-empty-source --no-delta --exit-when --termination-log --timeout --log-format --metrics --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -592,6 +592,22 @@ _pvferry() {
                     return 0
                     ;;
                 --volume)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --allow-delete)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --max-delete)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --allow-empty-source)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --no-delta)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

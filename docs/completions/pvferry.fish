@@ -115,6 +115,10 @@ complete -c pvferry -n "__fish_pvferry_using_subcommand tunnel" -s h -l help -d 
 complete -c pvferry -n "__fish_pvferry_using_subcommand serve" -l listen -d 'Where TLS connections are taken: ADDR:PORT, or :PORT for every address' -r
 complete -c pvferry -n "__fish_pvferry_using_subcommand serve" -l identity -d 'Directory with ca.crt, tls.crt and tls.key; read again when they rotate' -r -F
 complete -c pvferry -n "__fish_pvferry_using_subcommand serve" -l volume -d 'A volume by its name, and where it is mounted; may be given several times' -r
+complete -c pvferry -n "__fish_pvferry_using_subcommand serve" -l allow-delete -d 'Let a source delete files with sync --delete: in every volume, or in NAME. Refused by default' -r
+complete -c pvferry -n "__fish_pvferry_using_subcommand serve" -l max-delete -d 'Let a source delete at most N entries in each run, in every volume or in NAME; the lower limit of both ends holds' -r
+complete -c pvferry -n "__fish_pvferry_using_subcommand serve" -l allow-empty-source -d 'Accept sync --allow-empty-source: for every volume, or for NAME. Refused by default' -r
+complete -c pvferry -n "__fish_pvferry_using_subcommand serve" -l no-delta -d 'Send no hash or other answer about the content of existing files: in every volume, or in NAME. Changed files are received whole' -r
 complete -c pvferry -n "__fish_pvferry_using_subcommand serve" -l exit-when -d 'Leave when N volumes have been received to their end' -r
 complete -c pvferry -n "__fish_pvferry_using_subcommand serve" -l termination-log -d 'Write the termination message here [default: /dev/termination-log where there is one]' -r -F
 complete -c pvferry -n "__fish_pvferry_using_subcommand serve" -l timeout -d 'Give up on a session after SECONDS without a sign of life from the other end' -r

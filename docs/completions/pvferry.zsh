@@ -123,6 +123,10 @@ _arguments "${_arguments_options[@]}" : \
 '--listen=[Where TLS connections are taken\: ADDR\:PORT, or \:PORT for every address]:ADDR:_default' \
 '--identity=[Directory with ca.crt, tls.crt and tls.key; read again when they rotate]:DIR:_files' \
 '*--volume=[A volume by its name, and where it is mounted; may be given several times]:NAME=PATH:_default' \
+'*--allow-delete=[Let a source delete files with sync --delete\: in every volume, or in NAME. Refused by default]::NAME:_default' \
+'*--max-delete=[Let a source delete at most N entries in each run, in every volume or in NAME; the lower limit of both ends holds]:[NAME=]N:_default' \
+'*--allow-empty-source=[Accept sync --allow-empty-source\: for every volume, or for NAME. Refused by default]::NAME:_default' \
+'*--no-delta=[Send no hash or other answer about the content of existing files\: in every volume, or in NAME. Changed files are received whole]::NAME:_default' \
 '--exit-when=[Leave when N volumes have been received to their end]:N:_default' \
 '--termination-log=[Write the termination message here \[default\: /dev/termination-log where there is one\]]:FILE:_files' \
 '--timeout=[Give up on a session after SECONDS without a sign of life from the other end]:SECONDS:_default' \

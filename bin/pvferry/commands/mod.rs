@@ -5,6 +5,7 @@ mod endpoints;
 mod inspect;
 mod manual;
 mod mounts;
+mod permissions;
 mod pki;
 mod serve;
 mod sync;

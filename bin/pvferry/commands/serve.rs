@@ -26,7 +26,7 @@ use tokio::{
 use tunnel::{Acceptor, IdentitySource, Role, Spiffe};
 use wire::Refusal;
 
-use super::{endpoints, transfer, with_runtime};
+use super::{endpoints, permissions, transfer, with_runtime};
 use crate::{
     cli::ServeArgs,
     link::BoxedLink,
@@ -72,6 +72,7 @@ fn begin(
 ) -> Result<BTreeMap<String, Report>, Failure> {
     common.begin(&surroundings.console, "info")?;
     endpoints::check_volumes(&args.volume)?;
+    permissions::check(&args)?;
     let volumes = args.volume.len();
     if let Some(count) = args.exit_when.filter(|count| *count as usize > volumes) {
         let what = format!("--exit-when {count} would never happen: {volumes} volumes are served");
@@ -107,10 +108,11 @@ async fn serve(
     identity: IdentitySource,
     surroundings: &Surroundings,
 ) -> Result<BTreeMap<String, Report>, Failure> {
-    let volumes = args.volume.into_iter().map(|(name, path)| {
+    let volumes = args.volume.iter().map(|(name, path)| {
         // What stands there now is what the sandbox has let in.
-        let identity = volume::device::identity(&path).ok();
-        (name.as_str().to_owned(), Located { path, identity })
+        let identity = volume::device::identity(path).ok();
+        let policy = permissions::policy(&args, name);
+        (name.as_str().to_owned(), Located { path: path.clone(), identity, policy })
     });
     let shared = Arc::new(Shared {
         volumes: volumes.collect(),

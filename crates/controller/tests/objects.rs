@@ -63,6 +63,39 @@ fn a_source_claim_is_mounted_read_only_and_without_a_group_for_every_user() {
     }
 }
 
+/// What a source may do is the server's to decide: a source pod that was taken over asks for what it likes.
+#[test]
+fn the_server_permits_each_source_what_the_specification_says_and_no_more() {
+    let permissions = |transfer: Value, keep_extraneous: bool| {
+        let migration = migration(json!({ "transfer": transfer }));
+        let mut volumes = plan::volumes(&migration.spec);
+        volumes[0].keep_extraneous = keep_extraneous;
+        let chosen: Vec<_> = volumes.iter().collect();
+        let names = Names::new(&migration, 1, 1, "secret");
+        let pod = build::destination_pod(&migration, &defaults(), &names, &chosen);
+        let args = pod.spec.unwrap().containers.remove(0).args.unwrap();
+        let limits = ["--allow", "--max", "--no-delta"];
+        let is_limit = |arg: &String| limits.iter().any(|limit| arg.starts_with(limit));
+        args.into_iter().filter(is_limit).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        permissions(json!({}), false),
+        ["--allow-delete=data-0", "--allow-delete=media-1"],
+        "the default of transfer.delete"
+    );
+    assert_eq!(permissions(json!({ "delete": false }), true), [""; 0]);
+    assert_eq!(
+        permissions(json!({ "allowEmptySource": true }), true),
+        [
+            "--allow-delete=data-0",
+            "--max-delete=data-0=0",
+            "--allow-empty-source=data-0",
+            "--allow-delete=media-1",
+            "--allow-empty-source=media-1",
+        ]
+    );
+}
+
 #[test]
 fn a_destination_claim_is_mounted_writable_with_the_group_of_the_user() {
     let migration = migration(json!({ "pods": { "user": { "id": 4711 } } }));

@@ -6,7 +6,7 @@ use wire::{
     limits::MAX_HELLO,
 };
 
-use crate::{Error, Result};
+use crate::{Error, Policy, Result};
 
 /// What a handshake settles for the rest of a session.
 #[derive(Clone)]
@@ -14,6 +14,10 @@ pub struct Agreed {
     pub(crate) key: [u8; 32],
     pub(crate) hello: Hello,
     pub(crate) welcome: Welcome,
+    /// What this end permits the sender, as a receiver.
+    pub(crate) policy: Policy,
+    /// The limit on deletions is the receiver's.
+    pub(crate) own_limit: bool,
 }
 
 impl Agreed {
@@ -26,7 +30,16 @@ impl Agreed {
             Reply::Welcome(Box::new(welcome.clone())).encode().head,
         ];
         let key = blake3::derive_key("pvferry 2026 session", &said.concat());
-        Self { key, hello, welcome }
+        Self { key, hello, welcome, policy: Policy::UNRESTRICTED, own_limit: false }
+    }
+
+    /// The same for a receiver that permits no more than `policy`. The key stays: it is of what both ends said.
+    #[must_use]
+    pub fn under(mut self, policy: Policy) -> Self {
+        self.own_limit = policy.limits(self.hello.options.max_delete);
+        policy.restrict(&mut self.hello.options);
+        self.policy = policy;
+        self
     }
 
     /// True where nothing may be changed.

@@ -14,7 +14,7 @@ use tokio::{
 use wire::{Hello, Opening, Refusal, Reply, Welcome, limits::MAX_STREAMS};
 
 use crate::{
-    Error, Result, Target,
+    Error, Policy, Result, Target,
     handshake::{self, Agreed},
 };
 
@@ -25,11 +25,13 @@ pub struct Located {
     pub path: PathBuf,
     /// The `(device, inode)` that it has to have, where that is known.
     pub identity: Option<(u64, u64)>,
+    /// What its sender may do.
+    pub policy: Policy,
 }
 
 impl From<PathBuf> for Located {
     fn from(path: PathBuf) -> Self {
-        Self { path, identity: None }
+        Self { path, identity: None, policy: Policy::UNRESTRICTED }
     }
 }
 
@@ -130,9 +132,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Server<S> {
             let why = format!("this server speaks version {} only", wire::VERSION);
             return Err(refuse(stream, Refusal::Version, why).await);
         };
-        let opened = match locate(&hello.volume) {
-            Ok(located) => open(located, (*hello).clone()).await?,
-            Err(refused) => Err(refused),
+        let permitted = locate(&hello.volume)
+            .and_then(|located| located.policy.check(&hello).map(|()| located));
+        let (policy, opened) = match permitted {
+            Ok(located) => (located.policy, open(located, (*hello).clone()).await?),
+            Err((refusal, why)) => return Err(refuse(stream, refusal, why).await),
         };
         let target = match opened {
             Ok(target) => target,
@@ -158,7 +162,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Server<S> {
         self.sessions.lock().insert(id, sender);
         let registered = Registered { server: Arc::clone(self), id };
         handshake::reply(&mut stream, &Reply::Welcome(Box::new(welcome.clone()))).await?;
-        let agreed = Agreed::new(*hello, welcome);
+        let agreed = Agreed::new(*hello, welcome).under(policy);
         Ok(Some(Incoming { stream, joining, agreed, target, registered }))
     }
 }

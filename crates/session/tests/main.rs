@@ -9,6 +9,7 @@ mod it {
     mod attributes;
     mod between;
     mod content;
+    mod content_oracle;
     mod delete;
     mod failure;
     mod hostile_receiver;

@@ -91,6 +91,7 @@ pub fn destination_pod(
     args.extend(words(&["--exit-when", &volumes.len().to_string()]));
     for volume in volumes {
         args.extend(words(&["--volume", &format!("{0}=/volumes/{0}", volume.name)]));
+        args.extend(permissions(spec, volume));
     }
     let mut mounted = vec![mount("identity", IDENTITY, true)];
     mounted.extend(volumes.iter().map(|v| mount(&v.name, &format!("/volumes/{}", v.name), false)));
@@ -113,6 +114,23 @@ pub fn destination_pod(
     let namespace = volumes.first().map_or("", |v| &v.target.namespace);
     let metadata = names.metadata(Role::Destination, namespace);
     pod(spec, settings, metadata, with_count(vec![container], 1), mounts, Role::Destination, None)
+}
+
+/// What the server permits the source of `volume`: what the specification asks for and no more, whatever a source pod that
+/// was taken over asks for.
+fn permissions(spec: &DirectVolumeMigrationSpec, volume: &Planned) -> Vec<String> {
+    let (transfer, name) = (&spec.transfer, &volume.name);
+    let mut args = Vec::new();
+    if transfer.delete {
+        args.push(format!("--allow-delete={name}"));
+        if volume.keep_extraneous {
+            args.push(format!("--max-delete={name}=0"));
+        }
+    }
+    if transfer.allow_empty_source {
+        args.push(format!("--allow-empty-source={name}"));
+    }
+    args
 }
 
 /// The settings of the pods of `role`. What a migration sets takes precedence over the defaults, and what is set for a role over what is

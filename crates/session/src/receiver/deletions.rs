@@ -65,9 +65,10 @@ struct Extraneous {
 }
 
 impl Deletions {
-    pub(super) fn new(max_delete: Option<u64>) -> Self {
+    /// None removed yet; `own` where the limit is this end's and not the sender's.
+    pub(super) fn new(max_delete: Option<u64>, own: bool) -> Self {
         let kept = AtomicU64::new(0);
-        Self { extraneous: Mutex::default(), limit: Limit::new(max_delete), kept }
+        Self { extraneous: Mutex::default(), limit: Limit::new(max_delete, own), kept }
     }
 
     /// Lets go of the directories in which nothing was removed yet.
@@ -79,14 +80,15 @@ impl Deletions {
 /// How many entries may still be removed.
 struct Limit {
     max: Option<u64>,
+    own: bool,
     /// Removals that are done or about to be done.
     reserved: AtomicU64,
     reported: AtomicBool,
 }
 
 impl Limit {
-    fn new(max: Option<u64>) -> Self {
-        Self { max, reserved: AtomicU64::new(0), reported: AtomicBool::new(false) }
+    fn new(max: Option<u64>, own: bool) -> Self {
+        Self { max, own, reserved: AtomicU64::new(0), reported: AtomicBool::new(false) }
     }
 
     /// Reserves one removal; false if the limit is reached.
@@ -422,7 +424,8 @@ impl remove::Removal for Remover<'_> {
         if let Some(max) = limit.max
             && !limit.reported.swap(true, Relaxed)
         {
-            let what = format!("more would be removed than --max-delete {max} permits");
+            let of_serve = if limit.own { " of serve" } else { "" };
+            let what = format!("more would be removed than --max-delete {max}{of_serve} permits");
             let told = self.shared.problem(".", &what, LIMIT_REACHED);
             self.keep(told);
         }
@@ -497,7 +500,7 @@ mod tests {
     #[test]
     fn threads_together_reserve_no_more_than_the_limit() {
         for max in [0, 1, 100] {
-            let limit = Limit::new(Some(max));
+            let limit = Limit::new(Some(max), false);
             let reserved = AtomicU64::new(0);
             std::thread::scope(|scope| {
                 for _ in 0..4 {
@@ -520,7 +523,7 @@ mod tests {
 
     #[test]
     fn without_a_limit_everything_is_reserved() {
-        let limit = Limit::new(None);
+        let limit = Limit::new(None, false);
         assert!((0..10).all(|_| limit.reserve()));
     }
 }

@@ -582,6 +582,9 @@ fn choose(
     entry: &Entry,
     here: &Here,
 ) -> volume::Result<Body> {
+    if !shared.may_compare() {
+        return Ok(Body::Whole(Whole::default()));
+    }
     let size = entry.meta.size;
     if here.part
         && size > SMALL

@@ -119,6 +119,10 @@ fn clear_staging(shared: &Shared) -> Result<(), Stopped> {
 
 fn drive_device(shared: &Arc<Shared>) -> Result<(), Stopped> {
     let wire::RootKind::Device(size) = shared.agreed.hello.root else { return Ok(()) };
+    if !shared.may_compare() {
+        // All of a device is compared, so its sender was refused.
+        return shared.broken("block device for a volume that is not compared");
+    }
     let id = EntryId(1);
     let Some(file) = FileState::device(shared, id, crate::sender::device_entry(size)) else {
         return Ok(());

@@ -18,6 +18,7 @@ use super::{
     work::Worker,
 };
 use crate::{
+    Error,
     control::Stopped,
     manifest::Record,
     memory_budget::{self, MemoryReservation},
@@ -89,6 +90,12 @@ impl Worker {
         }
         placing.answer()?;
         if listing.last {
+            let empty = dir.parent.is_none() && listing.complete && merge.entries == 0;
+            if empty && !shared.options().allow_empty {
+                // The sender refuses this itself, unless it was taken over.
+                shared.control.fail(Error::EmptySource);
+                return Err(Stopped);
+            }
             shared.listing_ended(listing.directory, listing.complete);
             if let Some(merge) = self.merges.remove(&dir.id) {
                 merge.end(shared, dir, listing.complete)?;
@@ -189,12 +196,10 @@ impl Merge {
             .filter_map(|index| Some((local.name(index)?, local.kind_hint(index))))
             .filter(|(name, _)| staging.is_none_or(|staging| !staging.is_own(name)));
         let options = shared.options();
-        // An empty source root is refused by its own end already; here it is refused once more.
-        let emptied = dir.parent.is_none() && self.entries == 0 && !options.allow_empty;
         if options.verify && !options.delete && complete {
             return deletions::count_kept(shared, dir, extraneous);
         }
-        if !options.delete || !complete || emptied {
+        if !options.delete || !complete {
             return Ok(());
         }
         deletions::add_extraneous(shared, dir, extraneous)

@@ -93,7 +93,8 @@ impl Placing<'_> {
             meta: have.meta.clone(),
         });
         // The run asks for the hashes of a large file whatever its time, and may find that nothing has to be written.
-        let compared = existing.as_ref().is_some_and(|existing| {
+        let may_compare = shared.may_compare();
+        let compared = existing.as_ref().filter(|_| may_compare).is_some_and(|existing| {
             existing.meta.size == entry.meta.size
                 && (by_content || entry.meta.size > SMALL && self.can_read(&entry, existing))
         });
@@ -105,7 +106,8 @@ impl Placing<'_> {
             return Ok(());
         }
         // A small file comes whole: what an earlier run left of it is stale.
-        let part = entry.meta.size > SMALL
+        let part = may_compare
+            && entry.meta.size > SMALL
             && match (shared.staging(), &self.dir.dir) {
                 (Ok(staging), Some(dir)) => staging.left_part(dir, name),
                 _ => false,

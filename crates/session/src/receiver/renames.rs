@@ -42,7 +42,9 @@ pub(super) fn ask_for_postponed(shared: &Arc<Shared>) -> Result<(), Stopped> {
 
 /// True for a missing file that is looked for. A limit on deletions counts names that go, and a rename lets one go.
 pub(super) fn may_be_renamed(shared: &Shared, file: &FileState) -> bool {
-    file.listed().size >= RENAME_MIN && shared.options().max_delete.is_none()
+    file.listed().size >= RENAME_MIN
+        && shared.options().max_delete.is_none()
+        && shared.may_compare()
 }
 
 /// Moves a candidate to the staged name of `file`, whose basis it becomes. `None` if there is none: the file is

@@ -200,7 +200,7 @@ impl Shared {
             awaiting: Mutex::default(),
             links: Mutex::default(),
             claimed: Mutex::new(claimed),
-            deletions: Deletions::new(options.max_delete),
+            deletions: Deletions::new(options.max_delete, agreed.own_limit),
             room,
             postponed: Mutex::default(),
             memory,
@@ -248,6 +248,12 @@ impl Shared {
     /// True where size and time are not enough to take a file for unchanged.
     pub(super) fn by_content(&self) -> bool {
         self.options().checksum || self.crash_marker.untrusted_reason().is_some()
+    }
+
+    /// Whether the sender may be told what files of the volume hold. Where it may not, nothing of a file is read: it is
+    /// unchanged by its metadata, or received whole.
+    pub(super) fn may_compare(&self) -> bool {
+        self.agreed.policy.delta
     }
 
     /// To be called before content is written, which a dry run never does.

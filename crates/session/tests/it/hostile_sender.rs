@@ -153,7 +153,7 @@ pub(crate) fn breaks(script: Vec<ToReceiver>) {
     let shown: Vec<_> =
         script.iter().map(|m| format!("{m:?}").chars().take(80).collect::<String>()).collect();
     // Some of these leave the receiver waiting for what never comes.
-    let (_, received) = against_for(2, delete(), script);
+    let (_, received) = against_for(2, Options { allow_empty: true, ..delete() }, script);
     match received {
         Err(Error::Protocol(why)) => assert!(!why.contains("internal"), "{shown:?}: {why}"),
         Err(Error::Decode(_) | Error::Timeout(_)) => {}
@@ -472,10 +472,12 @@ fn an_incomplete_listing_deletes_nothing() {
 }
 
 #[test]
-fn an_empty_listing_of_the_root_deletes_nothing_unless_meant() {
-    let (pair, received) = against(delete(), vec![listing(0, 1, vec![]), end()]);
-    assert_eq!(received.unwrap().summary.files_deleted, 0);
-    assert!(pair.to.path().join("sub/inner").exists());
+fn an_empty_listing_of_the_root_ends_the_session_unless_meant() {
+    for options in [delete(), Options::default()] {
+        let (pair, received) = against(options, vec![listing(0, 1, vec![]), end()]);
+        assert!(matches!(received, Err(Error::EmptySource)), "{received:?}");
+        assert!(pair.to.path().join("sub/inner").exists());
+    }
 }
 
 #[test]
