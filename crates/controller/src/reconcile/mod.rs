@@ -6,8 +6,9 @@
 //!                └── not as it must be: Failed              a larger `run` ─► Preparing
 //! ```
 //!
-//! All that is remembered is in the status. It is read afresh before each step and written with its version after it, so a
-//! controller that was killed anywhere goes on from there, and of two that both take themselves for the leader only one gets on.
+//! All that is remembered is in the status. It is read afresh before each step, or is what this process wrote last, and is written with its
+//! version after it, so a controller that was killed anywhere goes on from there, and of two that both take themselves for the leader
+//! only one gets on.
 //! What a step makes has a name that follows from the status as it was written before.
 
 mod begin;

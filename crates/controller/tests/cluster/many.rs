@@ -47,6 +47,7 @@ fn fifty_volumes_five_at_a_time() {
             "the controller took {peak} KiB at its peak and {:.1} calls a volume",
             calls / VOLUMES as f64
         );
+        assert!(calls <= 15.0 * VOLUMES as f64, "{calls} calls");
         place.assert_clean().await;
     });
 }

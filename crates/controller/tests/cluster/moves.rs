@@ -98,8 +98,8 @@ fn secrets_are_in_no_log_event_or_resource() {
         let made = TempTree::below(&data);
         made.file("large", Content::random(2, 64 << 20));
         place.start_controller();
-        place.migrate(&["data"], json!({ "transfer": { "bandwidth": "20M" } })).await;
-        // Every container has something to say by then.
+        place.migrate(&["data"], json!({ "transfer": { "bandwidth": "5M" } })).await;
+        // Every container has something to say by then: the first progress is read after five seconds.
         place.until("progress", |s| s.volumes.iter().any(|v| v.bytes_done > 0)).await;
         let (mut keys, mut said) = (Vec::new(), Vec::new());
         for (namespace, role) in [(&place.source, "source"), (&place.destination, "destination")] {
