@@ -38,6 +38,34 @@ fn no_success_or_true(finished: &Finished, source: &Path, destination: &Path) {
 }
 
 #[test]
+fn with_verify_a_source_that_changes_is_exit_code_24_and_leaves_no_doubt_at_the_destination() {
+    let source = TempTree::new();
+    source.file("f", Content::random(1, 8 << 20)).file("g", "text");
+    let file = fs::File::open(source.at("f")).unwrap();
+    let mut time = 0;
+    let mut changed = 0;
+    for _ in 0..20 {
+        let destination = TempTree::new();
+        let finished = during(
+            || {
+                time += 1;
+                let then = std::time::UNIX_EPOCH + std::time::Duration::from_secs(time);
+                file.set_modified(then).unwrap();
+                thread::sleep(std::time::Duration::from_millis(3));
+            },
+            || copy(source.path(), destination.path(), &["--verify", "--progress", "none"]),
+        );
+        assert!(!finished.stderr.contains("os error 11"), "{}", finished.stderr);
+        // A change between both readings shows in the digests alone.
+        if !finished.stderr.contains("the tree digests of both ends differ") {
+            assert!([0, 24].contains(&finished.code()), "{}", finished.stderr);
+        }
+        changed += usize::from(finished.code() == 24);
+    }
+    assert!(changed > 0, "no change was met");
+}
+
+#[test]
 fn files_that_change_while_they_are_read() {
     let (source, destination) = (TempTree::new(), TempTree::new());
     let path = source.at("m/changing");

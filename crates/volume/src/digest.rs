@@ -42,6 +42,7 @@ use self::fold::{Fold, Item, Line, context_hasher, path_digest};
 use crate::{
     Dir, Error, Result,
     device::BlockSource,
+    error::CHANGED,
     filter::{FilterRules, Verdict},
     source::{SourceFile, Stamp},
     stat::{self, Inode, ReadOptions},
@@ -390,7 +391,7 @@ fn report(options: &DigestOptions<'_>, bytes: usize) {
 }
 
 pub(crate) fn changed(dir: &Dir, name: &Name) -> Error {
-    dir.error("changed while it was read", name, Errno::AGAIN)
+    dir.error(CHANGED, name, Errno::AGAIN)
 }
 
 /// Why a file that had the size of `stamp` has an end before it.

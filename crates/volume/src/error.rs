@@ -5,6 +5,9 @@ use rustix::io::Errno;
 /// Result of an operation on a volume.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// The operation of errors with entries that changed while they were read.
+pub(crate) const CHANGED: &str = "changed while it was read";
+
 /// A failed operation on one entry of a volume.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{name}: {operation}: {errno}")]
@@ -30,6 +33,12 @@ impl Error {
     #[must_use]
     pub fn is_vanished(&self) -> bool {
         self.errno == Errno::NOENT
+    }
+
+    /// True where the entry changed while it was read: reading it again may help.
+    #[must_use]
+    pub fn is_changed(&self) -> bool {
+        self.operation == CHANGED
     }
 
     /// True where the volume itself can take no more: full, over quota, read-only or broken. To go

@@ -204,7 +204,11 @@ impl Shared {
                 digest::content_digest(device.size(), |at, buffer| device.read_at(at, buffer))
             }
         };
-        digest.map_err(|error| self.volume_problem(&error)).ok()
+        let failed = |error: volume::Error| match error.is_changed() {
+            true => self.source_changed(&error.name, error.operation),
+            false => self.volume_problem(&error),
+        };
+        digest.map_err(failed).ok()
     }
 
     /// Runs a worker; its end by anything but the end of the session ends the session.
