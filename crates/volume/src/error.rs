@@ -8,6 +8,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// The operation of errors with entries that changed while they were read.
 pub(crate) const CHANGED: &str = "changed while it was read";
 
+/// That of directories that changed while they were listed.
+pub(crate) const CHANGED_LISTING: &str = "changed while it was listed, every time";
+
 /// A failed operation on one entry of a volume.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{name}: {operation}: {errno}")]
@@ -38,7 +41,7 @@ impl Error {
     /// True where the entry changed while it was read: reading it again may help.
     #[must_use]
     pub fn is_changed(&self) -> bool {
-        self.operation == CHANGED
+        [CHANGED, CHANGED_LISTING].contains(&self.operation)
     }
 
     /// True where the volume itself can take no more: full, over quota, read-only or broken. To go

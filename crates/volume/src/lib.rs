@@ -28,6 +28,7 @@ pub mod metadata;
 mod metadata_problem;
 pub mod narrow;
 pub mod remove;
+mod settled;
 pub mod small;
 pub mod source;
 pub mod staging;

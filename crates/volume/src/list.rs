@@ -122,6 +122,11 @@ impl NameList {
         self.failure.as_ref()
     }
 
+    /// The same list, not complete because of `failure`.
+    pub(crate) fn failed(self, failure: Error) -> Self {
+        Self { failure: Some(failure), ..self }
+    }
+
     fn bytes(&self, slot: &Slot) -> &[u8] {
         &self.arena[slot.range()]
     }

@@ -204,11 +204,7 @@ impl Shared {
                 digest::content_digest(device.size(), |at, buffer| device.read_at(at, buffer))
             }
         };
-        let failed = |error: volume::Error| match error.is_changed() {
-            true => self.source_changed(&error.name, error.operation),
-            false => self.volume_problem(&error),
-        };
-        digest.map_err(failed).ok()
+        digest.map_err(|error| self.volume_problem(&error)).ok()
     }
 
     /// Runs a worker; its end by anything but the end of the session ends the session.
@@ -274,6 +270,9 @@ impl Shared {
 
     /// Names a failed operation on an entry of the source.
     pub(super) fn volume_problem(&self, error: &volume::Error) {
+        if error.is_changed() {
+            return self.source_changed(&error.name, error.operation);
+        }
         let code = if error.is_vanished() { SOURCE_CHANGED } else { 23 };
         let what = format!("{}: {}", error.operation, error.errno);
         self.problem(&error.name, &what, code);

@@ -221,7 +221,7 @@ impl Walker<'_> {
             (Some(parent), Some(name)) => parent.open_child(name),
             _ => Ok(root.clone()),
         };
-        let listed = opened.and_then(|dir| Ok((NameList::read(&dir)?, dir)));
+        let listed = opened.and_then(|dir| Ok((NameList::read_settled(&dir)?, dir)));
         match listed {
             Ok((names, dir)) => {
                 self.memory.grow(&self.shared.control, names.memory());

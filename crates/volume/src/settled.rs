@@ -1,0 +1,90 @@
+//! Whether a directory was at rest while it was listed.
+//!
+//! A listing of a directory that changes meanwhile may lack names that exist all the time: Btrfs gives a file that is
+//! renamed over another a new place behind the end that the listing goes to. A change sets the time of change of the
+//! directory to the time of the kernel's clock tick. So a directory was at rest where that time is before the listing
+//! began, or later than now, as after a clock was set back.
+//!
+//! The times of other file systems may come from another clock. There it is compared before and after.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustix::{
+    fs::{self, AtFlags, StatxFlags},
+    io::Errno,
+    time::{ClockId, clock_gettime},
+};
+use wire::Timestamp;
+
+use crate::{Dir, Result, error::CHANGED_LISTING, flush, list::NameList, stat};
+
+/// How often a directory that changes is listed, and how long the first pause is. It doubles: together more than two
+/// ticks of the slowest clock, so that a directory that was changed just before is no busy one.
+const TRIES: u32 = 6;
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+
+impl NameList {
+    /// As [`NameList::read`], of a directory that others may change meanwhile: it is listed again then. Where it never
+    /// holds still, the list is not [complete](NameList::complete).
+    ///
+    /// # Errors
+    /// Where the directory cannot be opened.
+    pub fn read_settled(dir: &Dir) -> Result<Self> {
+        let (mut tries, mut pause) = (1, FIRST_PAUSE);
+        loop {
+            let watch = Watch::begin(dir)?;
+            let names = Self::read(dir)?;
+            if !names.complete() || watch.at_rest(dir)? {
+                return Ok(names);
+            }
+            if tries == TRIES {
+                return Ok(names.failed(dir.own_error(CHANGED_LISTING, Errno::AGAIN)));
+            }
+            std::thread::sleep(pause);
+            (tries, pause) = (tries + 1, pause * 2);
+        }
+    }
+}
+
+/// When a listing began.
+enum Watch {
+    /// By the clock that the file system takes its times from.
+    Clock(Timestamp),
+    /// By the time of change that the directory had.
+    Change(Timestamp),
+}
+
+impl Watch {
+    fn begin(dir: &Dir) -> Result<Self> {
+        if flush::is_local(dir)? && !dir.in_subvolume() {
+            let tick = clock_gettime(ClockId::RealtimeCoarse);
+            return Ok(Self::Clock(Timestamp {
+                secs: tick.tv_sec,
+                nanos: u32::try_from(tick.tv_nsec).unwrap_or(0),
+            }));
+        }
+        change_time(dir).map(Self::Change)
+    }
+
+    fn at_rest(&self, dir: &Dir) -> Result<bool> {
+        let changed = change_time(dir)?;
+        Ok(match self {
+            Self::Clock(begun) => changed < *begun || changed > now(),
+            Self::Change(before) => changed == *before,
+        })
+    }
+}
+
+fn change_time(dir: &Dir) -> Result<Timestamp> {
+    let flags = AtFlags::EMPTY_PATH | stat::UNCACHED;
+    let stat = fs::statx(dir.descriptor()?, c"", flags, StatxFlags::CTIME);
+    stat.map(|stat| stat::timestamp(stat.stx_ctime)).map_err(|errno| dir.own_error("stat", errno))
+}
+
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp {
+        secs: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
+        nanos: since.subsec_nanos(),
+    }
+}
