@@ -4,6 +4,7 @@ use std::{
     fs,
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::Path,
+    process::Command,
 };
 
 use testkit::{Content, Mount, Process, Rng, Snapshot, TempTree, skip};
@@ -151,6 +152,27 @@ fn dry_run_onto_a_read_only_file_system_ends_as_the_run_does() {
         dry.expect(if changed { 11 } else { 0 });
         assert_eq!(run.code(), dry.code(), "{}", run.stderr);
         assert_eq!(dry.stderr.contains("Read-only file system"), changed, "{}", dry.stderr);
+    }
+}
+
+#[test]
+fn dry_run_onto_a_read_only_subvolume_ends_as_the_run_does() {
+    if !skip::commands(&["btrfs"]) {
+        return;
+    }
+    let (Some(mount), source) = (Mount::btrfs(128), TempTree::new()) else { return };
+    source.file("new", "1").file("sub/y", "2");
+    let (writable, destination) = (mount.path().join("w"), mount.path().join("ro"));
+    for (words, paths) in
+        [(&["create"][..], vec![&writable]), (&["snapshot", "-r"], vec![&writable, &destination])]
+    {
+        let made = Command::new("btrfs").arg("subvolume").args(words).args(paths).output().unwrap();
+        assert!(made.status.success(), "{made:?}");
+    }
+    for options in [&["-n"][..], &[]] {
+        let finished = copy(source.path(), &destination, options);
+        assert_eq!(finished.code(), 11, "{options:?}: {}", finished.stderr);
+        assert!(finished.stderr.contains("Read-only file system"), "{}", finished.stderr);
     }
 }
 

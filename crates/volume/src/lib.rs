@@ -27,6 +27,7 @@ pub mod lock;
 pub mod metadata;
 mod metadata_problem;
 pub mod narrow;
+pub mod read_only;
 pub mod remove;
 mod settled;
 pub mod small;

@@ -17,7 +17,10 @@ use rustix::{
 use std::os::fd::AsFd as _;
 use wire::{Attributes, FileKind, Metadata, Name};
 
-use crate::{Dir, Error, Result, held::Held, list::NameList, stat, unlock, unlock::unlocking};
+use crate::{
+    Dir, Error, Result, held::Held, list::NameList, read_only::is_read_only, stat, unlock,
+    unlock::unlocking,
+};
 
 /// Whether anything is removed at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -239,16 +242,12 @@ fn unlink(dir: &Dir, name: &Name, is_dir: bool) -> Result<()> {
         .map_err(|e| dir.error("remove", name, e))
 }
 
-/// Finds out without writing whether a subvolume is read-only, as snapshots of it can be. The volume itself is known.
+/// A subvolume of its own may be read-only, as snapshots are. The volume itself is known.
 fn confirm_writable(dir: &Dir) -> Result<()> {
-    if !dir.in_subvolume() {
-        return Ok(());
+    if dir.in_subvolume() && is_read_only(dir)? {
+        return Err(dir.own_error("remove from", Errno::ROFS));
     }
-    match fs::accessat(dir.descriptor()?, c".", fs::Access::WRITE_OK, AtFlags::empty()) {
-        Err(Errno::ROFS) => Err(dir.own_error("remove from", Errno::ROFS)),
-        // Whatever else it says, a mode can be changed.
-        _ => Ok(()),
-    }
+    Ok(())
 }
 
 impl Frame {

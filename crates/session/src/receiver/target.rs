@@ -9,7 +9,7 @@ use std::{
 
 use volume::{
     Dir, capability::Preflight, device, device::BlockSource, list::NameList, lock::VolumeLock,
-    staging::Staging, target_device::TargetDevice,
+    read_only::is_read_only, staging::Staging, target_device::TargetDevice,
 };
 use wire::{Hello, Refusal, RootKind};
 
@@ -32,7 +32,7 @@ pub struct Target {
 /// What a run cannot do here, as far as that is known without writing.
 #[derive(Clone, Copy, Default)]
 pub(super) struct WouldFail {
-    /// The file system is read-only.
+    /// The file system, its mount or its subvolume is read-only.
     pub(super) read_only: bool,
     /// This process may not make device nodes.
     pub(super) devices: bool,
@@ -40,11 +40,9 @@ pub(super) struct WouldFail {
 
 impl WouldFail {
     fn find(root: &Dir) -> volume::Result<Self> {
-        let stat = rustix::fs::fstatvfs(root.descriptor()?)
-            .map_err(|errno| volume::Error::new("look at", root.display(), errno))?;
         let lost = Preflight::current().map(Preflight::check).unwrap_or_default();
         Ok(Self {
-            read_only: stat.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY),
+            read_only: is_read_only(root)?,
             devices: lost.into_iter().any(|loss| loss.missing == "CAP_MKNOD"),
         })
     }
