@@ -65,6 +65,26 @@ fn with_verify_a_source_that_changes_is_exit_code_24_and_leaves_no_doubt_at_the_
     assert!(changed > 0, "no change was met");
 }
 
+/// The sandbox judges a directory by where it is now, so that what was moved out of the source is out of reach.
+#[test]
+fn a_directory_that_is_moved_out_of_the_source_has_changed_like_one_that_is_removed() {
+    let (source, destination) = (TempTree::new(), TempTree::new());
+    for number in 0..10 {
+        source.file(format!("s/a/{number}"), Content::random(number, 3 << 20));
+        source.file(format!("s/keep/{number}"), Content::random(number, 1 << 20));
+        source.file(format!("s/keep/below/{number}"), Content::random(number, 1 << 20));
+    }
+    let options = ["--progress", "none", "--bwlimit", "20M", "--delete"];
+    let running = Process::start(copy_command(&source.at("s"), destination.path(), &options));
+    while !destination.at("a/0").exists() {
+        thread::sleep(std::time::Duration::from_millis(5));
+    }
+    source.rename("s/keep", "elsewhere");
+    let finished = running.wait();
+    assert!([0, 24].contains(&finished.code()), "{}: {}", finished.code(), finished.stderr);
+    assert!(!finished.stderr.contains("Permission denied"), "{}", finished.stderr);
+}
+
 /// Btrfs lists such a file under neither of its places where it is replaced at the wrong moment.
 #[test]
 fn files_that_are_replaced_by_rename_while_they_are_listed_are_not_deleted() {

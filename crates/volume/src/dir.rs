@@ -322,7 +322,7 @@ impl Dir {
     }
 
     /// The directory that holds this one, and the name there.
-    fn location(&self) -> Option<(Self, Name)> {
+    pub(crate) fn location(&self) -> Option<(Self, Name)> {
         self.staged().or_else(|| Some((self.0.parent.clone()?, self.0.name.clone()?)))
     }
 

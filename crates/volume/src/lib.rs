@@ -21,6 +21,7 @@ pub mod filter;
 pub mod flush;
 mod glob;
 mod held;
+pub mod in_place;
 pub mod list;
 mod listxattrat;
 pub mod lock;

@@ -67,14 +67,23 @@ impl Watch {
     }
 
     fn at_rest(&self, dir: &Dir) -> Result<bool> {
-        let changed = change_time(dir)?;
         Ok(match self {
-            Self::Clock(begun) => changed < *begun || changed > now(),
-            Self::Change(before) => changed == *before,
+            Self::Clock(begun) => {
+                let changed = local_change_time(dir)?;
+                changed < *begun || changed > now()
+            }
+            Self::Change(before) => change_time(dir)? == *before,
         })
     }
 }
 
+fn local_change_time(dir: &Dir) -> Result<Timestamp> {
+    let stat = fs::fstat(dir.descriptor()?).map_err(|errno| dir.own_error("stat", errno))?;
+    let nanos = u32::try_from(stat.st_ctime_nsec).unwrap_or(0);
+    Ok(Timestamp { secs: stat.st_ctime, nanos })
+}
+
+/// Asks the server of a network file system.
 fn change_time(dir: &Dir) -> Result<Timestamp> {
     let flags = AtFlags::EMPTY_PATH | stat::UNCACHED;
     let stat = fs::statx(dir.descriptor()?, c"", flags, StatxFlags::CTIME);

@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use volume::{
     Dir,
     device::BlockSource,
+    in_place::is_in_place,
     source::{SourceFile, Stamp},
     stat,
 };
@@ -173,10 +174,15 @@ impl FileRef {
     }
 }
 
+/// What is said of entries whose directory was moved out of the source.
+pub(super) const MOVED_AWAY: &str = "its directory was moved out of the source";
+
 /// Why a file that was listed cannot be opened.
 pub(super) enum OpenError {
     /// Its name leads to something else by now: another inode than that of its hard links, or no regular file.
     Replaced,
+    /// Its directory was moved out of the source. The sandbox denies access to what lies elsewhere.
+    MovedAway,
     Failed(volume::Error),
 }
 
@@ -184,6 +190,7 @@ impl OpenError {
     fn of_file(dir: &Dir, entry: &Entry, error: volume::Error) -> Self {
         match stat::kind(dir, &entry.name) {
             Ok(kind) if kind != FileKind::File => Self::Replaced,
+            _ if error.errno == Errno::ACCESS && !is_in_place(dir) => Self::MovedAway,
             _ => Self::Failed(error),
         }
     }

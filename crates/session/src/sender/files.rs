@@ -11,7 +11,7 @@ use volume::source::Stamp;
 use wire::{ContentCheck, Ended, Entry, Metadata, ToReceiver};
 
 use super::{
-    entry::{Chunk, Content, FileRecord, FileRef, Location, OpenError},
+    entry::{Chunk, Content, FileRecord, FileRef, Location, MOVED_AWAY, OpenError},
     small,
     state::Shared,
 };
@@ -242,6 +242,7 @@ pub(super) fn check_size(file: &FileRef, meta: &Metadata) -> volume::Result<()> 
 pub(super) fn failed(shared: &Shared, file: &FileRef, error: &OpenError) -> Result<(), Stopped> {
     match error {
         OpenError::Replaced => shared.source_changed(&file.display(), "was replaced"),
+        OpenError::MovedAway => shared.source_changed(&file.display(), MOVED_AWAY),
         OpenError::Failed(error) => shared.volume_problem(error),
     }
     shared.given_up(file);

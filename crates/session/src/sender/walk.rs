@@ -11,6 +11,7 @@ use volume::{
     Dir,
     device::BlockSource,
     filter::{Action, FilterRules, Verdict},
+    in_place::is_in_place,
     is_lost_and_found,
     list::NameList,
     source,
@@ -23,7 +24,7 @@ use wire::{
 };
 
 use super::{
-    entry::{Chunk, Done, FileRef, Held, Item, Location},
+    entry::{Chunk, Done, FileRef, Held, Item, Location, MOVED_AWAY},
     inline::InlineJob,
     small::SMALL,
     state::Shared,
@@ -231,8 +232,11 @@ impl Walker<'_> {
             }
             Err(error) if pending.id == EntryId::ROOT => fail(self.shared, error),
             Err(error) => {
+                let moved = || pending.parent.as_ref().is_some_and(|parent| !is_in_place(parent));
                 if matches!(error.errno, Errno::NOTDIR | Errno::LOOP) {
                     self.shared.source_changed(&error.name, "was replaced");
+                } else if error.errno == Errno::ACCESS && moved() {
+                    self.shared.source_changed(&error.name, MOVED_AWAY);
                 } else {
                     self.shared.volume_problem(&error);
                 }
