@@ -178,7 +178,7 @@ fn metrics_of_the_controller_are_documented() {
         (name, _) => format!("`{name}`"),
     });
     let names: Vec<_> = names.collect();
-    assert!(names.len() > 5, "{text}");
+    assert!(names.len() >= 5, "{text}");
     for name in names {
         assert!(documented.contains(&name), "docs/METRICS.md does not name {name}");
     }
