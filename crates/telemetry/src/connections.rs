@@ -1,6 +1,6 @@
 //! A table of connections that have proved nothing yet, which never turns a new one away.
 //!
-//! Whoever reaches a port can open connections and say nothing. A table that is full and waits, or refuses, would let
+//! Anyone who reaches a port can open connections and send nothing. A table that is full and waits, or refuses, would let
 //! them keep everybody else out. This one closes a connection to make room: the oldest one of the address that has
 //! the most. So a crowd at one address takes places from itself, and at equal numbers the oldest goes first.
 //!

@@ -82,7 +82,7 @@ fn peer_name(tls: &ServerConnection) -> Result<Spiffe, Error> {
 }
 
 async fn drain(mut stream: ReadAhead) -> std::io::Result<()> {
-    // What it sends now is dropped, so there is no memory to limit.
+    // Bytes that arrive from now on are dropped. They take no memory.
     stream.end_handshake();
     stream.shutdown().await?;
     let mut scrap = [0; 4096];

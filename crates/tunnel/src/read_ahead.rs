@@ -36,7 +36,7 @@ impl ReadAhead {
         Self { socket, buffer: None, unread: 0..0, handshake: Some(HANDSHAKE_BYTES) }
     }
 
-    /// From now on the peer is known: reads are large, and there is no limit on how much it sends.
+    /// The peer is authenticated: reads become large, and the limit no longer applies.
     pub(crate) fn end_handshake(&mut self) {
         self.handshake = None;
     }

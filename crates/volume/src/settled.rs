@@ -19,7 +19,7 @@ use wire::Timestamp;
 use crate::{Dir, Result, error::CHANGED_LISTING, flush, list::NameList, stat};
 
 /// How often a directory that changes is listed, and how long the first pause is. It doubles: together more than two
-/// ticks of the slowest clock, so that a directory that was changed just before is no busy one.
+/// ticks of the slowest clock, so that a change just before the listing does not count as one during it.
 const TRIES: u32 = 6;
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 

@@ -141,7 +141,7 @@ impl Concerns {
         }
     }
 
-    /// Wakes every migration that is under way: what is known of the cluster is no longer current, or is again.
+    /// Wakes every active migration: the watches of the cluster lost their server, or reached it again.
     pub(super) fn all_changed(&self) {
         let all: Vec<Name> = self.under_way.lock().keys().cloned().collect();
         self.wakes.wake(all);
