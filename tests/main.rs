@@ -14,6 +14,7 @@
 mod authority;
 mod bench;
 mod budget;
+mod confined;
 mod copy;
 mod counters;
 mod crash;

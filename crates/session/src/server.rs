@@ -40,8 +40,20 @@ const JOINING: usize = MAX_STREAMS;
 
 /// The sessions of one process.
 pub struct Server<S> {
-    sessions: Mutex<HashMap<[u8; 16], mpsc::Sender<S>>>,
+    sessions: Mutex<HashMap<[u8; 16], Running<S>>>,
     window: u64,
+}
+
+/// A session, for streams that join it.
+struct Running<S> {
+    volume: String,
+    streams: mpsc::Sender<S>,
+}
+
+impl<S> Clone for Running<S> {
+    fn clone(&self) -> Self {
+        Self { volume: self.volume.clone(), streams: self.streams.clone() }
+    }
 }
 
 /// A session that was agreed on and waits to be run by [`crate::receive`].
@@ -93,8 +105,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Server<S> {
         Arc::new(Self { sessions: Mutex::default(), window })
     }
 
-    /// Reads the first message of `stream` and answers it. `locate` says where the volume that the
-    /// hello names lies, or why it is not to be had. `None` where the stream joined a session, or only
+    /// Reads the first message of `stream` and answers it. `locate` says where the volume of a hello, or of the
+    /// session to join, lies, or why this peer may not have it. `None` where the stream joined a session, or only
     /// asked whether one could be had.
     ///
     /// # Errors
@@ -115,17 +127,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Server<S> {
         let hello = match opening {
             Opening::Hello(hello) => hello,
             Opening::Join(join) => {
-                let session = self.sessions.lock().get(&join.session).cloned();
-                let why = "no session of that id".to_owned();
-                return match session {
-                    Some(session) => match session.try_send(stream) {
-                        Ok(()) => Ok(None),
-                        Err(full) => {
-                            Err(refuse(full.into_inner(), Refusal::UnknownSession, why).await)
-                        }
+                let running = self.sessions.lock().get(&join.session).cloned();
+                // The id alone gives access to no volume: it may have leaked.
+                let running = running.filter(|running| locate(&running.volume).is_ok());
+                let stream = match running {
+                    Some(running) => match running.streams.try_send(stream) {
+                        Ok(()) => return Ok(None),
+                        Err(full) => full.into_inner(),
                     },
-                    None => Err(refuse(stream, Refusal::UnknownSession, why).await),
+                    None => stream,
                 };
+                let why = "no session of that id".to_owned();
+                return Err(refuse(stream, Refusal::UnknownSession, why).await);
             }
         };
         let Some(version) = handshake::common_version(&hello) else {
@@ -158,8 +171,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Server<S> {
             handshake::reply(&mut stream, &Reply::Welcome(Box::new(welcome))).await?;
             return Ok(None);
         }
-        let (sender, joining) = mpsc::channel(JOINING);
-        self.sessions.lock().insert(id, sender);
+        let (streams, joining) = mpsc::channel(JOINING);
+        self.sessions.lock().insert(id, Running { volume: hello.volume.clone(), streams });
         let registered = Registered { server: Arc::clone(self), id };
         handshake::reply(&mut stream, &Reply::Welcome(Box::new(welcome.clone()))).await?;
         let agreed = Agreed::new(*hello, welcome).under(policy);
