@@ -31,6 +31,20 @@ fn large(tree: &TempTree) -> &TempTree {
     tree
 }
 
+/// What a server reports of volumes is what their sources report.
+#[track_caller]
+fn assert_served(volumes: &serde_json::Value, reports: &[serde_json::Value]) {
+    let volumes = volumes.as_array().unwrap();
+    assert_eq!(volumes.len(), reports.len(), "{volumes:#?}");
+    for (volume, report) in volumes.iter().zip(reports) {
+        let fields = volume.as_object().unwrap();
+        assert!(fields.contains_key("digest") && fields.contains_key("files_written"), "{volume}");
+        for (field, value) in fields {
+            assert_eq!(*value, report[field], "{field} of {volume} and {report}");
+        }
+    }
+}
+
 #[test]
 fn two_volumes_through_one_tunnel() {
     let pod = Pod::new();
@@ -42,6 +56,7 @@ fn two_volumes_through_one_tunnel() {
     let syncs = [("a", &a), ("b", &b)]
         .map(|(name, tree)| (name, Process::start(pod.sync(tree.path(), name, &["--verify"]))));
 
+    let mut reported = Vec::new();
     for (name, sync) in syncs {
         let finished = sync.wait();
         let report = report(finished.expect(0));
@@ -49,11 +64,13 @@ fn two_volumes_through_one_tunnel() {
         assert_eq!(report["digest"].as_str().unwrap().len(), 64);
         assert_eq!(pod.marker(name), report);
         assert_eq!(pod.message(name), report);
+        reported.push(report);
     }
     tunnel.wait().expect(0);
     serve.wait().expect(0);
     let message = pod.message("serve");
     assert_eq!((&message["outcome"], &message["exit_code"]), (&"completed".into(), &0.into()));
+    assert_served(&message["volumes"], &reported);
 
     for (from, to) in [(&a, &to_a), (&b, &to_b)] {
         assert_same(from.path(), to.path());
@@ -236,6 +253,49 @@ fn serve_and_tunnel_end_with_20_when_asked_to() {
         process.wait().expect(20);
     }
     assert_eq!(pod.message("serve")["exit_code"], 20);
+}
+
+#[test]
+fn serve_reports_each_received_volume_in_its_log_and_if_it_is_stopped_in_its_message() {
+    let pod = Pod::new();
+    let (source, to_a, to_b) = (TempTree::new(), TempTree::new(), TempTree::new());
+    source.populate(1, 20);
+    to_a.file("extraneous", Content::random(3, 10));
+    let volumes = [("a", to_a.path()), ("b", to_b.path())];
+    let serve = pod.serve(&volumes, &["--log-format", "json", "--exit-when", "2"]);
+    let _tunnel = pod.tunnel(&[]);
+    let options = ["--delete", "--verify"];
+    let finished = Process::run(pod.sync(source.path(), "a", &options));
+    let reported = report(finished.expect(0));
+    let line = serve.wait_for_line("session ended");
+    let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+    let in_log = serde_json::from_str(line["report"].as_str().unwrap()).unwrap();
+    assert_served(&serde_json::Value::Array(vec![in_log]), std::slice::from_ref(&reported));
+    serve.terminate();
+    serve.wait().expect(20);
+    let message = pod.message("serve");
+    assert_eq!(message["exit_code"], 20);
+    assert_served(&message["volumes"], &[reported]);
+}
+
+#[test]
+fn serve_no_longer_reports_a_volume_whose_next_session_did_not_end() {
+    let pod = Pod::new();
+    let (source, destination) = (TempTree::new(), TempTree::new());
+    source.populate(1, 5);
+    let serve = pod.serve(&[("a", destination.path())], &[]);
+    let _tunnel = pod.tunnel(&[]);
+    Process::run(pod.sync(source.path(), "a", &[])).expect(0);
+    large(&source);
+    let mut sync = Process::start(pod.sync(source.path(), "a", &["--bwlimit", "1M"]));
+    while !destination.at("d0").exists() {
+        thread::sleep(Duration::from_millis(10));
+    }
+    sync.kill();
+    serve.wait_for_line("session broke off");
+    serve.terminate();
+    serve.wait().expect(20);
+    assert_eq!(pod.message("serve")["volumes"], serde_json::Value::Null);
 }
 
 #[test]

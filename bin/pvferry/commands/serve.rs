@@ -8,7 +8,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use pod::{ExitCode, Report, Shutdown};
+use pod::{ExitCode, Report, Shutdown, VolumeReport};
 use session::{
     Cancel, Context, Monitor, Progress, Received,
     server::{Incoming, Located, Server},
@@ -51,10 +51,13 @@ pub(super) fn run(
     let last = Destinations { message: message.as_deref(), ..Destinations::default() };
     out_of_memory::prepare("", &last);
     let begun = Clock::now();
-    let (mut report, failure) = match begin(args, common, surroundings) {
-        Ok(ended) => (total(&ended), None),
+    let ended = Ended::default();
+    let (mut report, failure) = match begin(args, common, surroundings, &ended) {
+        Ok(()) => (total(&ended.lock()), None),
         Err(failure) => (outcome::not_begun("", &failure), Some(failure)),
     };
+    // Also of a server that was stopped: what it received before counts.
+    report.volumes = ended.lock().values().map(VolumeReport::of).collect();
     report.seconds = begun.elapsed().as_secs_f64();
     let left = transfer::leave_message(message.as_deref(), &report);
     // The reason of the run comes before that of its message.
@@ -65,11 +68,15 @@ pub(super) fn run(
     }
 }
 
+/// How the last session of each volume ended that came to its end.
+type Ended = Arc<Mutex<BTreeMap<String, Report>>>;
+
 fn begin(
     args: ServeArgs,
     common: &Common,
     surroundings: &Surroundings,
-) -> Result<BTreeMap<String, Report>, Failure> {
+    ended: &Ended,
+) -> Result<(), Failure> {
     common.begin(&surroundings.console, "info")?;
     endpoints::check_volumes(&args.volume)?;
     permissions::check(&args)?;
@@ -81,7 +88,7 @@ fn begin(
     let identity = setup::identity(&args.identity, Role::Destination)?;
     let metrics = common.listen()?;
     with_runtime(&Sandbox::serve(&args), metrics, surroundings, async {
-        serve(args, identity, surroundings).await
+        serve(args, identity, surroundings, Arc::clone(ended)).await
     })
 }
 
@@ -95,8 +102,7 @@ struct Shared {
     /// Connections whose peer has not sent its opening message.
     openings: Arc<ConnectionTable>,
     log_limit: LogLimit,
-    /// How the last session of each volume ended that came to its end.
-    ended: Mutex<BTreeMap<String, Report>>,
+    ended: Ended,
     one_more: Notify,
     cancel: Cancel,
     io_timeout: u32,
@@ -107,7 +113,8 @@ async fn serve(
     args: ServeArgs,
     identity: IdentitySource,
     surroundings: &Surroundings,
-) -> Result<BTreeMap<String, Report>, Failure> {
+    ended: Ended,
+) -> Result<(), Failure> {
     let volumes = args.volume.iter().map(|(name, path)| {
         // What stands there now is what the sandbox has let in.
         let identity = volume::device::identity(path).ok();
@@ -121,7 +128,7 @@ async fn serve(
         handshakes: ConnectionTable::new(setup::handshakes(), GRACE),
         openings: ConnectionTable::new(setup::openings(), GRACE),
         log_limit: LogLimit::default(),
-        ended: Mutex::default(),
+        ended,
         one_more: Notify::new(),
         cancel: Cancel::default(),
         io_timeout: args.timeout,
@@ -141,9 +148,7 @@ async fn serve(
         () = shared.log_limit.report_each_period() => Ok(()),
     };
     shared.log_limit.report();
-    ended?;
-    let ended = std::mem::take(&mut *shared.ended.lock());
-    Ok(ended)
+    ended
 }
 
 impl Shared {
@@ -267,6 +272,10 @@ impl Shared {
         let progress = Arc::new(Progress::default());
         let (stream, joining, agreed, target, registered) = incoming.into_parts();
         let dry_run = agreed.is_dry_run();
+        if !dry_run {
+            // What an earlier session came to no longer holds.
+            self.ended.lock().remove(&volume);
+        }
         let measured = Arc::new(self.metrics.session(&volume, Arc::clone(&progress), dry_run));
         let context = Context {
             progress: Arc::clone(&progress),
@@ -306,6 +315,8 @@ impl Shared {
                 code,
                 reason,
                 written = report.files_written,
+                // Of a server that goes on, this is the only report.
+                report = VolumeReport::of(&report).to_json(),
                 "session ended"
             );
             self.ended.lock().insert(volume, report);

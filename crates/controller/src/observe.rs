@@ -1,15 +1,15 @@
 //! What the state of a pod says about a volume.
 //!
-//! A volume has arrived in one case only: its sync container has terminated with reason `Completed` and exit code 0, and left a
+//! A source reports success in one form only: its sync container has terminated with reason `Completed` and exit code 0, and left a
 //! message that parses, is about this volume, and says `completed`. Everything else has a name of its own. A stage run also accepts
-//! [`Failure::source_changed`].
+//! [`Failure::source_changed`]. The volume has arrived if the server reports the same: see [`served`].
 
 use k8s_openapi::{
     api::core::v1::{ContainerState, ContainerStatus, Pod},
     apimachinery::pkg::apis::meta::v1::Time,
     jiff::Timestamp,
 };
-use pod::{ExitCode, Outcome, Report};
+use pod::{ExitCode, Outcome, Report, VolumeReport};
 
 /// What is known of a container.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,7 +18,7 @@ pub enum Seen {
     Waiting(String),
     /// It runs.
     Running,
-    /// It has ended, and everything is there.
+    /// It has ended, and reports that everything is there.
     Arrived(Box<Report>),
     /// It has ended in any other way.
     Failed(Failure),
@@ -271,6 +271,37 @@ pub fn support(pod: &Pod, name: &str, now: Timestamp) -> Seen {
         });
     }
     not_ended(pod, state, now)
+}
+
+/// What a server has reported.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Served {
+    /// Nothing yet.
+    Pending,
+    /// The volumes that it has received, with whatever exit code it ended.
+    Ended(Vec<VolumeReport>),
+    /// Nothing, and nothing more will come.
+    Lost(String),
+}
+
+/// What the server container `name` reports of the volumes of its pod.
+#[must_use]
+pub fn served(pod: &Pod, name: &str, now: Timestamp) -> Served {
+    let state = container(pod, name).and_then(|status| status.state.as_ref());
+    if let Some(ended) = state.and_then(|state| state.terminated.as_ref()) {
+        let report = ended.message.as_deref().and_then(|text| serde_json::from_str(text).ok());
+        return match report {
+            Some(Report { volumes, .. }) => Served::Ended(volumes),
+            None => {
+                let code = ended.exit_code;
+                Served::Lost(format!("the container {name} ended with {code} without a report"))
+            }
+        };
+    }
+    match not_ended(pod, state, now) {
+        Seen::Failed(failure) => Served::Lost(format!("{}: {}", failure.reason, failure.message)),
+        _ => Served::Pending,
+    }
 }
 
 /// True where the kubelet found the pod ready.

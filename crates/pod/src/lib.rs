@@ -32,7 +32,7 @@ pub use exit::ExitCode;
 pub use gate::{GaveUp, NotReady, Reason};
 pub use listen::Listen;
 pub use marker::VolumeName;
-pub use report::{EntryError, Outcome, Report};
+pub use report::{EntryError, Outcome, Report, VolumeReport};
 pub use signals::Shutdown;
 
 /// Environment variables of the containers, each named once.

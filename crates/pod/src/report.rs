@@ -43,6 +43,55 @@ pub struct EntryError {
     pub what: String,
 }
 
+/// What both ends of a session know of a volume, each by itself. Of a success, both report the same.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeReport {
+    /// The volume by its name.
+    pub volume: String,
+    /// The end in one word.
+    pub outcome: Outcome,
+    /// The exit code of the sender, if it has sent one.
+    pub exit_code: ExitCode,
+    /// Nothing was transferred.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
+    /// Entries that were created, and files whose content was written.
+    pub files_written: u64,
+    /// Entries that were deleted.
+    pub files_deleted: u64,
+    /// Bytes of file content that the destination had already.
+    pub bytes_matched: u64,
+    /// The manifest digest, in hexadecimal.
+    pub digest: Option<String>,
+    /// The digest of the whole tree, in hexadecimal, if verification was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tree_digest: Option<String>,
+}
+
+impl VolumeReport {
+    /// The part of a report that the other end knows too.
+    #[must_use]
+    pub fn of(report: &Report) -> Self {
+        Self {
+            volume: report.volume.clone(),
+            outcome: report.outcome,
+            exit_code: report.exit_code,
+            dry_run: report.dry_run,
+            files_written: report.files_written,
+            files_deleted: report.files_deleted,
+            bytes_matched: report.bytes_matched,
+            digest: report.digest.clone(),
+            tree_digest: report.tree_digest.clone(),
+        }
+    }
+
+    /// The whole report on one line.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        json(self)
+    }
+}
+
 /// How one run ended, and what it did.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
@@ -114,6 +163,9 @@ pub struct Report {
     /// How many more there were than `errors` has room for.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub errors_omitted: u64,
+    /// What a server received, volume by volume. They are never cut: a message without room for all of them has none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<VolumeReport>,
 }
 
 impl Report {
@@ -144,6 +196,7 @@ impl Report {
             tree_digest: None,
             errors: Vec::new(),
             errors_omitted: 0,
+            volumes: Vec::new(),
         }
     }
 
@@ -201,12 +254,15 @@ impl Report {
 
     /// Cuts texts and drops errors; `None` where that does not suffice.
     fn shortened(&self, limit: usize) -> Option<String> {
+        // Beside the reports of eight volumes there is little room for texts.
+        let reason = if self.volumes.is_empty() { limit / 4 } else { limit / 16 };
         let mut short = Self {
-            reason: clip(&self.reason, limit / 4),
+            reason: clip(&self.reason, reason),
             volume: clip(&self.volume, limit / 16),
             digest: self.digest.as_deref().map(|digest| clip(digest, 128)),
             tree_digest: self.tree_digest.as_deref().map(|digest| clip(digest, 128)),
             errors: Vec::new(),
+            volumes: self.volumes.clone(),
             // The most digits that the number can take, so that the real one fits.
             errors_omitted: u64::MAX,
             ..*self
@@ -415,6 +471,43 @@ mod tests {
         let before = report.clone();
         report.fail(ExitCode::FileIo, "lost");
         assert_eq!(report, before);
+    }
+
+    #[test]
+    fn eight_volumes_fit_into_a_message_whole_whatever_else_is_there() {
+        let volume = |number: usize| VolumeReport {
+            volume: format!("{}-{number}", "v".repeat(40)),
+            outcome: Outcome::Completed,
+            exit_code: ExitCode::SourceChanged,
+            dry_run: false,
+            files_written: u64::MAX,
+            files_deleted: u64::MAX,
+            bytes_matched: u64::MAX,
+            digest: Some("d".repeat(64)),
+            tree_digest: Some("e".repeat(64)),
+        };
+        let mut report = Report::new("n".repeat(400), ExitCode::Partial, "long ".repeat(1000));
+        report.volumes = (992..1000).map(volume).collect();
+        report.digest = Some("d".repeat(64));
+        for count in [
+            &mut report.entries,
+            &mut report.files_written,
+            &mut report.files_deleted,
+            &mut report.skipped,
+            &mut report.bytes_total,
+            &mut report.bytes_literal,
+            &mut report.bytes_matched,
+            &mut report.wire_sent,
+            &mut report.wire_received,
+            &mut report.round_trips,
+        ] {
+            *count = u64::MAX;
+        }
+        let error = EntryError { name: "n".repeat(255), what: "permission denied".into() };
+        report.errors = vec![error; 100];
+        let message = report.to_termination_message();
+        assert!(message.len() <= 4096, "{}", message.len());
+        assert_eq!(parse(&message).volumes, report.volumes);
     }
 
     #[test]

@@ -196,6 +196,9 @@ pub struct VolumeStatus {
     /// The pod that used the claim during the cutover.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub used_by: String,
+    /// Time at which the source had reported that the volume is copied. The report of the destination is awaited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reported_at: Option<Time>,
     /// Earliest start of the next attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_at: Option<Time>,

@@ -26,3 +26,5 @@ pub const HEALTH_PORT: i32 = 9090;
 pub const TUNNEL: &str = "tunnel";
 /// The container of a destination pod.
 pub const SERVE: &str = "serve";
+/// What the names of the containers that send start with.
+pub const SYNC_PREFIX: &str = "sync-";

@@ -15,7 +15,7 @@ use k8s_openapi::{
     },
 };
 
-use super::{Address, HEALTH_PORT, Names, PORT, Role, SERVE, TUNNEL};
+use super::{Address, HEALTH_PORT, Names, PORT, Role, SERVE, SYNC_PREFIX, TUNNEL};
 use crate::{
     api::{DirectVolumeMigration, DirectVolumeMigrationSpec, PodDefaults, PodSettings},
     plan::Planned,
@@ -196,7 +196,7 @@ fn sync(spec: &DirectVolumeMigrationSpec, settings: &PodSettings, volume: &Plann
 /// The name of the sync container of a volume.
 #[must_use]
 pub fn sync_container(volume: &Planned) -> String {
-    format!("sync-{}", volume.name)
+    format!("{SYNC_PREFIX}{}", volume.name)
 }
 
 fn tunnel(

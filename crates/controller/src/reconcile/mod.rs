@@ -20,6 +20,7 @@ mod patience;
 mod policies;
 mod prepare;
 mod progress;
+mod proof;
 mod quiesce;
 mod reach;
 mod reserve;

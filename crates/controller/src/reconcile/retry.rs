@@ -36,7 +36,7 @@ impl Step<'_> {
 
     /// As [`Self::active`], of one transfer.
     pub(super) fn active_in(&self, transfer: &ActiveTransfer) -> usize {
-        transfer.volumes.iter().filter(|index| self.is_open(**index)).count()
+        transfer.volumes.iter().filter(|index| self.is_moving(**index)).count()
     }
 
     /// Enters into the status on which nodes the pods of a transfer run.

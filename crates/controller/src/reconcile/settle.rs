@@ -14,6 +14,7 @@ use serde_json::json;
 
 use super::{
     Step,
+    proof::missing_report,
     transfer::{Current, is_ours},
 };
 use crate::{
@@ -31,7 +32,7 @@ const FIRST_PAUSE: i64 = 5;
 const LONGEST_PAUSE: i64 = 300;
 
 impl Step<'_> {
-    /// A volume has arrived: all of it, or in a stage run all but what changed meanwhile.
+    /// A volume has arrived, as both ends report: all of it, or in a stage run all but what changed meanwhile.
     pub(super) async fn arrived(
         &mut self,
         volume: &Planned,
@@ -65,9 +66,9 @@ impl Step<'_> {
             }),
         );
         self.tell(volume, told).await?;
-        self.watch_until(&volume.claim.namespace, pod);
         if let Some(status) = self.status.volumes.get_mut(volume.index) {
             status.phase = VolumePhase::Succeeded;
+            status.reported_at = None;
             // An entry in a directory that vanished before it was listed may be of somebody else.
             let is_equal = report.is_success() || report.all_listed;
             status.owned |= self.migration.spec.transfer.delete && is_equal;
@@ -100,10 +101,16 @@ impl Step<'_> {
 
     /// What has not arrived of a transfer, has failed.
     pub(super) async fn fail_all(&mut self, current: &mut Current, failure: &Failure) {
+        let missing = Failure {
+            retryable: failure.retryable,
+            ..missing_report(&format!("{}: {}", failure.reason, failure.message))
+        };
         for volume in &current.volumes {
-            if self.is_open(volume.index)
-                && let Err(error) = self.failed_with(volume, failure, json!({})).await
-            {
+            if !self.is_open(volume.index) {
+                continue;
+            }
+            let failure = if self.is_moving(volume.index) { failure } else { &missing };
+            if let Err(error) = self.failed_with(volume, failure, json!({})).await {
                 tracing::warn!("cannot tell of a failure: {error}");
             }
         }
@@ -121,6 +128,7 @@ impl Step<'_> {
         let again = failure.retryable && status.attempts < limit;
         status.phase = if again { VolumePhase::Retrying } else { VolumePhase::Failed };
         status.reason.clone_from(&failure.reason);
+        status.reported_at = None;
         status.rate = 0;
         let attempts = status.attempts;
         if again {

@@ -208,7 +208,7 @@ impl Step<'_> {
     /// Whether a container of the pod has ended whose end has not been entered into the status.
     fn has_ended(&self, current: &Current, role: Role, pod: &Pod) -> bool {
         let ended = |seen: Seen| !matches!(seen, Seen::Running | Seen::Waiting(_));
-        let mut open = current.volumes.iter().filter(|volume| self.is_open(volume.index));
+        let mut open = current.volumes.iter().filter(|volume| self.is_moving(volume.index));
         match role {
             Role::Source => {
                 open.any(|volume| {
@@ -334,18 +334,25 @@ impl Step<'_> {
         Self::place(&mut current.transfer, client, server);
         let mut waits = None;
         let mut running = false;
+        let mut sources = Vec::new();
         for volume in current.volumes.clone() {
             if !self.is_open(volume.index) {
                 continue;
             }
             let container = build::sync_container(&volume);
             match observe::sync(client, &container, &volume.name, self.now) {
-                Seen::Arrived(report) => self.arrived(&volume, client, &report).await?,
+                Seen::Arrived(report) => {
+                    self.reported(&volume, client);
+                    sources.push((volume, *report));
+                }
                 Seen::Failed(failure) => {
                     // Files change under a stage run. Only a cutover has to copy every one.
                     let is_stage = self.status.mode == Mode::Stage;
                     match failure.source_changed(&volume.name).filter(|_| is_stage) {
-                        Some(report) => self.arrived(&volume, client, report).await?,
+                        Some(report) => {
+                            self.reported(&volume, client);
+                            sources.push((volume, report.clone()));
+                        }
                         None => {
                             let failure = not_empty(&volume, failure);
                             self.failed(&volume, client, &failure).await?;
@@ -359,6 +366,7 @@ impl Step<'_> {
                 Seen::Waiting(what) => waits = Some(observe::more_telling(waits, what)),
             }
         }
+        self.compare_reports(current, client, server, &sources).await?;
         if current.volumes.iter().all(|volume| !self.is_open(volume.index)) {
             current.transfer.ending = true;
             return Ok(());

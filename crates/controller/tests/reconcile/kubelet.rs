@@ -8,7 +8,10 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use pod::{EntryError, ExitCode, Report};
 use serde_json::{Value, json};
 
-use super::server::Server;
+use super::{
+    server::Server,
+    serving::{Change, Serving},
+};
 
 /// The content of a volume.
 pub(crate) type Files = BTreeMap<String, String>;
@@ -30,6 +33,9 @@ pub(crate) struct Kubelet {
     pub(crate) durations: HashMap<String, u32>,
     /// How the next transfers of a volume end, where not well.
     pub(crate) endings: HashMap<String, VecDeque<Ending>>,
+    /// What becomes of the messages of sync containers.
+    pub(crate) change: Option<Change>,
+    pub(crate) serving: Serving,
 }
 
 /// How a transfer ends that does not end well.
@@ -57,6 +63,9 @@ impl Kubelet {
             for pod in list(cluster, "pods") {
                 self.run(cluster, clusters, &pod);
             }
+        }
+        for cluster in clusters {
+            self.serving.tick(cluster);
         }
     }
 
@@ -132,7 +141,11 @@ impl Kubelet {
             let duration = self.durations.get(volume).copied().unwrap_or(usual);
             if ran >= duration && !place["state"]["running"].is_null() {
                 let (code, report) = self.end(all, pod, container, volume);
-                *place = status(&name, terminated(code, &report.to_json()));
+                let mut message = serde_json::to_value(&report).unwrap();
+                if let Some(change) = &self.change {
+                    change(&mut message);
+                }
+                *place = status(&name, terminated(code, &message.to_string()));
             }
         }
         let runs = |status: &&Value| !status["state"]["running"].is_null();
@@ -157,16 +170,31 @@ impl Kubelet {
         let Some((cluster, server)) = find_server(all, pod) else {
             return (12, Report::new(volume, ExitCode::Stream, "no server"));
         };
+        let (code, report) = self.session(cluster, &server, pod, container, volume);
+        let of = |server: &&&Server| server.store.lock().name == cluster;
+        self.serving.received(all.iter().find(of).unwrap(), &server, &report);
+        (code, report)
+    }
+
+    fn session(
+        &mut self,
+        cluster: &'static str,
+        server: &Value,
+        pod: &Value,
+        container: &Value,
+        volume: &str,
+    ) -> (i32, Report) {
         let name = text(&container["name"]);
         let mut read = self.read[&(text(&pod["metadata"]["uid"]), name)].clone();
         let ending = self.endings.get_mut(volume).and_then(VecDeque::pop_front);
-        let target = self.contents.entry(claim_of(cluster, &server, volume)).or_default();
+        let target = self.contents.entry(claim_of(cluster, server, volume)).or_default();
         let Some(ending) = ending else { return transfer(volume, &args(container), read, target) };
         read.retain(|name, _| !ending.missing.contains(&&**name));
         target.extend(read);
         let changed = |name: &&str| EntryError { name: (*name).into(), what: "changed".into() };
+        let sessions = [ExitCode::SourceChanged, ExitCode::Partial].contains(&ending.code);
         let report = Report {
-            digest: Some("00".repeat(32)),
+            digest: sessions.then(|| "00".repeat(32)),
             errors: ending.missing.iter().map(changed).collect(),
             all_listed: ending.all_listed,
             ..Report::new(volume, ending.code, "as the test wants it")
@@ -178,6 +206,7 @@ impl Kubelet {
 /// What `pvferry sync` with these arguments does to the destination.
 fn transfer(volume: &str, args: &[String], read: Files, target: &mut Files) -> (i32, Report) {
     let delete = args.iter().any(|arg| arg == "--delete");
+    let verified = args.iter().any(|arg| arg == "--verify");
     let limit = args.iter().find_map(|arg| arg.strip_prefix("--max-delete="));
     let limit: usize = limit.map_or(usize::MAX, |limit| limit.parse().unwrap());
     let extra: Vec<String> =
@@ -189,6 +218,7 @@ fn transfer(volume: &str, args: &[String], read: Files, target: &mut Files) -> (
         files_deleted: deleted as u64,
         bytes_total: 10,
         digest: (code == ExitCode::Ok).then(|| "00".repeat(32)),
+        tree_digest: verified.then(|| "22".repeat(32)),
         ..Report::new(volume, code, reason)
     };
     if delete && extra.len() > limit {
@@ -202,16 +232,16 @@ fn transfer(volume: &str, args: &[String], read: Files, target: &mut Files) -> (
     (0, counts(ExitCode::Ok, "", if delete { extra.len() } else { 0 }))
 }
 
-fn terminated(code: i32, message: &str) -> Value {
+pub(crate) fn terminated(code: i32, message: &str) -> Value {
     let reason = if code == 0 { "Completed" } else { "Error" };
     json!({ "terminated": { "exitCode": code, "reason": reason, "message": message } })
 }
 
-fn status(name: &str, state: Value) -> Value {
+pub(crate) fn status(name: &str, state: Value) -> Value {
     json!({ "name": name, "image": "", "imageID": "", "ready": true, "restartCount": 0, "state": state })
 }
 
-fn args(container: &Value) -> Vec<String> {
+pub(crate) fn args(container: &Value) -> Vec<String> {
     container["args"].as_array().unwrap().iter().map(text).collect()
 }
 

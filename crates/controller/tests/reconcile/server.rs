@@ -160,7 +160,10 @@ impl Server {
                 Ok(json!({ "kind": kind, "apiVersion": "v1",
                     "metadata": { "resourceVersion": version }, "items": items }))
             }
-            ("GET", _, "log") => store.get(key).map(|_| Value::String(String::new())),
+            ("GET", _, "log") => {
+                let log = store.logs.get(key).cloned().unwrap_or_default();
+                store.get(key).map(|_| Value::String(log))
+            }
             ("GET", ..) => store.get(key),
             ("POST", ..) if key.0 == "pods" && *self.quota_exhausted.lock() => {
                 let what = "pods \"x\" is forbidden: exceeded quota: q, used: pods=1";

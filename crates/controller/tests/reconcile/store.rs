@@ -38,6 +38,8 @@ pub(crate) struct Store {
     pub(crate) watches_open: usize,
     /// Changes up to this version are forgotten.
     pub(crate) forgotten: u64,
+    /// What containers have written to their logs.
+    pub(crate) logs: BTreeMap<Key, String>,
     /// The time, as text.
     pub(crate) now: String,
     /// Tells the uids of this cluster from those of another one.
