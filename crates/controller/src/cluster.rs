@@ -9,7 +9,7 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Client, Config, Resource, ResourceExt as _,
-    api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams},
+    api::{ApiResource, DynamicObject, ListParams, PostParams},
     config::{KubeConfigOptions, Kubeconfig},
 };
 use parking_lot::Mutex;
@@ -199,32 +199,6 @@ impl Cluster {
         Ok((listed.items, listed.metadata.resource_version.unwrap_or_default()))
     }
 
-    /// Makes the object, or makes what is there agree with it.
-    ///
-    /// # Errors
-    /// [`Error::Api`].
-    pub async fn apply<K: Kind>(&self, object: &K) -> Result<K> {
-        let (namespace, name) = place(object);
-        let what = format!("apply {} {namespace}/{name}", K::kind(&()));
-        let params = PatchParams::apply(MANAGER).force();
-        let applied = self.api::<K>(&namespace).patch(&name, &params, &Patch::Apply(object)).await;
-        applied.map_err(Error::api(what))
-    }
-
-    /// As [`Self::apply`], for a kind that this cluster may not know.
-    ///
-    /// # Errors
-    /// [`Error::Api`].
-    pub async fn apply_dynamic(&self, object: &DynamicObject, kind: &ApiResource) -> Result<()> {
-        let namespace = object.namespace().unwrap_or_default();
-        let name = object.name_any();
-        let what = format!("apply {} {namespace}/{name}", kind.kind);
-        let api: Api<DynamicObject> = Api::namespaced_with(self.client(), &namespace, kind);
-        let params = PatchParams::apply(MANAGER).force();
-        api.patch(&name, &params, &Patch::Apply(object)).await.map_err(Error::api(what))?;
-        Ok(())
-    }
-
     /// Makes the object; `false` where one of that name is there already.
     ///
     /// # Errors
@@ -236,51 +210,51 @@ impl Cluster {
     async fn create_new<K: Kind>(&self, object: &K) -> Result<Option<K>> {
         let (namespace, name) = place(object);
         let params = PostParams { field_manager: Some(MANAGER.into()), ..PostParams::default() };
-        match self.api::<K>(&namespace).create(&params, object).await {
-            Ok(created) => Ok(Some(created)),
-            Err(error) => {
-                let what = format!("create {} {namespace}/{name}", K::kind(&()));
-                match Error::api(what)(error) {
-                    exists if exists.already_exists() => Ok(None),
-                    error => Err(error),
-                }
-            }
-        }
+        let created = self.api::<K>(&namespace).create(&params, object).await;
+        created_or_exists(created, &K::kind(&()), &namespace, &name)
     }
 
-    /// Removes the object: what is there of it until it is gone, `None` from then on.
+    /// As [`Self::create`], of a kind that this cluster may not know.
     ///
     /// # Errors
     /// [`Error::Api`].
-    pub async fn delete<K: Kind>(&self, namespace: &str, name: &str) -> Result<Option<K>> {
-        let what = format!("delete {} {namespace}/{name}", K::kind(&()));
-        match self.api::<K>(namespace).delete(name, &DeleteParams::background()).await {
-            Ok(outcome) => Ok(outcome.left()),
-            Err(error) => match Error::api(what)(error) {
-                gone if gone.code() == Some(404) => Ok(None),
-                error => Err(error),
-            },
-        }
+    pub async fn create_dynamic(&self, object: &DynamicObject, kind: &ApiResource) -> Result<bool> {
+        let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client(), &namespace, kind);
+        let params = PostParams { field_manager: Some(MANAGER.into()), ..PostParams::default() };
+        let created = api.create(&params, object).await;
+        created_or_exists(created, &kind.kind, &namespace, &name).map(|created| created.is_some())
     }
 
-    /// As [`Self::delete`], for a kind that this cluster may not know.
+    /// As [`Self::get`], of a kind that this cluster may not know.
     ///
     /// # Errors
     /// [`Error::Api`].
-    pub async fn delete_dynamic(
+    pub async fn get_dynamic(
         &self,
         namespace: &str,
         name: &str,
         kind: &ApiResource,
-    ) -> Result<()> {
+    ) -> Result<Option<DynamicObject>> {
         let api: Api<DynamicObject> = Api::namespaced_with(self.client(), namespace, kind);
-        match api.delete(name, &DeleteParams::background()).await {
-            Ok(_) => Ok(()),
-            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-            Err(error) => {
-                Err(Error::api(format!("delete {} {namespace}/{name}", kind.kind))(error))
-            }
-        }
+        let what = format!("read {} {namespace}/{name}", kind.kind);
+        api.get_opt(name).await.map_err(Error::api(what))
+    }
+}
+
+/// The object that was created; `None` where one of that name exists.
+fn created_or_exists<K>(
+    created: kube::Result<K>,
+    kind: &str,
+    namespace: &str,
+    name: &str,
+) -> Result<Option<K>> {
+    match created {
+        Ok(created) => Ok(Some(created)),
+        Err(error) => match Error::api(format!("create {kind} {namespace}/{name}"))(error) {
+            exists if exists.already_exists() => Ok(None),
+            error => Err(error),
+        },
     }
 }
 

@@ -89,7 +89,7 @@ impl Error {
     /// Waiting for what ends without anybody: workloads that stop, claims and pods that are being deleted.
     #[must_use]
     pub fn ends_by_itself(&self) -> bool {
-        matches!(self, Self::Waiting("StillInUse" | "TargetGoing" | "IdentitiesTaken", _))
+        matches!(self, Self::Waiting("StillInUse" | "TargetGoing", _))
     }
 
     /// One word for conditions.

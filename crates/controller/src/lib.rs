@@ -28,6 +28,7 @@ mod informers;
 mod leader;
 mod reconcile;
 mod reconciler;
+mod removal;
 mod run;
 
 pub use error::Error;

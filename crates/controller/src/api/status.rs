@@ -96,7 +96,7 @@ impl Phase {
     }
 }
 
-/// Which objects of a run may still be there: their names follow from these numbers.
+/// A run whose objects may still exist.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Leftovers {

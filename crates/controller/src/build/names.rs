@@ -87,6 +87,12 @@ impl Names {
         }
     }
 
+    /// Selects everything of this transfer, at both ends.
+    #[must_use]
+    pub fn selector(&self) -> String {
+        format!("{},{TOKEN}={}", selector(&self.uid), self.token)
+    }
+
     /// Labels of everything that this transfer has at one end.
     #[must_use]
     pub fn labels(&self, role: Role) -> BTreeMap<String, String> {
@@ -96,7 +102,7 @@ impl Names {
         }
         labels.insert("pvferry.io/role".into(), role.word().into());
         if !self.token.is_empty() {
-            labels.insert("pvferry.io/token".into(), self.token.clone());
+            labels.insert(TOKEN.into(), self.token.clone());
         }
         labels
     }
@@ -110,6 +116,8 @@ pub const CREATED_BY: &str = "pvferry.io/created-by";
 pub const RESERVED_BY: &str = "pvferry.io/reserved-by";
 /// The annotation that names the migration, `NAMESPACE/NAME`.
 pub const MIGRATION: &str = "pvferry.io/migration";
+/// The label that bears the token of a transfer.
+const TOKEN: &str = "pvferry.io/token";
 /// The label that bears its uid.
 const MIGRATION_UID: &str = "pvferry.io/migration-uid";
 

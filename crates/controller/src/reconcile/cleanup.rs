@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::{
     api::{
-        core::v1::{Pod, Secret, Service},
+        core::v1::{Pod, Service},
         networking::v1::{Ingress, NetworkPolicy},
     },
     apimachinery::pkg::apis::meta::v1::Time,
@@ -13,12 +13,12 @@ use k8s_openapi::{
 use kube::{ResourceExt as _, runtime::controller::Action};
 
 use super::{
-    AGAIN, Context, FINALIZER, POLL, Step, conditions, prepare::OTHERS_FAILED, quiesce, reserve,
-    set_finalizers, settle,
+    AGAIN, Context, FINALIZER, POLL, Step, conditions, objects, prepare::OTHERS_FAILED, quiesce,
+    reserve, set_finalizers, settle,
 };
 use crate::{
     api::{DirectVolumeMigration, EndpointKind, Phase, VolumePhase},
-    build::{self, Role},
+    build,
     cluster::{Cluster, Kind},
     error::Result,
     informers::Name,
@@ -127,15 +127,6 @@ async fn clean(
     Ok(near?.or(far?))
 }
 
-/// The names of the objects of transfers that have not been removed to the end: of the run, and of one that a rollback ended.
-fn names_of(migration: &DirectVolumeMigration) -> Vec<build::Names> {
-    let status = migration.status.clone().unwrap_or_default();
-    let active = status.transfers.iter().map(|transfer| (status.run, transfer.number));
-    let leftovers = status.leftovers.iter();
-    let left = leftovers.flat_map(|of| (1..=of.transfers).map(|number| (of.run, number)));
-    active.chain(left).map(|(run, number)| build::Names::new(migration, run, number, "")).collect()
-}
-
 /// Removes what is left at the destination, and gives back its claims.
 async fn release_end(
     migration: &DirectVolumeMigration,
@@ -155,36 +146,33 @@ async fn clean_end(
     now: Timestamp,
     namespace: impl Fn(&Planned) -> &String,
 ) -> Result<Option<String>> {
-    let selector = build::selector(&migration.uid().unwrap_or_default());
     let volumes = plan::volumes(&migration.spec);
     let namespaces: BTreeSet<_> = volumes.iter().map(namespace).collect();
-    let names = names_of(migration);
+    let uid = migration.uid().unwrap_or_default();
+    let selector = build::selector(&uid);
+    let status = migration.status.clone().unwrap_or_default();
+    let has_secrets = !status.transfers.is_empty() || status.leftovers.is_some();
     let mut left = None;
     for namespace in namespaces {
         // A pod whose node is lost goes when that comes back, or is removed.
         let lost = |pod: &Pod| observe::is_lost(pod, now);
-        let pod = remove_all::<Pod>(cluster, namespace, &selector, lost).await?;
+        let pod = remove_all::<Pod>(cluster, namespace, &uid, lost).await?;
         if pod.is_some() {
             // What it needs goes after it, and is not asked for again and again until then.
             left = left.or(pod);
             continue;
         }
-        for name in &names {
-            // By name: to list Secrets is to read them.
-            cluster.delete::<Secret>(namespace, &name.of(Role::Source)).await?;
-            cluster.delete::<Secret>(namespace, &name.of(Role::Destination)).await?;
+        if has_secrets {
+            objects::delete_secrets(cluster, namespace, &selector).await?;
         }
-        left = left.or(remove_all(cluster, namespace, &selector, never::<NetworkPolicy>).await?);
-        left = left.or(remove_all(cluster, namespace, &selector, never::<Service>).await?);
+        left = left.or(remove_all(cluster, namespace, &uid, never::<NetworkPolicy>).await?);
+        left = left.or(remove_all(cluster, namespace, &uid, never::<Service>).await?);
         match migration.spec.endpoint.kind {
             EndpointKind::Ingress => {
-                left = left.or(remove_all(cluster, namespace, &selector, never::<Ingress>).await?);
+                left = left.or(remove_all(cluster, namespace, &uid, never::<Ingress>).await?);
             }
             EndpointKind::Route => {
-                for name in &names {
-                    let (name, kind) = (name.of(Role::Destination), build::route_resource());
-                    cluster.delete_dynamic(namespace, &name, &kind).await?;
-                }
+                cluster.delete_labelled(&build::route_resource(), namespace, &selector).await?;
             }
             _ => {}
         }
@@ -196,17 +184,17 @@ fn never<K>(_: &K) -> bool {
     false
 }
 
-/// Removes what bears the labels; says what of it is still there and not `given_up`.
+/// Removes what is of the migration `uid`; says what of it is still there and not `given_up`.
 async fn remove_all<K: Kind>(
     cluster: &Cluster,
     namespace: &str,
-    selector: &str,
+    uid: &str,
     given_up: impl Fn(&K) -> bool,
 ) -> Result<Option<String>> {
     let mut left = None;
-    for object in cluster.list::<K>(Some(namespace), selector).await? {
+    for object in cluster.list::<K>(Some(namespace), &build::selector(uid)).await? {
         let name = object.name_any();
-        if cluster.delete::<K>(namespace, &name).await?.is_some_and(|there| !given_up(&there)) {
+        if cluster.delete(&object, uid).await?.is_some_and(|there| !given_up(&there)) {
             left = Some(format!("{} {namespace}/{name}", K::kind(&())));
         }
     }

@@ -16,6 +16,7 @@ mod cleanup;
 mod conditions;
 mod in_use;
 mod latest;
+mod objects;
 mod patience;
 mod policies;
 mod prepare;
@@ -386,8 +387,8 @@ impl Step<'_> {
         }
         if matches!(error, Error::Waiting(..)) {
             self.status.message = text;
-            // Nobody watches quotas, and who makes identities.
-            let watched = !matches!(error.reason(), "QuotaExceeded" | "IdentitiesTaken");
+            // Nobody watches quotas.
+            let watched = error.reason() != "QuotaExceeded";
             return Ok(if watched { self.rest() } else { self.poll() });
         }
         self.fail_run(error.reason(), &text);

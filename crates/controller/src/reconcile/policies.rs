@@ -7,7 +7,7 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::ResourceExt as _;
 use parking_lot::Mutex;
 
-use super::Step;
+use super::{Step, objects};
 use crate::{
     build::{self, Address, Names, Role},
     cluster::Cluster,
@@ -15,7 +15,7 @@ use crate::{
     informers::Name,
 };
 
-/// The policies that this process has applied, of the runs that are under way.
+/// The policies that this process has created, of the runs that are under way.
 #[derive(Default)]
 pub(crate) struct Policies {
     applied: Mutex<HashMap<Name, HashSet<String>>>,
@@ -36,7 +36,7 @@ impl Policies {
 }
 
 impl Step<'_> {
-    /// Applies the policy of the pods at one end, before the first of them is made.
+    /// Creates the policy of the pods at one end, before the first of them is made.
     pub(super) async fn apply_policy(
         &self,
         cluster: &Cluster,
@@ -54,7 +54,7 @@ impl Step<'_> {
         if self.context.policies.is_applied(&self.name, &key) {
             return Ok(());
         }
-        cluster.apply(&policy).await?;
+        objects::create(cluster, &policy).await?;
         self.context.policies.add(&self.name, key);
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use k8s_openapi::{
     api::{
-        core::v1::{Pod, Secret, Service},
+        core::v1::{Pod, Service},
         networking::v1::Ingress,
     },
     apimachinery::pkg::apis::meta::v1::Time,
@@ -14,8 +14,9 @@ use serde_json::json;
 
 use super::{
     Step,
+    objects::{self, is_ours},
     proof::missing_report,
-    transfer::{Current, is_ours},
+    transfer::Current,
 };
 use crate::{
     api::{EndpointKind, VolumePhase},
@@ -189,8 +190,9 @@ impl Step<'_> {
             Some(pod) if !is_ours(&pod, &current.names, role) => Ok(None),
             // It was removed, and goes when its containers have ended.
             Some(pod) if pod.metadata.deletion_timestamp.is_some() => Ok(Some(pod)),
-            Some(_) => {
-                let removed: Option<Pod> = cluster.delete(namespace, &name).await?;
+            Some(pod) => {
+                let uid = self.migration.uid().unwrap_or_default();
+                let removed = cluster.delete(&pod, &uid).await?;
                 // One that has ended is gone at once.
                 let stays = |pod: &Pod| !observe::is_over(pod) || !pod.finalizers().is_empty();
                 Ok(removed.filter(stays))
@@ -201,8 +203,6 @@ impl Step<'_> {
 
     /// Removes what a transfer needed; true once its pods are gone, or one that is lost can do nothing without the other.
     pub(super) async fn remove(&mut self, current: &Current) -> Result<bool> {
-        let (source, destination) =
-            (current.names.of(Role::Source), current.names.of(Role::Destination));
         let (near, far) = (current.source_namespace(), current.destination_namespace());
         let client = self.remove_pod(&self.source, near, current, Role::Source).await?;
         let server = self.remove_pod(&self.destination, far, current, Role::Destination).await?;
@@ -223,20 +223,34 @@ impl Step<'_> {
                 return Ok(false);
             }
         }
-        self.source.delete::<Secret>(near, &source).await?;
-        self.destination.delete::<Secret>(far, &destination).await?;
-        self.destination.delete::<Service>(far, &destination).await?;
+        let selector = current.names.selector();
+        objects::delete_secrets(&self.source, near, &selector).await?;
+        objects::delete_secrets(&self.destination, far, &selector).await?;
+        self.remove_endpoint(current).await?;
+        Ok(true)
+    }
+
+    /// Removes what the destination pod was reached by.
+    async fn remove_endpoint(&self, current: &Current) -> Result<()> {
+        let (cluster, namespace) = (&self.destination, current.destination_namespace());
+        let name = current.names.of(Role::Destination);
+        let uid = self.migration.uid().unwrap_or_default();
+        if let Some(service) = cluster.look::<Service>(&self.name, namespace, &name).await? {
+            cluster.delete(&service, &uid).await?;
+        }
         match self.migration.spec.endpoint.kind {
             EndpointKind::Ingress => {
-                self.destination.delete::<Ingress>(far, &destination).await?;
+                if let Some(ingress) = cluster.get::<Ingress>(namespace, &name).await? {
+                    cluster.delete(&ingress, &uid).await?;
+                }
             }
             EndpointKind::Route => {
-                let kind = build::route_resource();
-                self.destination.delete_dynamic(far, &destination, &kind).await?;
+                let (kind, selector) = (build::route_resource(), current.names.selector());
+                cluster.delete_labelled(&kind, namespace, &selector).await?;
             }
             _ => {}
         }
-        Ok(true)
+        Ok(())
     }
 }
 

@@ -3,17 +3,19 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::{
-    api::core::v1::{Node, Pod, Secret, Service},
+    api::core::v1::{Node, Pod, Service},
     apimachinery::pkg::apis::meta::v1::Time,
 };
 use kube::{ResourceExt as _, runtime::controller::Action};
 use pod::ExitCode;
 
-use super::{SOON, Step, conditions};
+use super::{
+    SOON, Step, conditions,
+    objects::{self, is_ours},
+};
 use crate::{
     api::{ActiveTransfer, EndpointKind, Mode, Phase, VolumePhase},
     build::{self, Address, Names, Role},
-    cluster::Cluster,
     error::{Error, Result},
     informers::Key,
     observe::{self, Failure, Seen},
@@ -237,12 +239,12 @@ impl Step<'_> {
         }
         self.apply_policy(&self.destination, Role::Destination, &namespace, None).await?;
         let endpoint = build::endpoint_objects(&self.migration, &current.names, &namespace);
-        self.destination.apply(&endpoint.service).await?;
+        objects::create(&self.destination, &endpoint.service).await?;
         if let Some(ingress) = &endpoint.ingress {
-            self.destination.apply(ingress).await?;
+            objects::create(&self.destination, ingress).await?;
         }
         if let Some(route) = &endpoint.route {
-            self.destination.apply_dynamic(route, &build::route_resource()).await?;
+            objects::create_dynamic(&self.destination, route, &build::route_resource()).await?;
         }
         let mut pod = build::destination_pod(
             &self.migration,
@@ -258,21 +260,15 @@ impl Step<'_> {
         Ok(())
     }
 
-    /// Both Secrets by one authority, whose key is gone when this returns. What is left of an earlier attempt goes without having been
-    /// looked at: the controller may not read the Secrets of other namespaces.
+    /// Both Secrets by one authority, whose key is gone when this returns.
     async fn make_identities(&self, current: &Current) -> Result<()> {
         let (names, uid) = (&current.names, self.migration.uid().unwrap_or_default());
         let (near, far) = (current.source_namespace(), current.destination_namespace());
         let made = self.context.issuer.issue(&uid).map_err(Error::Identity)?;
         let secret = build::identity_secret(names, Role::Source, near, &made.source);
-        let mut alone = create_anew(&self.source, &secret).await?;
+        objects::create_secret(&self.source, &secret, names).await?;
         let secret = build::identity_secret(names, Role::Destination, far, &made.destination);
-        alone &= create_anew(&self.destination, &secret).await?;
-        if alone {
-            return Ok(());
-        }
-        let what = "somebody else makes identities for the same transfer".to_owned();
-        Err(Error::Waiting("IdentitiesTaken", what))
+        objects::create_secret(&self.destination, &secret, names).await
     }
 
     async fn make_source(&mut self, current: &mut Current, server: &Pod) -> Result<()> {
@@ -415,22 +411,6 @@ impl Step<'_> {
         let phase = self.status.volumes.get(index).map(|volume| volume.phase);
         matches!(phase, Some(VolumePhase::Starting | VolumePhase::Running))
     }
-}
-
-/// Creates a Secret in place of one that is left. False where somebody else does so at the same time.
-async fn create_anew(cluster: &Cluster, secret: &Secret) -> Result<bool> {
-    if cluster.create(secret).await? {
-        return Ok(true);
-    }
-    let (namespace, name) = (secret.namespace().unwrap_or_default(), secret.name_any());
-    cluster.delete::<Secret>(&namespace, &name).await?;
-    cluster.create(secret).await
-}
-
-/// Whether a pod was made by this try: by a label that nobody could know before.
-pub(super) fn is_ours(pod: &Pod, names: &Names, role: Role) -> bool {
-    let has = pod.labels();
-    names.labels(role).iter().all(|(key, value)| has.get(key) == Some(value))
 }
 
 /// A limit of zero deletions that was reached means that the target holds what the source does not have.

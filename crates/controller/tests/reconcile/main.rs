@@ -19,5 +19,6 @@ mod reach;
 mod rollbacks;
 mod runs;
 mod slots;
+mod strangers;
 mod targets;
 mod waiting;

@@ -28,6 +28,8 @@ pub(crate) struct Server {
     pub(crate) calls: Arc<Calls>,
     /// A quota has no room for pods.
     pub(crate) quota_exhausted: Arc<Mutex<bool>>,
+    /// What is to be deleted by its name is replaced by somebody else in the same moment.
+    pub(crate) replaces: Arc<Mutex<bool>>,
     /// No call returns.
     pub(crate) blackholed: Arc<Mutex<bool>>,
     /// Nobody may list and watch objects of all namespaces, but for migrations.
@@ -41,6 +43,7 @@ impl Server {
             store: Arc::new(Mutex::new(store)),
             calls,
             quota_exhausted: Arc::default(),
+            replaces: Arc::default(),
             blackholed: Arc::default(),
             forbidden: Arc::default(),
         }
@@ -182,7 +185,20 @@ impl Server {
                 sent["metadata"].as_object_mut().unwrap().remove("managedFields");
                 store.apply(key, sent)
             }
-            ("DELETE", ..) => store.delete(key),
+            ("DELETE", "", _) => {
+                let selector = Selector::parse(query.get("labelSelector").unwrap_or(""));
+                for object in store.list(&key.0, &key.1, &selector) {
+                    let name = object["metadata"]["name"].as_str().unwrap().to_owned();
+                    store.delete(&(key.0.clone(), key.1.clone(), name))?;
+                }
+                Ok(json!({ "kind": "Status", "apiVersion": "v1", "status": "Success" }))
+            }
+            ("DELETE", ..) => {
+                if *self.replaces.lock() {
+                    store.replace_by_another(key);
+                }
+                store.delete_if(key, &sent)
+            }
             other => panic!("no such call: {other:?} {content}"),
         }
     }

@@ -135,7 +135,16 @@ impl Store {
 
     /// Removes the object; a pod, and what has finalizers, is only marked.
     pub(crate) fn delete(&mut self, key: &Key) -> Outcome {
+        self.delete_if(key, &Value::Null)
+    }
+
+    /// The same, with the preconditions of a call.
+    pub(crate) fn delete_if(&mut self, key: &Key, options: &Value) -> Outcome {
         let mut there = self.get(key)?;
+        let wanted = &options["preconditions"]["uid"];
+        if !wanted.is_null() && *wanted != there["metadata"]["uid"] {
+            return Err(Refusal(409, "Conflict", "the UID in the precondition differs".into()));
+        }
         let held = finalizers(&there) > 0;
         if !held && key.0 != "pods" {
             self.remove(key);
@@ -146,6 +155,15 @@ impl Store {
             return Ok(self.update(key, there));
         }
         Ok(there)
+    }
+
+    /// Somebody removes an object and creates one of the same name.
+    pub(crate) fn replace_by_another(&mut self, key: &Key) {
+        if self.get(key).is_ok() {
+            self.remove(key);
+            let spec = json!({ "of": "another", "ports": [{}], "containers": [] });
+            self.create(key.clone(), json!({ "metadata": {}, "spec": spec })).unwrap();
+        }
     }
 
     /// Removes the object at once.
