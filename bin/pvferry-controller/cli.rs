@@ -28,11 +28,11 @@ pub(crate) struct RunArgs {
     /// Image of the transfer pods, where a migration names none
     #[arg(long, value_name = "IMAGE", env = "PVFERRY_IMAGE")]
     pub(crate) image: String,
-    /// Let migrations choose images, pull secrets, tolerations, priority, service accounts, SELinux options, labels and annotations of
-    /// endpoints. WARNING: anyone who can create a migration can then run any image in any namespace
+    /// Let migrations choose images, pull policies and secrets, tolerations, priority, service accounts, SELinux options, labels, and
+    /// annotations and host names of endpoints. WARNING: anyone who can create a migration can then run any image in any namespace
     #[arg(long)]
     pub(crate) open: bool,
-    /// File with defaults for transfer pods, as YAML: the fields of `spec.pods` except `user`, and `dnsPorts`
+    /// File with defaults for transfer pods, as YAML: the fields of `spec.pods` except `user`, `dnsPorts` and `endpointHosts`
     #[arg(long, value_name = "FILE")]
     pub(crate) pod_defaults: Option<PathBuf>,
     /// Migrations of this namespace only

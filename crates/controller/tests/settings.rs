@@ -1,8 +1,13 @@
 //! Settings of pods: by a migration, by the controller, for one end or both.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+use std::collections::BTreeSet;
+
 use controller::{
-    api::{DirectVolumeMigration, PodDefaults},
+    api::{
+        DirectVolumeMigration, ENDPOINT_FIELDS, POD_FIELDS, PodDefaults, definitions,
+        privileged_table,
+    },
     build::{self, Address, Defaults, Names, Role},
     plan, render,
 };
@@ -113,6 +118,20 @@ fn labels_of_the_controller_cannot_be_replaced() {
     }
 }
 
+/// A value for a field that only the operator may set.
+fn value(field: &str) -> Value {
+    match field {
+        "image" | "priorityClassName" | "serviceAccountName" => json!("evil"),
+        "imagePullPolicy" => json!("Never"),
+        "imagePullSecrets" => json!([{ "name": "x" }]),
+        "tolerations" => json!([{ "operator": "Exists" }]),
+        "seLinuxOptions" => json!({ "type": "spc_t" }),
+        "labels" | "annotations" => json!({ "app": "web" }),
+        "host" => json!("bank.example"),
+        other => panic!("a value for {other}"),
+    }
+}
+
 #[test]
 fn fields_that_decide_what_runs_are_privileged_in_every_block() {
     let blocks = [
@@ -121,23 +140,71 @@ fn fields_that_decide_what_runs_are_privileged_in_every_block() {
         ("pods.destination", Some("destination")),
     ];
     for (path, block) in blocks {
-        for (field, value) in [
-            ("image", json!("evil:1")),
-            ("imagePullSecrets", json!([{ "name": "x" }])),
-            ("tolerations", json!([{ "operator": "Exists" }])),
-            ("priorityClassName", json!("system-node-critical")),
-            ("serviceAccountName", json!("admin")),
-            ("seLinuxOptions", json!({ "type": "spc_t" })),
-            ("labels", json!({ "app": "web" })),
-        ] {
-            let settings = json!({ field: value });
+        for field in POD_FIELDS {
+            let settings = json!({ field.name: value(field.name) });
             let pods = block.map_or_else(|| settings.clone(), |block| json!({ block: settings }));
-            let fields = migration(pods).spec.pods.privileged_fields();
-            assert_eq!(fields, [format!("{path}.{field}")]);
+            let fields = migration(pods).spec.privileged_fields(&[]);
+            assert_eq!(fields, [format!("{path}.{}", field.name)]);
         }
     }
     let harmless = json!({ "user": { "id": 1 }, "nodeSelector": { "a": "b" }, "resources": {} });
-    assert!(migration(harmless).spec.pods.privileged_fields().is_empty());
+    assert!(migration(harmless).spec.privileged_fields(&[]).is_empty());
+}
+
+#[test]
+fn hosts_of_routers_are_privileged_unless_the_operator_permits_them() {
+    let fields = |endpoint: Value, hosts: &[String]| {
+        let mut migration = migration(json!({}));
+        migration.spec.endpoint = serde_json::from_value(endpoint).unwrap();
+        migration.spec.privileged_fields(hosts)
+    };
+    let permitted = ["*.move.example".to_owned()];
+    for kind in ["Ingress", "Route"] {
+        let host = |host: &str| json!({ "type": kind, "host": host });
+        assert_eq!(fields(host("bank.example"), &[]), ["endpoint.host"]);
+        assert_eq!(fields(host("bank.example"), &permitted), ["endpoint.host"]);
+        assert!(fields(host("a.move.example"), &permitted).is_empty());
+        assert!(fields(host("*.move.example"), &permitted).is_empty());
+    }
+    // Where a source connects to: the server there has to prove its identity.
+    assert!(fields(json!({ "type": "NodePort", "host": "bank.example" }), &[]).is_empty());
+}
+
+/// A new field is in the list, or here.
+#[test]
+fn every_field_of_pods_and_endpoints_is_privileged_or_known_to_be_harmless() {
+    let definition = serde_json::to_value(&definitions()[0]).unwrap();
+    let spec =
+        &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+    let of = |path: [&str; 2]| {
+        let properties = &spec["properties"][path[0]];
+        let block =
+            if path[1].is_empty() { properties } else { &properties["properties"][path[1]] };
+        block["properties"].as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>()
+    };
+    let sorted = |privileged: Vec<&'static str>, harmless: &[&str]| {
+        let all = privileged.into_iter().chain(harmless.iter().copied());
+        all.map(str::to_owned).collect::<BTreeSet<_>>()
+    };
+    let pods: Vec<_> = POD_FIELDS.iter().map(|field| field.name).collect();
+    for block in ["source", "destination"] {
+        assert_eq!(of(["pods", block]), sorted(pods.clone(), &["resources", "nodeSelector"]));
+    }
+    let harmless = ["resources", "nodeSelector", "user", "source", "destination"];
+    assert_eq!(of(["pods", ""]), sorted(pods, &harmless));
+    let endpoint: Vec<_> = ENDPOINT_FIELDS.iter().map(|field| field.name).collect();
+    assert_eq!(of(["endpoint", ""]), sorted(endpoint, &["type", "port", "class"]));
+}
+
+#[test]
+fn the_table_of_fields_in_operations_is_the_list() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/OPERATIONS.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let table = privileged_table();
+    assert!(
+        text.contains(&format!("| --- | --- |\n{table}\n")),
+        "docs/OPERATIONS.md, section 6:\n{table}"
+    );
 }
 
 #[test]

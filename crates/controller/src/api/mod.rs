@@ -4,6 +4,7 @@
 #[allow(unreachable_pub, clippy::duplicated_attributes, reason = "by the derive")]
 pub mod migration;
 pub mod pods;
+mod privileged;
 #[allow(clippy::duplicated_attributes, reason = "columns have types in common")]
 pub mod progress;
 mod run_spec;
@@ -12,6 +13,7 @@ mod status;
 
 pub use migration::*;
 pub use pods::*;
+pub use privileged::{ENDPOINT_FIELDS, EndpointField, POD_FIELDS, PodField, privileged_table};
 pub use progress::*;
 pub use run_spec::RunSpec;
 pub use schema::{definitions, unknown_fields};

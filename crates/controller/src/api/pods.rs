@@ -103,38 +103,6 @@ impl PodSettings {
             labels: map(self.labels, &general.labels),
         }
     }
-
-    /// The fields that are set and that decide what runs in a namespace, and with which permissions.
-    fn privileged(&self) -> impl Iterator<Item = &'static str> {
-        [
-            ("image", self.image.is_some()),
-            ("imagePullSecrets", !self.image_pull_secrets.is_empty()),
-            ("tolerations", !self.tolerations.is_empty()),
-            ("priorityClassName", self.priority_class_name.is_some()),
-            ("serviceAccountName", self.service_account_name.is_some()),
-            ("seLinuxOptions", self.se_linux_options.is_some()),
-            ("labels", !self.labels.is_empty()),
-        ]
-        .into_iter()
-        .filter_map(|(field, is_set)| is_set.then_some(field))
-    }
-}
-
-impl Pods {
-    /// The fields that are set and that only the operator of the controller may set, by default.
-    #[must_use]
-    pub fn privileged_fields(&self) -> Vec<String> {
-        let blocks = [
-            ("pods", Some(&self.both)),
-            ("pods.source", self.source.as_ref()),
-            ("pods.destination", self.destination.as_ref()),
-        ];
-        let named = |(block, settings): (&'static str, Option<&PodSettings>)| {
-            let fields: Vec<_> = settings.iter().flat_map(|s| s.privileged()).collect();
-            fields.into_iter().map(move |field| format!("{block}.{field}"))
-        };
-        blocks.into_iter().flat_map(named).collect()
-    }
 }
 
 /// Defaults of the controller for transfer pods: the content of the file of `--pod-defaults`.
@@ -153,6 +121,9 @@ pub struct PodDefaults {
     /// Ports of name servers that source pods may send queries to.
     #[serde(default = "dns_ports")]
     pub dns_ports: Vec<u16>,
+    /// Hosts that any migration may choose for an Ingress or a Route: names, or wildcards `*.DOMAIN`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub endpoint_hosts: Vec<String>,
 }
 
 impl PodDefaults {
@@ -177,6 +148,7 @@ impl Default for PodDefaults {
             source: None,
             destination: None,
             dns_ports: dns_ports(),
+            endpoint_hosts: Vec::new(),
         }
     }
 }

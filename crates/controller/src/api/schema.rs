@@ -67,7 +67,9 @@ pub(super) fn unknown_defaults(defaults: &Value) -> Vec<String> {
     let fields = pods.properties.get_or_insert_default();
     // The mode without root goes with options of the copy, and so is for a migration to choose.
     fields.remove("user");
-    fields.insert("dnsPorts".into(), JSONSchemaProps::default());
+    for other in ["dnsPorts", "endpointHosts"] {
+        fields.insert(other.into(), JSONSchemaProps::default());
+    }
     compare(pods, defaults, "", &mut unknown);
     unknown
 }

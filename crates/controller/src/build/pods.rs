@@ -26,8 +26,7 @@ use crate::{
 pub struct Defaults {
     /// The image of the data plane.
     pub image: String,
-    /// Migrations may choose images, what they are pulled with, tolerations, priority, service accounts, SELinux options, labels, and
-    /// annotations of endpoints.
+    /// Migrations may set the fields that [`crate::api::POD_FIELDS`] and [`crate::api::ENDPOINT_FIELDS`] list.
     pub open: bool,
     /// What pods are like where a migration does not say.
     pub pods: PodDefaults,

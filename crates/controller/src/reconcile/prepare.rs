@@ -106,10 +106,7 @@ impl Step<'_> {
     /// The controller makes pods in any namespace, as root: what runs in them is not for whoever may make a migration to choose.
     pub(super) fn check_permission(&self) -> Result<()> {
         let spec = &self.migration.spec;
-        let mut fields = spec.pods.privileged_fields();
-        if !spec.endpoint.annotations.is_empty() {
-            fields.push("endpoint.annotations".into());
-        }
+        let fields = spec.privileged_fields(&self.context.defaults.pods.endpoint_hosts);
         match fields.first() {
             Some(field) if !self.context.defaults.open => {
                 let what = format!(

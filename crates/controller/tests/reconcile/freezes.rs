@@ -1,7 +1,7 @@
 //! The specification of a run is that of its start.
 
-use controller::api::Phase;
-use serde_json::json;
+use controller::api::{ENDPOINT_FIELDS, POD_FIELDS, Phase};
+use serde_json::{Value, json};
 
 use super::{
     kubelet::{list, text},
@@ -47,6 +47,50 @@ async fn what_only_an_operator_may_choose_fails_the_next_run_at_its_start() {
     assert_eq!(status.phase, Phase::Failed);
     assert_eq!(world.condition("Succeeded"), ("False".into(), "NotPermitted".into()));
     assert_eq!(status.transfers_begun, 0);
+}
+
+/// Each field that only an operator may set, with a specification that sets it.
+fn privileged() -> Vec<(String, Value)> {
+    let value = |field: &str| match field {
+        "imagePullSecrets" => json!([{ "name": "x" }]),
+        "tolerations" => json!([{ "operator": "Exists" }]),
+        "seLinuxOptions" => json!({ "type": "spc_t" }),
+        "labels" | "annotations" => json!({ "app": "web" }),
+        _ => json!("evil.example"),
+    };
+    let mut all = Vec::new();
+    for field in POD_FIELDS.iter().map(|field| field.name) {
+        let settings = json!({ field: value(field) });
+        all.push((format!("pods.{field}"), json!({ "pods": settings })));
+        for end in ["source", "destination"] {
+            let pods = json!({ end: settings });
+            all.push((format!("pods.{end}.{field}"), json!({ "pods": pods })));
+        }
+    }
+    for field in ENDPOINT_FIELDS.iter().map(|field| field.name) {
+        for kind in ["Ingress", "Route"] {
+            let mut endpoint = json!({ "type": kind });
+            endpoint[field] = value(field);
+            all.push((format!("endpoint.{field}"), json!({ "endpoint": endpoint })));
+        }
+    }
+    all
+}
+
+#[tokio::test]
+async fn every_field_that_only_an_operator_may_set_fails_a_run_with_its_name_before_anything_is_made()
+ {
+    for (path, spec) in privileged() {
+        let mut world = World::new();
+        world.close();
+        world.migrate(spec);
+        let status = world.ends(1).await;
+        assert_eq!(status.phase, Phase::Failed, "{path}");
+        assert_eq!(world.condition("Succeeded"), ("False".into(), "NotPermitted".into()), "{path}");
+        assert!(status.message.starts_with(&format!("{path} ")), "{path}: {}", status.message);
+        assert_eq!(status.transfers_begun, 0, "{path}");
+        assert!(!world.exists("persistentvolumeclaims", "shop-new", "data"), "{path}");
+    }
 }
 
 #[tokio::test]
