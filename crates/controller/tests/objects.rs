@@ -235,7 +235,8 @@ fn no_container_of_a_transfer_pod_has_more_rights_than_its_role() {
 #[test]
 fn policies_let_nobody_reach_a_source_and_a_destination_reach_nobody() {
     let names = Names::new(&migration(json!({})), 1, 1, "secret");
-    let policy = |role| build::network_policy(&names, role, "home", None, &[53]).spec.unwrap();
+    let policy =
+        |role| build::network_policy(&names, role, "home", None, None, &[53]).spec.unwrap();
     let (source, destination) = (policy(Role::Source), policy(Role::Destination));
     for (policy, role) in [(&source, Role::Source), (&destination, Role::Destination)] {
         assert_eq!(policy.policy_types.as_ref().unwrap(), &["Ingress", "Egress"]);
@@ -248,4 +249,52 @@ fn policies_let_nobody_reach_a_source_and_a_destination_reach_nobody() {
     let ports = destination.ingress.unwrap().into_iter().flat_map(|rule| rule.ports.unwrap());
     let ports: Vec<_> = ports.map(|port| serde_json::to_value(port.port).unwrap()).collect();
     assert_eq!(ports, [json!(build::PORT), json!(build::HEALTH_PORT)]);
+}
+
+/// The peers that the source pod of a migration may send to.
+fn egress(spec: &Value, host: &str) -> Vec<Value> {
+    let mut whole = json!({
+        "source": { "namespace": "shop" }, "destination": { "namespace": "far" },
+        "volumes": [{ "name": "data" }],
+    });
+    for (field, value) in spec.as_object().unwrap() {
+        whole[field] = value.clone();
+    }
+    let mut migration = migration(json!({}));
+    migration.spec = serde_json::from_value(whole).unwrap();
+    let address = Address { host: host.into(), port: 4433 };
+    let names = Names::of_run(&migration, 1);
+    let peer = build::Peer::of(&migration, "far", &address);
+    let policy =
+        build::network_policy(&names, Role::Source, "shop", Some(&address), peer.as_ref(), &[53]);
+    let rules = policy.spec.unwrap().egress.unwrap();
+    rules.iter().map(|rule| serde_json::to_value(&rule.to).unwrap()).collect()
+}
+
+#[test]
+fn a_source_may_send_to_its_destination_alone_where_that_is_known() {
+    let pods = |names: &Names| {
+        json!({
+            "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": "far" } },
+            "podSelector": { "matchLabels": names.labels(Role::Destination) },
+        })
+    };
+    let pods = pods(&Names::of_run(&migration(json!({})), 1));
+    // The pods behind a Service of the same cluster.
+    assert_eq!(egress(&json!({}), "10.0.0.7"), [json!([pods])]);
+    // An address of another cluster.
+    let far = json!({ "namespace": "far", "cluster": { "kubeconfigSecret": "other" } });
+    for (kind, host, cidr) in [
+        ("NodePort", "192.0.2.7", "192.0.2.7/32"),
+        ("LoadBalancer", "2001:db8::7", "2001:db8::7/128"),
+    ] {
+        let spec = json!({ "destination": far, "endpoint": { "type": kind } });
+        assert_eq!(egress(&spec, host), [json!([{ "ipBlock": { "cidr": cidr } }, pods])]);
+    }
+    // A name: by port alone, and name servers.
+    let spec = json!({ "destination": far, "endpoint": { "type": "NodePort", "host": "n" } });
+    assert_eq!(egress(&spec, "n.example"), [Value::Null, Value::Null]);
+    // Plugins differ in whether they see the node or the pod.
+    let spec = json!({ "endpoint": { "type": "NodePort" } });
+    assert_eq!(egress(&spec, "192.0.2.7"), [Value::Null]);
 }

@@ -228,7 +228,7 @@ fn egress(host: &str, dns_ports: &[u16]) -> Vec<String> {
     let names = Names::new(&migration(json!({})), 1, 1, "secret");
     let address = Address { host: host.into(), port: 443 };
     let policy: NetworkPolicy =
-        build::network_policy(&names, Role::Source, "a", Some(&address), dns_ports);
+        build::network_policy(&names, Role::Source, "a", Some(&address), None, dns_ports);
     let rules = policy.spec.unwrap().egress.unwrap();
     let ports = rules.into_iter().flat_map(|rule| rule.ports.unwrap());
     ports

@@ -14,7 +14,7 @@ pub use names::{
     CREATED_BY, MIGRATION, Names, RESERVED_BY, Role, is_of, labels, others, reservation, selector,
 };
 pub use pods::{Defaults, bind, destination_pod, source_pod, sync_container};
-pub use support::{identity_secret, network_policy};
+pub use support::{Peer, identity_secret, network_policy};
 
 /// What everything is applied by.
 pub const MANAGER: &str = "pvferry-controller";

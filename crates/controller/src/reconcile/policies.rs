@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use super::{Step, objects};
 use crate::{
-    build::{self, Address, Names, Role},
+    build::{self, Address, Names, Peer, Role},
     cluster::Cluster,
     error::Result,
     informers::Name,
@@ -36,18 +36,22 @@ impl Policies {
 }
 
 impl Step<'_> {
-    /// Creates the policy of the pods at one end, before the first of them is made.
+    /// Creates the policy of the pods at one end, before the first of them is made. `server` is the address of the server, and its namespace.
     pub(super) async fn apply_policy(
         &self,
         cluster: &Cluster,
         role: Role,
         namespace: &str,
-        address: Option<&Address>,
+        server: Option<(&Address, &str)>,
     ) -> Result<()> {
         let names = Names::of_run(&self.migration, self.status.run);
         let dns_ports = &self.context.defaults.pods.dns_ports;
-        let mut policy = build::network_policy(&names, role, namespace, address, dns_ports);
-        policy.metadata.name = Some(name_of(&policy, address));
+        let address = server.map(|(address, _)| address);
+        let of = |(address, of): (&Address, &str)| Peer::of(&self.migration, of, address);
+        let peer = server.and_then(of);
+        let mut policy =
+            build::network_policy(&names, role, namespace, address, peer.as_ref(), dns_ports);
+        policy.metadata.name = Some(name_of(&policy, address, peer.as_ref()));
         // Under the uid: a migration of the same name that was made anew has none yet.
         let uid = self.migration.metadata.uid.as_deref().unwrap_or_default();
         let key = format!("{uid} {namespace} {}", policy.name_any());
@@ -61,8 +65,9 @@ impl Step<'_> {
 }
 
 /// Policies that differ have different names.
-fn name_of(policy: &NetworkPolicy, address: Option<&Address>) -> String {
+fn name_of(policy: &NetworkPolicy, address: Option<&Address>, peer: Option<&Peer>) -> String {
     let name = policy.name_any();
+    let name = peer.map_or_else(|| name.clone(), |peer| format!("{name}-{}", peer.label()));
     match address {
         Some(address) if address.is_a_name() => format!("{name}-{}-dns", address.port),
         Some(address) => format!("{name}-{}", address.port),

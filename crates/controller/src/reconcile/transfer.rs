@@ -304,7 +304,8 @@ impl Step<'_> {
     async fn make_client(&mut self, current: &mut Current, address: &Address) -> Result<()> {
         self.check_permission()?;
         let namespace = current.source_namespace().to_owned();
-        self.apply_policy(&self.source, Role::Source, &namespace, Some(address)).await?;
+        let server = Some((address, current.destination_namespace()));
+        self.apply_policy(&self.source, Role::Source, &namespace, server).await?;
         let pod = build::source_pod(
             &self.migration,
             &self.context.defaults,
