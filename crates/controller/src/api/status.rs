@@ -129,7 +129,7 @@ pub struct SourceWatch {
 pub struct ActiveTransfer {
     /// Number of the transfer within the run.
     pub number: i64,
-    /// Random label value of the pods of the transfer.
+    /// Random label value of the objects of the transfer, which tells them from objects that existed before. It is not a secret.
     #[serde(default)]
     pub token: String,
     /// Indices of the volumes in the specification.

@@ -270,7 +270,7 @@ fn count(number: i32) -> usize {
     usize::try_from(number).unwrap_or(0)
 }
 
-/// Something that nobody can know beforehand.
+/// Something that nobody can know before the transfer begins. Later it is a label, and not a secret.
 fn token() -> Result<String> {
     let mut bytes = [0; 16];
     let flags = rustix::rand::GetRandomFlags::empty();
