@@ -207,7 +207,11 @@ impl Cluster {
         Ok(self.create_new(object).await?.is_some())
     }
 
-    async fn create_new<K: Kind>(&self, object: &K) -> Result<Option<K>> {
+    /// Makes the object and returns it as the server has it; `None` where one of that name is there already.
+    ///
+    /// # Errors
+    /// [`Error::Api`].
+    pub(crate) async fn create_new<K: Kind>(&self, object: &K) -> Result<Option<K>> {
         let (namespace, name) = place(object);
         let params = PostParams { field_manager: Some(MANAGER.into()), ..PostParams::default() };
         let created = self.api::<K>(&namespace).create(&params, object).await;

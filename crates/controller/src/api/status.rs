@@ -146,9 +146,9 @@ pub struct ActiveTransfer {
     /// Start of the transfer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub begun: Option<Time>,
-    /// Whether the identities of the pods were created.
-    #[serde(default)]
-    pub identities_made: bool,
+    /// The Secrets with the identities of the pods, once they were created.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identities: Option<IdentityUids>,
     /// Whether the source pod was created: if it does not exist any more, it is lost.
     #[serde(default)]
     pub source_made: bool,
@@ -161,6 +161,18 @@ pub struct ActiveTransfer {
     /// Whether all its volumes have ended and its objects are being deleted.
     #[serde(default)]
     pub ending: bool,
+    /// Time when the Secrets were deleted, which own the pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deleted: Option<Time>,
+}
+
+/// Uids of the Secrets of a transfer. They own its pods and its Service, which are deleted with them.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, JsonSchema)]
+pub struct IdentityUids {
+    /// Uid of the Secret of the source pod.
+    pub source: String,
+    /// Uid of the Secret of the destination pod.
+    pub destination: String,
 }
 
 /// Nodes of a pair of transfer pods.

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
-use crate::api::DirectVolumeMigration;
+use crate::api::{DirectVolumeMigration, IdentityUids};
 
 /// An end of a transfer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +33,7 @@ pub struct Names {
     migration: String,
     transfer: String,
     token: String,
+    owners: Option<IdentityUids>,
 }
 
 impl Names {
@@ -53,7 +54,14 @@ impl Names {
             migration: name,
             transfer,
             token: token.to_owned(),
+            owners: None,
         }
+    }
+
+    /// The same, with these Secrets as the owners of everything else: it is removed with them, by the garbage collector of the cluster.
+    #[must_use]
+    pub fn owned_by(self, identities: Option<&IdentityUids>) -> Self {
+        Self { owners: identities.cloned(), ..self }
     }
 
     /// Of what the transfers of a run share.
@@ -83,6 +91,7 @@ impl Names {
                 MIGRATION.to_owned(),
                 format!("{}/{}", self.home, self.migration),
             )])),
+            owner_references: self.owners.as_ref().map(|owners| vec![self.owner(role, owners)]),
             ..ObjectMeta::default()
         }
     }
@@ -91,6 +100,20 @@ impl Names {
     #[must_use]
     pub fn selector(&self) -> String {
         format!("{},{TOKEN}={}", selector(&self.uid), self.token)
+    }
+
+    fn owner(&self, role: Role, owners: &IdentityUids) -> OwnerReference {
+        let uid = match role {
+            Role::Source => &owners.source,
+            Role::Destination => &owners.destination,
+        };
+        OwnerReference {
+            api_version: "v1".into(),
+            kind: "Secret".into(),
+            name: self.of(role),
+            uid: uid.clone(),
+            ..OwnerReference::default()
+        }
     }
 
     /// Labels of everything that this transfer has at one end.

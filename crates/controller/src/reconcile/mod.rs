@@ -31,6 +31,7 @@ mod source_watch;
 mod throttle;
 mod transfer;
 mod unreadable;
+mod unwritten;
 
 pub(crate) use begin::Moving;
 pub(crate) use latest::Latest;
@@ -111,6 +112,8 @@ struct Step<'a> {
     context: &'a Context,
     migration: DirectVolumeMigration,
     status: DirectVolumeMigrationStatus,
+    /// When the status first differed from what is written, if it did before this step.
+    unwritten_since: Option<Timestamp>,
     volumes: Vec<Planned>,
     source: Cluster,
     /// The source again, where the destination is `lost`.
@@ -142,10 +145,13 @@ pub(crate) fn after_error(context: &Context, migration: &Name, error: &Error) ->
 async fn step(cached: &DirectVolumeMigration, context: &Context) -> Result<Action> {
     let name = (cached.namespace().unwrap_or_default(), cached.name_any());
     let home = context.clusters.home();
-    let mut migration = match context.latest.of(cached) {
+    let (mut migration, unwritten) = match context.latest.of(cached) {
         Some(latest) => latest,
         None => match home.get::<DirectVolumeMigration>(&name.0, &name.1).await? {
-            Some(read) => read,
+            Some(read) => {
+                context.latest.learn(&read);
+                (read, None)
+            }
             None => {
                 context.forget(&name);
                 return Ok(Action::await_change());
@@ -173,7 +179,8 @@ async fn step(cached: &DirectVolumeMigration, context: &Context) -> Result<Actio
         Ok(found) => found,
         Err(error) => return unreachable(context, migration, before, error, &name).await,
     };
-    let status = before.clone();
+    let unwritten_since = unwritten.as_ref().map(|unwritten| unwritten.since);
+    let known = unwritten.map_or_else(|| before.clone(), |unwritten| unwritten.status);
     if let (false, Some(run_spec)) = (before.phase.is_final(), &before.run_spec) {
         run_spec.restore(&mut migration.spec);
     }
@@ -185,7 +192,8 @@ async fn step(cached: &DirectVolumeMigration, context: &Context) -> Result<Actio
     let mut step = Step {
         context,
         migration,
-        status,
+        status: known.clone(),
+        unwritten_since,
         volumes,
         source,
         destination,
@@ -203,9 +211,14 @@ async fn step(cached: &DirectVolumeMigration, context: &Context) -> Result<Actio
         context.watches.forget(&step.migration.uid().unwrap_or_default());
     }
     step.summarise();
-    if step.status != before {
+    if step.status != known {
         context.patience.reset(&step.name);
-        step.save().await?;
+    }
+    if step.status != before {
+        match step.unwritten().filter(|_| outcome.is_ok()) {
+            Some(unwritten) => context.latest.keep(&step.migration, unwritten),
+            None => step.save().await?,
+        }
     }
     outcome
 }
@@ -293,7 +306,7 @@ async fn write_status(
     written.metadata.managed_fields = None;
     let api = api(context, migration);
     let saved = api.replace_status(&migration.name_any(), &PostParams::default(), &written).await;
-    context.latest.wrote(&saved.map_err(Error::api("write the status"))?);
+    context.latest.learn(&saved.map_err(Error::api("write the status"))?);
     Ok(())
 }
 

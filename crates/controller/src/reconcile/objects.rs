@@ -24,8 +24,8 @@ fn has_labels(object: &impl ResourceExt, labels: &BTreeMap<String, String>) -> b
     labels.iter().all(|(key, value)| has.get(key) == Some(value))
 }
 
-/// Creates an object, unless an earlier step has done so.
-pub(super) async fn create<K: Kind>(cluster: &Cluster, object: &K) -> Result<()> {
+/// Creates an object of the migration with this uid, unless an earlier step has done so.
+pub(super) async fn create<K: Kind>(cluster: &Cluster, object: &K, migration: &str) -> Result<()> {
     // One that is just going makes room for another one.
     for _ in 0..2 {
         if cluster.create(object).await? {
@@ -33,41 +33,56 @@ pub(super) async fn create<K: Kind>(cluster: &Cluster, object: &K) -> Result<()>
         }
         let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
         match cluster.get::<K>(&namespace, &name).await? {
-            Some(found) if has_labels(&found, object.labels()) => return Ok(()),
-            Some(_) => return Err(taken(&K::kind(&()), object)),
+            Some(found) if !has_labels(&found, object.labels()) => break,
+            // Its Secret was replaced: the garbage collector is about to delete it.
+            Some(found) if found.owner_references() != object.owner_references() => {
+                cluster.delete(&found, migration).await?;
+            }
+            Some(_) => return Ok(()),
             None => {}
         }
     }
     Err(taken(&K::kind(&()), object))
 }
 
-/// As [`create`], of a kind that the cluster may not know.
+/// As [`create`], of a kind that the cluster may not know. `labels` select the objects of the transfer.
 pub(super) async fn create_dynamic(
     cluster: &Cluster,
     object: &DynamicObject,
     kind: &ApiResource,
+    labels: &str,
 ) -> Result<()> {
-    if cluster.create_dynamic(object, kind).await? {
-        return Ok(());
-    }
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
-    match cluster.get_dynamic(&namespace, &name, kind).await? {
-        Some(found) if has_labels(&found, object.labels()) => Ok(()),
-        _ => Err(taken(&kind.kind, object)),
+    for _ in 0..2 {
+        if cluster.create_dynamic(object, kind).await? {
+            return Ok(());
+        }
+        match cluster.get_dynamic(&namespace, &name, kind).await? {
+            Some(found) if !has_labels(&found, object.labels()) => break,
+            Some(found) if found.owner_references() != object.owner_references() => {
+                cluster.delete_labelled(kind, &namespace, labels).await?;
+            }
+            Some(_) => return Ok(()),
+            None => {}
+        }
     }
+    Err(taken(&kind.kind, object))
 }
 
 /// Creates a Secret. One that an earlier step has left is replaced: its keys are lost. It is known by its labels, because the controller
-/// does not read the Secrets of other namespaces.
-pub(super) async fn create_secret(cluster: &Cluster, secret: &Secret, names: &Names) -> Result<()> {
-    if cluster.create(secret).await? {
-        return Ok(());
+/// does not read the Secrets of other namespaces. Returns the uid.
+pub(super) async fn create_secret(
+    cluster: &Cluster,
+    secret: &Secret,
+    names: &Names,
+) -> Result<String> {
+    let mut created = cluster.create_new(secret).await?;
+    if created.is_none() {
+        let namespace = secret.namespace().unwrap_or_default();
+        delete_secrets(cluster, &namespace, &names.selector()).await?;
+        created = cluster.create_new(secret).await?;
     }
-    delete_secrets(cluster, &secret.namespace().unwrap_or_default(), &names.selector()).await?;
-    if cluster.create(secret).await? {
-        return Ok(());
-    }
-    Err(taken("Secret", secret))
+    created.and_then(|secret| secret.uid()).ok_or_else(|| taken("Secret", secret))
 }
 
 /// Deletes the Secrets that bear the labels.

@@ -58,7 +58,7 @@ impl Step<'_> {
         if self.context.policies.is_applied(&self.name, &key) {
             return Ok(());
         }
-        objects::create(cluster, &policy).await?;
+        objects::create(cluster, &policy, uid).await?;
         self.context.policies.add(&self.name, key);
         Ok(())
     }

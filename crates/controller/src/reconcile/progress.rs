@@ -101,34 +101,45 @@ impl Step<'_> {
         }
     }
 
-    /// A sync container runs.
-    pub(super) async fn running(&mut self, volume: &Planned, pod: &Pod) -> Result<()> {
-        let container = sync_container(volume);
-        let attempts = self.status.volumes.get(volume.index).map_or(0, |status| status.attempts);
-        let (started, _) = observe::times(pod, &container);
-        let begun = started.as_ref().map(|at| at.0);
-        let pod_uid = pod.uid().unwrap_or_default();
-        let (due, next) = self.context.logs.is_due(pod_uid, &container, begun, self.now);
-        self.due_at(next);
-        if !due {
+    /// The sync containers of these volumes run.
+    pub(super) async fn running(&mut self, volumes: &[Planned], pod: &Pod) -> Result<()> {
+        if volumes.is_empty() {
+            return Ok(());
+        }
+        let mut containers = Vec::new();
+        for volume in volumes {
             if let Some(status) = self.status.volumes.get_mut(volume.index) {
                 status.phase = VolumePhase::Running;
             }
-            return Ok(());
+            let container = sync_container(volume);
+            let (started, _) = observe::times(pod, &container);
+            containers.push((container, started.map(|at| at.0)));
         }
+        let pod_uid = pod.uid().unwrap_or_default();
+        let (due, next) = self.context.logs.due(pod_uid, &containers, self.now);
+        if let Some(next) = next {
+            self.due_at(next);
+        }
+        for volume in volumes.iter().filter(|volume| due.contains(&sync_container(volume))) {
+            self.report_progress(volume, pod).await?;
+        }
+        Ok(())
+    }
+
+    async fn report_progress(&mut self, volume: &Planned, pod: &Pod) -> Result<()> {
+        let container = sync_container(volume);
+        let attempts = self.status.volumes.get(volume.index).map_or(0, |status| status.attempts);
+        let (started, _) = observe::times(pod, &container);
         let line = self.last_line(pod, &container).await;
         let mut told = json!({
             "phase": VolumePhase::Running, "reason": "", "message": "", "pod": pod.name_any(),
             "container": container, "attempt": attempts, "started": started, "ended": null,
             "exitCode": null,
         });
-        if let Some(status) = self.status.volumes.get_mut(volume.index) {
-            status.phase = VolumePhase::Running;
-            if let Some(line) = &line {
-                status.bytes_done = i64::try_from(line.bytes_done).unwrap_or(i64::MAX);
-                status.bytes_total = i64::try_from(line.bytes_total).unwrap_or(i64::MAX);
-                status.rate = i64::try_from(line.bytes_per_second).unwrap_or(i64::MAX);
-            }
+        if let (Some(status), Some(line)) = (self.status.volumes.get_mut(volume.index), &line) {
+            status.bytes_done = i64::try_from(line.bytes_done).unwrap_or(i64::MAX);
+            status.bytes_total = i64::try_from(line.bytes_total).unwrap_or(i64::MAX);
+            status.rate = i64::try_from(line.bytes_per_second).unwrap_or(i64::MAX);
         }
         if let (Some(line), Some(told)) = (line, told.as_object_mut())
             && let Value::Object(fields) = line.fields()

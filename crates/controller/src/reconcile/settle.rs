@@ -31,6 +31,8 @@ use crate::{
 const FIRST_PAUSE: i64 = 5;
 /// The longest.
 const LONGEST_PAUSE: i64 = 300;
+/// Seconds that the garbage collector may take to remove a pod whose Secret is gone; then the pod is removed directly.
+const COLLECTED: i64 = 10;
 
 impl Step<'_> {
     /// A volume has arrived, as both ends report: all of it, or in a stage run all but what changed meanwhile.
@@ -165,7 +167,8 @@ impl Step<'_> {
         self.tell(volume, told).await
     }
 
-    /// Removes a pod of the transfer: what is there of it until it is gone. One of that name that somebody else made stays.
+    /// Removes a pod of the transfer: what is there of it until it is gone. One of that name that somebody else made stays. The garbage
+    /// collector removes one whose Secret is gone, and has some seconds to do it.
     async fn remove_pod(
         &self,
         cluster: &Cluster,
@@ -190,6 +193,7 @@ impl Step<'_> {
             Some(pod) if !is_ours(&pod, &current.names, role) => Ok(None),
             // It was removed, and goes when its containers have ended.
             Some(pod) if pod.metadata.deletion_timestamp.is_some() => Ok(Some(pod)),
+            Some(pod) if self.is_collected(current, &pod) => Ok(Some(pod)),
             Some(pod) => {
                 let uid = self.migration.uid().unwrap_or_default();
                 let removed = cluster.delete(&pod, &uid).await?;
@@ -201,8 +205,34 @@ impl Step<'_> {
         }
     }
 
+    /// Whether the garbage collector may still be about to remove a pod.
+    fn is_collected(&self, current: &Current, pod: &Pod) -> bool {
+        let since = current.transfer.deleted.as_ref();
+        !pod.owner_references().is_empty()
+            && since.is_some_and(|since| observe::seconds_since(since, self.now) <= COLLECTED)
+    }
+
+    /// Removes the Secrets, and with them all that they own. What was made without them is removed by itself.
+    async fn remove_owners(&self, current: &Current) -> Result<()> {
+        let selector = current.names.selector();
+        objects::delete_secrets(&self.source, current.source_namespace(), &selector).await?;
+        let far = current.destination_namespace();
+        objects::delete_secrets(&self.destination, far, &selector).await?;
+        match current.transfer.identities {
+            Some(_) => Ok(()),
+            None => self.remove_endpoint(current).await,
+        }
+    }
+
     /// Removes what a transfer needed; true once its pods are gone, or one that is lost can do nothing without the other.
-    pub(super) async fn remove(&mut self, current: &Current) -> Result<bool> {
+    pub(super) async fn remove(&mut self, current: &mut Current) -> Result<bool> {
+        if current.transfer.deleted.is_none() {
+            self.remove_owners(current).await?;
+            current.transfer.deleted = Some(Time(self.now));
+        }
+        if let Some(since) = &current.transfer.deleted {
+            self.due_after(since, COLLECTED + 1);
+        }
         let (near, far) = (current.source_namespace(), current.destination_namespace());
         let client = self.remove_pod(&self.source, near, current, Role::Source).await?;
         let server = self.remove_pod(&self.destination, far, current, Role::Destination).await?;
@@ -223,10 +253,6 @@ impl Step<'_> {
                 return Ok(false);
             }
         }
-        let selector = current.names.selector();
-        objects::delete_secrets(&self.source, near, &selector).await?;
-        objects::delete_secrets(&self.destination, far, &selector).await?;
-        self.remove_endpoint(current).await?;
         Ok(true)
     }
 

@@ -14,7 +14,7 @@ use super::{
     objects::{self, is_ours},
 };
 use crate::{
-    api::{ActiveTransfer, EndpointKind, Mode, Phase, VolumePhase},
+    api::{ActiveTransfer, EndpointKind, IdentityUids, Mode, Phase, VolumePhase},
     build::{self, Address, Names, Role},
     error::{Error, Result},
     informers::Key,
@@ -61,7 +61,8 @@ impl Step<'_> {
                     self.status.run,
                     transfer.number,
                     &transfer.token,
-                ),
+                )
+                .owned_by(transfer.identities.as_ref()),
                 transfer,
             };
             let ending = current.transfer.ending;
@@ -109,6 +110,7 @@ impl Step<'_> {
         }
         // What has begun, and what has ended, goes on when this is written; the rest when a watch wakes the migration.
         let ended = self.status.transfers.iter().any(|t| t.ending && !ending.contains(&t.number));
+        self.write_in_time();
         Ok(match () {
             () if begun || ended => Action::requeue(SOON),
             () if blocked => self.poll(),
@@ -233,18 +235,21 @@ impl Step<'_> {
     async fn make_destination(&mut self, current: &mut Current) -> Result<()> {
         self.check_permission()?;
         let namespace = current.destination_namespace().to_owned();
-        if !current.transfer.identities_made {
-            self.make_identities(current).await?;
-            current.transfer.identities_made = true;
+        if current.transfer.identities.is_none() {
+            let identities = self.make_identities(current).await?;
+            current.names = current.names.clone().owned_by(Some(&identities));
+            current.transfer.identities = Some(identities);
         }
         self.apply_policy(&self.destination, Role::Destination, &namespace, None).await?;
         let endpoint = build::endpoint_objects(&self.migration, &current.names, &namespace);
-        objects::create(&self.destination, &endpoint.service).await?;
+        let uid = self.migration.uid().unwrap_or_default();
+        objects::create(&self.destination, &endpoint.service, &uid).await?;
         if let Some(ingress) = &endpoint.ingress {
-            objects::create(&self.destination, ingress).await?;
+            objects::create(&self.destination, ingress, &uid).await?;
         }
         if let Some(route) = &endpoint.route {
-            objects::create_dynamic(&self.destination, route, &build::route_resource()).await?;
+            let (kind, labels) = (build::route_resource(), current.names.selector());
+            objects::create_dynamic(&self.destination, route, &kind, &labels).await?;
         }
         let mut pod = build::destination_pod(
             &self.migration,
@@ -261,14 +266,15 @@ impl Step<'_> {
     }
 
     /// Both Secrets by one authority, whose key is gone when this returns.
-    async fn make_identities(&self, current: &Current) -> Result<()> {
+    async fn make_identities(&self, current: &Current) -> Result<IdentityUids> {
         let (names, uid) = (&current.names, self.migration.uid().unwrap_or_default());
         let (near, far) = (current.source_namespace(), current.destination_namespace());
         let made = self.context.issuer.issue(&uid).map_err(Error::Identity)?;
         let secret = build::identity_secret(names, Role::Source, near, &made.source);
-        objects::create_secret(&self.source, &secret, names).await?;
+        let source = objects::create_secret(&self.source, &secret, names).await?;
         let secret = build::identity_secret(names, Role::Destination, far, &made.destination);
-        objects::create_secret(&self.destination, &secret, names).await
+        let destination = objects::create_secret(&self.destination, &secret, names).await?;
+        Ok(IdentityUids { source, destination })
     }
 
     async fn make_source(&mut self, current: &mut Current, server: &Pod) -> Result<()> {
@@ -330,7 +336,7 @@ impl Step<'_> {
     async fn watch(&mut self, current: &mut Current, client: &Pod, server: &Pod) -> Result<()> {
         Self::place(&mut current.transfer, client, server);
         let mut waits = None;
-        let mut running = false;
+        let mut running = Vec::new();
         let mut sources = Vec::new();
         for volume in current.volumes.clone() {
             if !self.is_open(volume.index) {
@@ -356,14 +362,12 @@ impl Step<'_> {
                         }
                     }
                 }
-                Seen::Running => {
-                    running = true;
-                    self.running(&volume, client).await?;
-                }
+                Seen::Running => running.push(volume),
                 Seen::Waiting(what) => waits = Some(observe::more_telling(waits, what)),
             }
         }
         self.compare_reports(current, client, server, &sources).await?;
+        self.running(&running, client).await?;
         if current.volumes.iter().all(|volume| !self.is_open(volume.index)) {
             current.transfer.ending = true;
             return Ok(());
@@ -376,7 +380,7 @@ impl Step<'_> {
         }
         if let Some(what) = waits {
             self.check_start(current, &format!("source pod: {what}"), &what).await;
-        } else if running {
+        } else if !running.is_empty() {
             let since = current.transfer.running_since.get_or_insert(Time(self.now)).clone();
             let limit = self.migration.spec.limits.run_seconds;
             if let Some(limit) = limit {

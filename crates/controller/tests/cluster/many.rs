@@ -47,9 +47,8 @@ fn fifty_volumes_five_at_a_time() {
             "the controller took {peak} KiB at its peak and {:.1} calls a volume",
             calls / VOLUMES as f64
         );
-        // The longer a copy takes, the more often its progress is read: a busy machine has more calls. The limit of 15 is
-        // held by the reconcilers' tests, whose clock is their own.
-        assert!(calls <= 40.0 * VOLUMES as f64, "{calls} calls");
+        // More than in the reconcilers' tests: on a busy machine copies take longer, and their progress is read more often.
+        assert!(calls <= 15.0 * VOLUMES as f64, "{calls} calls");
         place.assert_clean().await;
     });
 }

@@ -26,11 +26,13 @@ pub(crate) struct Kubelet {
     read: HashMap<(String, String), Files>,
     age: HashMap<String, u32>,
     /// Ticks that a transfer takes.
-    duration: u32,
+    pub(crate) duration: u32,
     /// Ticks that some transfers take longer than others.
     pub(crate) spread: u32,
     /// Ticks that the transfers of single volumes take, by their name in the pod.
     pub(crate) durations: HashMap<String, u32>,
+    /// The garbage collector is down.
+    pub(crate) collects_nothing: bool,
     /// How the next transfers of a volume end, where not well.
     pub(crate) endings: HashMap<String, VecDeque<Ending>>,
     /// What becomes of the messages of sync containers.
@@ -60,6 +62,9 @@ impl Kubelet {
             scale(cluster, "statefulsets");
         }
         for cluster in clusters {
+            if !self.collects_nothing {
+                cluster.store.lock().collect();
+            }
             for pod in list(cluster, "pods") {
                 self.run(cluster, clusters, &pod);
             }

@@ -14,6 +14,7 @@ mod budget;
 mod crashes;
 mod cutovers;
 mod freezes;
+mod owners;
 mod proofs;
 mod reach;
 mod rollbacks;

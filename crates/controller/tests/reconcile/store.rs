@@ -1,6 +1,9 @@
 //! The objects of one cluster, with the rules of an API server: versions, preconditions, finalizers, a log of changes.
 
-use std::{collections::BTreeMap, task::Waker};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    task::Waker,
+};
 
 use serde_json::{Value, json};
 
@@ -163,6 +166,22 @@ impl Store {
             self.remove(key);
             let spec = json!({ "of": "another", "ports": [{}], "containers": [] });
             self.create(key.clone(), json!({ "metadata": {}, "spec": spec })).unwrap();
+        }
+    }
+
+    /// Removes what is owned by objects that are gone, as the garbage collector does.
+    pub(crate) fn collect(&mut self) {
+        let uid = |object: &Value| object["uid"].as_str().unwrap_or_default().to_owned();
+        let there: BTreeSet<String> =
+            self.objects.values().map(|object| uid(&object["metadata"])).collect();
+        let is_orphan = |object: &Value| {
+            let owners = object["metadata"]["ownerReferences"].as_array();
+            owners.is_some_and(|owners| owners.iter().all(|owner| !there.contains(&uid(owner))))
+        };
+        let orphans = self.objects.iter().filter(|(_, object)| is_orphan(object));
+        let orphans: Vec<Key> = orphans.map(|(key, _)| key.clone()).collect();
+        for key in orphans {
+            let _ = self.delete(&key);
         }
     }
 

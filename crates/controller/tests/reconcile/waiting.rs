@@ -139,7 +139,7 @@ async fn what_a_watch_knows_wrongly_of_a_claim_fails_no_run() {
 async fn pods_of_two_lost_nodes_are_waited_for_without_calls() {
     let mut world = World::new();
     world.migrate(json!({}));
-    let made = |world: &World| world.status().transfers.iter().any(|transfer| transfer.source_made);
+    let made = |world: &World| world.transfer_pods("source").len() == 1;
     world.run(60, made).await;
     for role in ["source", "destination"] {
         let pods = list(&world.home, "pods");
