@@ -216,7 +216,7 @@ mod tests {
     use clap::Parser as _;
 
     use super::{
-        rules::tests::{refused, under},
+        rules::tests::{refused, refused_to_write, under},
         *,
     };
     use crate::cli::{Cli, Command};
@@ -249,7 +249,7 @@ mod tests {
         {
             under(&of(arguments).rules, || {
                 assert_eq!(fs::read(&file).unwrap(), b"text");
-                refused(fs::write(&file, "changed"));
+                refused_to_write(&file);
                 refused(fs::remove_file(&file));
                 refused(fs::create_dir(volume.path().join("new")));
                 refused(fs::read(outside.path()));

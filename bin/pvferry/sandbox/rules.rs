@@ -85,16 +85,28 @@ impl Rules {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use std::{fs, io::ErrorKind, net::TcpStream, os::unix::fs::symlink, process::Command, thread};
+    use std::{
+        fs::{self, File},
+        io::ErrorKind,
+        net::TcpStream,
+        os::unix::fs::symlink,
+        process::Command,
+        thread,
+    };
+
+    use rustix::fs::{Mode, OFlags};
 
     use super::*;
     use crate::sandbox::{READ_VOLUME, WRITE_VOLUME};
 
-    /// Does `work` on a thread of its own under `rules`; nothing where this kernel has no Landlock.
+    /// Runs `work` on a thread of its own under `rules`. Skips it where this kernel has no Landlock, and fails where the
+    /// kernel refuses the rules.
     pub(in crate::sandbox) fn under(rules: &Rules, work: impl FnOnce() + Send) {
-        let thread = || match rules.enforce() {
-            held if held.starts_with("Landlock ") => work(),
-            why => testkit::skip::unsupported(&why),
+        let thread = || match rules.restrict().expect("a ruleset that can be enforced") {
+            (RulesetStatus::NotEnforced, status) => {
+                testkit::skip::unsupported(&format!("Landlock: {status:?}"));
+            }
+            _ => work(),
         };
         thread::scope(|scope| scope.spawn(thread).join().unwrap());
     }
@@ -104,6 +116,14 @@ pub(super) mod tests {
         let error = result.err().expect("it was allowed");
         let kind = error.kind();
         assert!(matches!(kind, ErrorKind::PermissionDenied | ErrorKind::CrossesDevices), "{error}");
+    }
+
+    /// Each of the two permissions that a change of `file` can need is missing by itself.
+    #[track_caller]
+    pub(in crate::sandbox) fn refused_to_write(file: &Path) {
+        refused(File::options().write(true).open(file));
+        let truncate = OFlags::RDONLY | OFlags::TRUNC;
+        refused(rustix::fs::open(file, truncate, Mode::empty()).map_err(Into::into));
     }
 
     #[test]
@@ -146,7 +166,7 @@ pub(super) mod tests {
         rules.allow(dir.path(), READ_VOLUME);
         under(&rules, || {
             assert_eq!(fs::read(&file).unwrap(), b"text");
-            refused(fs::write(&file, "changed"));
+            refused_to_write(&file);
             refused(fs::remove_file(&file));
             refused(fs::create_dir(dir.path().join("new")));
         });
