@@ -9,14 +9,15 @@ use std::{fs, path::Path, process::Command};
 use serde_json::Value;
 
 /// Which of our crates each package may import. `testkit` may be a dev-dependency of any.
-const MAY_IMPORT: [(&str, &[&str]); 11] = [
+const MAY_IMPORT: [(&str, &[&str]); 12] = [
+    ("text", &[]),
     ("delta", &[]),
-    ("wire", &[]),
+    ("wire", &["text"]),
     ("volume", &["wire"]),
     ("session", &["delta", "wire", "volume"]),
     ("tunnel", &[]),
-    ("pod", &[]),
-    ("telemetry", &["session"]),
+    ("pod", &["text"]),
+    ("telemetry", &["session", "text"]),
     ("controller", &["pod"]),
     ("testkit", &["delta", "wire", "volume", "session", "tunnel", "pod", "telemetry"]),
     ("pvferry", &["delta", "wire", "volume", "session", "tunnel", "pod", "telemetry"]),
@@ -66,7 +67,7 @@ const CONFINED: [Confined; 6] = [
 ];
 
 /// Packages that a peer can talk to, or that hold credentials: without `unsafe`, for good.
-const FORBID_UNSAFE: [&str; 5] = ["wire", "session", "tunnel", "pod", "controller"];
+const FORBID_UNSAFE: [&str; 6] = ["text", "wire", "session", "tunnel", "pod", "controller"];
 
 /// Packages that may relax the workspace's `deny(unsafe_code)`, where it is measured to pay; the binary for its
 /// allocator and the end of a process without memory.

@@ -144,8 +144,8 @@ fn completed(volume: &str, summary: &Summary) -> Report {
     report.wire_sent = summary.wire_sent;
     report.wire_received = summary.wire_received;
     report.round_trips = u64::from(summary.round_trips);
-    report.digest = Some(hex(&summary.digest));
-    report.tree_digest = summary.tree_digest.as_ref().map(|digest| hex(digest));
+    report.digest = Some(hex(&summary.digest).into());
+    report.tree_digest = summary.tree_digest.as_ref().map(|digest| hex(digest).into());
     report.errors = summary
         .problems
         .iter()

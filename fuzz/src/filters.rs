@@ -1,8 +1,8 @@
 //! Patterns: the verdict is that of the plain definition, whatever pattern and path are.
 
 use volume::filter::{Action, FilterRules, Verdict};
-use wire::limits::MAX_PATTERN;
 use wire::Name;
+use wire::limits::MAX_PATTERN;
 
 /// Lines: whether it is a directory and what the first rule does, the path, then a pattern each.
 pub fn filter(bytes: &[u8]) {

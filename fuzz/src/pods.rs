@@ -65,9 +65,9 @@ pub fn report(bytes: &[u8]) {
     report.seconds = f64::from_bits(number(&mut u));
     report.bytes_total = number(&mut u);
     report.errors_omitted = number(&mut u);
-    report.digest = (byte(&mut u).is_multiple_of(2)).then(|| text(&mut u));
+    report.digest = (byte(&mut u).is_multiple_of(2)).then(|| text(&mut u).into());
     for _ in 0..byte(&mut u) % 16 {
-        report.errors.push(EntryError { name: text(&mut u), what: text(&mut u) });
+        report.errors.push(EntryError { name: text(&mut u).into(), what: text(&mut u).into() });
     }
     let all = |report: &Report| report.errors_omitted.saturating_add(report.errors.len() as u64);
     for limit in [limit, pod::termination::LIMIT] {

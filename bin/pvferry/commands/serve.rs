@@ -304,7 +304,7 @@ impl Shared {
                 pod::Outcome::Failed => metrics::Outcome::Failed,
             });
         }
-        let (code, reason) = (report.exit_code.number(), &report.reason);
+        let (code, reason) = (report.exit_code.number(), &*report.reason);
         if done && report.dry_run {
             // It received nothing, so it does not count for `--exit-when`.
             tracing::info!(peer, volume, code, reason, "dry run ended");

@@ -1,13 +1,14 @@
 //! What can go wrong, and whether it may go better the next time.
 
 use kube::core::Status;
+use pod::Text;
 
 /// A step of the controller failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A call to an API server.
-    #[error("{what}: {}", told(.source))]
+    #[error("{}: {}", shown(.what), told(.source))]
     Api {
         /// What was to be done.
         what: String,
@@ -15,19 +16,19 @@ pub enum Error {
         source: kube::Error,
     },
     /// A cluster that is referred to cannot be talked to.
-    #[error("{0}")]
+    #[error("{}", shown(.0))]
     Cluster(String),
     /// Identities could not be made.
-    #[error("cannot make identities: {0}")]
+    #[error("cannot make identities: {}", shown(.0))]
     Identity(String),
     /// The specification, or what it names, is not as it must be; only a change by somebody helps.
-    #[error("{1}")]
+    #[error("{}", shown(.1))]
     Invalid(&'static str, String),
     /// Not yet.
-    #[error("{1}")]
+    #[error("{}", shown(.1))]
     Waiting(&'static str, String),
     /// The process could not be set up.
-    #[error("{0}")]
+    #[error("{}", shown(.0))]
     SetUp(String),
 }
 
@@ -115,18 +116,21 @@ impl Error {
 }
 
 /// What the server said, without the wrapping.
-fn told(error: &kube::Error) -> String {
+fn told(error: &kube::Error) -> Text {
     match error {
-        kube::Error::Api(status) => clip(status.message.clone()),
-        other => clip(other.to_string()),
+        kube::Error::Api(status) => clip(&status.message),
+        other => clip(&other.to_string()),
     }
 }
 
 /// As much of a text as an event takes, and a status should.
-pub(crate) fn clip(mut text: String) -> String {
-    let end = text.floor_char_boundary(1000);
-    text.truncate(end);
-    text
+pub(crate) fn clip(text: &str) -> Text {
+    Text::within(text, 1000)
+}
+
+/// Names in specifications, and what kubeconfigs and API servers say, end up in statuses, events and logs.
+fn shown(text: &str) -> Text {
+    text.into()
 }
 
 /// The result of a step.
@@ -142,6 +146,25 @@ mod tests {
         });
         let status: Box<Status> = Box::new(serde_json::from_value(status).unwrap());
         Error::api("create Pod")(kube::Error::Api(status))
+    }
+
+    #[test]
+    fn texts_of_errors_are_safe_to_show() {
+        let text = || "a\u{202e}b\u{2028}c\nd".to_owned();
+        for error in [
+            forbidden(&text()),
+            Error::api(text())(kube::Error::Api(Box::default())),
+            Error::api("list")(kube::Error::Service(text().into())),
+            Error::Cluster(text()),
+            Error::Identity(text()),
+            Error::Invalid("Invalid", text()),
+            Error::Waiting("Waiting", text()),
+            Error::SetUp(text()),
+        ] {
+            let said = error.to_string();
+            assert_eq!(Text::from(&*said).as_str(), said);
+            assert!(said.contains(r"a\xe2\x80\xaeb"), "{said}");
+        }
     }
 
     #[test]

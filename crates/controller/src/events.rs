@@ -71,7 +71,7 @@ impl Events {
     }
 
     async fn publish(&self, about: &impl About, kind: &str, reason: &str, note: String) {
-        let note = clip(with_run(about, note));
+        let note = String::from(clip(&with_run(about, note)));
         if !self.is_new(about.uid(), &note) {
             return;
         }

@@ -9,13 +9,13 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::Time,
     jiff::Timestamp,
 };
-use pod::{ExitCode, Outcome, Report, VolumeReport};
+use pod::{ExitCode, Outcome, Report, Text, VolumeReport};
 
 /// What is known of a container.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Seen {
     /// It has not begun, and nothing speaks against it yet.
-    Waiting(String),
+    Waiting(Text),
     /// It runs.
     Running,
     /// It has ended, and reports that everything is there.
@@ -28,9 +28,9 @@ pub enum Seen {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Failure {
     /// One word.
-    pub reason: String,
+    pub reason: Text,
     /// One sentence.
-    pub message: String,
+    pub message: Text,
     /// Another try may end better.
     pub retryable: bool,
     /// Of the container.
@@ -41,7 +41,7 @@ pub struct Failure {
 
 impl Failure {
     /// A failure without a container's own words.
-    pub fn new(reason: impl Into<String>, message: impl Into<String>, retryable: bool) -> Self {
+    pub fn new(reason: impl Into<Text>, message: impl Into<Text>, retryable: bool) -> Self {
         Self {
             reason: reason.into(),
             message: message.into(),
@@ -94,7 +94,7 @@ fn not_ended(pod: &Pod, state: Option<&ContainerState>, now: Timestamp) -> Seen 
 
 /// Whether a container that has ended has done what it should.
 fn judge(volume: &str, reason: &str, exit_code: i32, report: Option<Report>) -> Seen {
-    let failed = |reason: &str, message: String, retryable: bool, report: Option<Report>| {
+    let failed = |reason: &str, message: Text, retryable: bool, report: Option<Report>| {
         Seen::Failed(Failure {
             reason: reason.into(),
             message,
@@ -106,7 +106,7 @@ fn judge(volume: &str, reason: &str, exit_code: i32, report: Option<Report>) -> 
     let code = u8::try_from(exit_code).ok().and_then(ExitCode::from_number);
     match (reason, report) {
         ("OOMKilled", report) => {
-            let what = "the container used more memory than its limit".to_owned();
+            let what = "the container used more memory than its limit".into();
             failed("OOMKilled", what, true, report)
         }
         ("Completed", Some(report)) if exit_code == 0 => {
@@ -118,7 +118,7 @@ fn judge(volume: &str, reason: &str, exit_code: i32, report: Option<Report>) -> 
             if agrees {
                 return Seen::Arrived(Box::new(report));
             }
-            let what = "the container ended with 0, but its message says something else".to_owned();
+            let what = "the container ended with 0, but its message says something else".into();
             failed("ReportDisagrees", what, false, Some(report))
         }
         (_, None) if exit_code == 0 => {
@@ -128,7 +128,7 @@ fn judge(volume: &str, reason: &str, exit_code: i32, report: Option<Report>) -> 
         (_, Some(report)) if i32::from(report.exit_code.number()) == exit_code => {
             let message = match report.errors.first() {
                 Some(first) if report.reason.is_empty() => {
-                    format!("{}: {}", first.name, first.what)
+                    format!("{}: {}", first.name, first.what).into()
                 }
                 _ => report.reason.clone(),
             };
@@ -139,12 +139,12 @@ fn judge(volume: &str, reason: &str, exit_code: i32, report: Option<Report>) -> 
         }
         (_, _) if exit_code > 128 => {
             let what = format!("the container was killed by signal {}", exit_code - 128);
-            failed("Killed", what, true, None)
+            failed("Killed", what.into(), true, None)
         }
         (_, _) => {
             let says = code.map_or("an exit code without a meaning", ExitCode::describe);
             let what = format!("the container ended with {exit_code} ({says}) and left no message");
-            failed(word(code), what, code.is_some_and(ExitCode::is_retryable), None)
+            failed(word(code), what.into(), code.is_some_and(ExitCode::is_retryable), None)
         }
     }
 }
@@ -207,10 +207,10 @@ fn waiting(pod: &Pod, state: Option<&ContainerState>) -> Seen {
         "InvalidImageName" | "ErrImageNeverPull" | "CreateContainerConfigError" => {
             Seen::Failed(Failure::new(reason, message, false))
         }
-        "" => Seen::Waiting(unscheduled(pod).unwrap_or_else(|| "Pending".into())),
-        "ContainerCreating" | "PodInitializing" => Seen::Waiting(reason),
-        _ if message.is_empty() => Seen::Waiting(reason),
-        _ => Seen::Waiting(format!("{reason}: {message}")),
+        "" => Seen::Waiting(unscheduled(pod).unwrap_or_else(|| "Pending".into()).into()),
+        "ContainerCreating" | "PodInitializing" => Seen::Waiting(reason.into()),
+        _ if message.is_empty() => Seen::Waiting(reason.into()),
+        _ => Seen::Waiting(format!("{reason}: {message}").into()),
     }
 }
 
@@ -224,7 +224,7 @@ fn unscheduled(pod: &Pod) -> Option<String> {
 
 /// The wait that says more: a container of a pod that is being created waits for whatever keeps another one from starting.
 #[must_use]
-pub fn more_telling(one: Option<String>, other: String) -> String {
+pub fn more_telling(one: Option<Text>, other: Text) -> Text {
     let says_nothing =
         |what: &str| matches!(what, "ContainerCreating" | "PodInitializing" | "Pending");
     match one {
@@ -381,11 +381,57 @@ mod tests {
         }
     }
 
+    /// All that is said of a container, wherever it came from.
+    fn texts(seen: &Seen) -> Vec<&str> {
+        match seen {
+            Seen::Waiting(what) => vec![what],
+            Seen::Failed(Failure { reason, message, report, .. }) => {
+                let report = report.iter().flat_map(|report| {
+                    let errors = report.errors.iter().flat_map(|e| [&e.name, &e.what]);
+                    [&report.volume, &report.reason].into_iter().chain(errors)
+                });
+                [reason, message].into_iter().chain(report).map(|text| &**text).collect()
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn texts_of_a_pod_or_container_are_safe_to_show() {
+        let text = "a\u{202e}b\u{2028}c\u{1b}[2J\u{9b}\nd\u{200b}\u{e000}\u{e0041}";
+        let error = serde_json::json!({ "name": text, "what": text });
+        let message = serde_json::json!({
+            "outcome": "failed", "exit_code": 11, "reason": text, "volume": text, "errors": [error],
+        });
+        let waits = serde_json::json!({
+            "name": "sync-a", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+            "state": { "waiting": { "reason": text, "message": text } },
+        });
+        let unscheduled = serde_json::json!({
+            "type": "PodScheduled", "status": "False", "reason": text, "message": text,
+        });
+        let states = [
+            serde_json::json!({ "containerStatuses": [waits] }),
+            serde_json::json!({ "conditions": [unscheduled] }),
+            serde_json::json!({ "phase": "Failed", "reason": text, "message": text }),
+        ];
+        let states = states.map(|json| sync(&pod(json), "sync-a", "a", Timestamp::UNIX_EPOCH));
+        let late = too_late(&format!("Unschedulable: {text}"), 9);
+        let more =
+            [ended("Error", 11, &message.to_string()), ended(text, 3, ""), Seen::Failed(late)];
+        for seen in states.into_iter().chain(more) {
+            for said in texts(&seen) {
+                assert_eq!(Text::from(said).as_str(), said);
+                assert!(!said.is_empty());
+            }
+        }
+    }
+
     #[test]
     fn success_has_one_form() {
         let proved = |volume: &str, code: ExitCode| {
             let report = Report::new(volume, code, "");
-            Report { digest: Some("00".repeat(32)), ..report }.to_json()
+            Report { digest: Some("00".repeat(32).into()), ..report }.to_json()
         };
         let good = proved("a", ExitCode::Ok);
         assert!(matches!(ended("Completed", 0, &good), Seen::Arrived(_)));

@@ -34,6 +34,7 @@ pub use listen::Listen;
 pub use marker::VolumeName;
 pub use report::{EntryError, Outcome, Report, VolumeReport};
 pub use signals::Shutdown;
+pub use text::Text;
 
 /// Environment variables of the containers, each named once.
 pub mod env {

@@ -272,7 +272,7 @@ mod tests {
     fn a_marker_is_never_too_long_to_be_read() {
         let dir = tempfile::tempdir().unwrap();
         let mut report = Report::new("a", ExitCode::Partial, "much left out");
-        let error = EntryError { name: "n".repeat(255), what: "permission denied".into() };
+        let error = EntryError { name: "n".repeat(255).into(), what: "permission denied".into() };
         report.errors = vec![error; 10_000];
         write(dir.path(), &volume("a"), &report).unwrap();
         let read = &read_all(dir.path()).unwrap()[0].1;

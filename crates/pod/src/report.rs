@@ -3,9 +3,10 @@
 //! The same object is printed by `--json`, left as termination message, and written as completion
 //! marker. A reader must find `outcome` and `exit_code`; every other field may be missing and is
 //! then empty or zero, and fields it does not know are skipped, so that versions can be mixed.
-//! Names in it arrive escaped: this module limits lengths, it does not judge bytes.
+//! Its texts are [`Text`]: whoever reads the report of another container can show them.
 
 use serde::{Deserialize, Serialize, Serializer};
+use text::Text;
 
 use crate::ExitCode;
 
@@ -38,16 +39,16 @@ impl From<ExitCode> for Outcome {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EntryError {
     /// The entry, as an escaped path below the root of the volume.
-    pub name: String,
+    pub name: Text,
     /// What went wrong with it.
-    pub what: String,
+    pub what: Text,
 }
 
 /// What both ends of a session know of a volume, each by itself. Of a success, both report the same.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VolumeReport {
     /// The volume by its name.
-    pub volume: String,
+    pub volume: Text,
     /// The end in one word.
     pub outcome: Outcome,
     /// The exit code of the sender, if it has sent one.
@@ -62,10 +63,10 @@ pub struct VolumeReport {
     /// Bytes of file content that the destination had already.
     pub bytes_matched: u64,
     /// The manifest digest, in hexadecimal.
-    pub digest: Option<String>,
+    pub digest: Option<Text>,
     /// The digest of the whole tree, in hexadecimal, if verification was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tree_digest: Option<String>,
+    pub tree_digest: Option<Text>,
 }
 
 impl VolumeReport {
@@ -99,7 +100,7 @@ pub struct Report {
     pub outcome: Outcome,
     /// The end in one sentence; empty where there is nothing to explain.
     #[serde(default)]
-    pub reason: String,
+    pub reason: Text,
     /// The number that the process exits with.
     pub exit_code: ExitCode,
     /// The run only showed what a run would do. Nothing was transferred.
@@ -110,7 +111,7 @@ pub struct Report {
     pub retryable: bool,
     /// The volume by its name; empty where the run has none.
     #[serde(default)]
-    pub volume: String,
+    pub volume: Text,
     /// Which try this was within the run, from 1.
     #[serde(default)]
     pub attempt: u32,
@@ -152,11 +153,11 @@ pub struct Report {
     pub seconds: f64,
     /// The manifest digest that both ends agreed on, in hexadecimal.
     #[serde(default)]
-    pub digest: Option<String>,
+    pub digest: Option<Text>,
     /// The digest of the whole tree at both ends, in hexadecimal, if verification was asked for. `pvferry digest` prints
     /// the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tree_digest: Option<String>,
+    pub tree_digest: Option<Text>,
     /// The first errors with single entries; an entry may have several.
     #[serde(default)]
     pub errors: Vec<EntryError>,
@@ -171,7 +172,7 @@ pub struct Report {
 impl Report {
     /// A report with all counts at zero; outcome and `retryable` follow from the code.
     #[must_use]
-    pub fn new(volume: impl Into<String>, code: ExitCode, reason: impl Into<String>) -> Self {
+    pub fn new(volume: impl Into<Text>, code: ExitCode, reason: impl Into<Text>) -> Self {
         Self {
             outcome: code.into(),
             reason: reason.into(),
@@ -202,7 +203,7 @@ impl Report {
 
     /// Adds a failure that came after the run itself, such as a report that could not be written. A run that had failed
     /// before keeps its code and reason.
-    pub fn fail(&mut self, code: ExitCode, reason: impl Into<String>) {
+    pub fn fail(&mut self, code: ExitCode, reason: impl Into<Text>) {
         if self.outcome != Outcome::Failed {
             self.exit_code = code;
             self.outcome = code.into();
@@ -259,8 +260,8 @@ impl Report {
         let mut short = Self {
             reason: clip(&self.reason, reason),
             volume: clip(&self.volume, limit / 16),
-            digest: self.digest.as_deref().map(|digest| clip(digest, 128)),
-            tree_digest: self.tree_digest.as_deref().map(|digest| clip(digest, 128)),
+            digest: self.digest.as_ref().map(|digest| clip(digest, 128)),
+            tree_digest: self.tree_digest.as_ref().map(|digest| clip(digest, 128)),
             errors: Vec::new(),
             volumes: self.volumes.clone(),
             // The most digits that the number can take, so that the real one fits.
@@ -298,7 +299,7 @@ impl Report {
 
 /// The longest prefix of `text` that takes at most `limit` bytes inside a JSON string, with an
 /// ellipsis where something was cut and one fits.
-fn clip(text: &str, limit: usize) -> String {
+fn clip(text: &Text, limit: usize) -> Text {
     const ELLIPSIS: char = '…';
     let mut used = 0;
     let mut with_ellipsis = None;
@@ -308,13 +309,13 @@ fn clip(text: &str, limit: usize) -> String {
         }
         used += escaped_len(c);
         if used > limit {
-            let Some(end) = with_ellipsis else { return String::new() };
+            let Some(end) = with_ellipsis else { return Text::default() };
             let mut cut = text[..end].to_owned();
             cut.push(ELLIPSIS);
-            return cut;
+            return cut.into();
         }
     }
-    text.to_owned()
+    text.clone()
 }
 
 /// How many bytes a character takes inside a JSON string (RFC 8259, section 7).
@@ -349,15 +350,16 @@ mod tests {
     use proptest::{collection::vec, option, prelude::*, sample::select};
 
     /// Texts that are hard to fit: long, and with many characters that JSON escapes.
-    fn text() -> impl Strategy<Value = String> {
-        prop_oneof![
+    fn text() -> impl Strategy<Value = Text> {
+        let text = prop_oneof![
             any::<String>(),
             Just(String::new()),
             "[a-z/ ]{0,300}",
             vec(select(vec!['a', '\0', '\n', '…', '𝄞', '"', '\\']), 0..500)
                 .prop_map(String::from_iter),
             (select(vec!["n", "\u{1}", "…"]), 0..5000_usize).prop_map(|(c, n)| c.repeat(n)),
-        ]
+        ];
+        text.prop_map(Text::from)
     }
 
     prop_compose! {
@@ -431,6 +433,36 @@ mod tests {
         }
     }
 
+    proptest! {
+        #[test]
+        fn texts_of_a_report_that_is_read_are_safe_to_show(text: String, n in 0_usize..3) {
+            let text = format!("{text}{}", ["", "\u{202e}", "\u{2028}\n"][n]);
+            let json = serde_json::json!({
+                "outcome": "partial", "exit_code": 23, "reason": text, "volume": text, "digest": text,
+                "tree_digest": text, "errors": [{ "name": text, "what": text }], "volumes": [{
+                    "volume": text, "outcome": "partial", "exit_code": 23, "files_written": 0, "files_deleted": 0,
+                    "bytes_matched": 0, "digest": text, "tree_digest": text,
+                }],
+            });
+            // Every text of the report: a new field is in here as well.
+            let read = serde_json::to_value(parse(&json.to_string())).unwrap();
+            let mut values = vec![&read];
+            let mut texts = 0;
+            while let Some(value) = values.pop() {
+                match value {
+                    serde_json::Value::String(text) => {
+                        prop_assert!(text.chars().all(text::is_shown), "{text:?}");
+                        texts += 1;
+                    }
+                    serde_json::Value::Array(list) => values.extend(list),
+                    serde_json::Value::Object(map) => values.extend(map.values()),
+                    _ => {}
+                }
+            }
+            prop_assert_eq!(texts, 11);
+        }
+    }
+
     #[test]
     fn field_names_are_the_documented_ones_in_order() {
         let mut report = Report::new("data", ExitCode::Partial, "1 entry left out");
@@ -476,19 +508,19 @@ mod tests {
     #[test]
     fn eight_volumes_fit_into_a_message_whole_whatever_else_is_there() {
         let volume = |number: usize| VolumeReport {
-            volume: format!("{}-{number}", "v".repeat(40)),
+            volume: format!("{}-{number}", "v".repeat(40)).into(),
             outcome: Outcome::Completed,
             exit_code: ExitCode::SourceChanged,
             dry_run: false,
             files_written: u64::MAX,
             files_deleted: u64::MAX,
             bytes_matched: u64::MAX,
-            digest: Some("d".repeat(64)),
-            tree_digest: Some("e".repeat(64)),
+            digest: Some("d".repeat(64).into()),
+            tree_digest: Some("e".repeat(64).into()),
         };
         let mut report = Report::new("n".repeat(400), ExitCode::Partial, "long ".repeat(1000));
         report.volumes = (992..1000).map(volume).collect();
-        report.digest = Some("d".repeat(64));
+        report.digest = Some("d".repeat(64).into());
         for count in [
             &mut report.entries,
             &mut report.files_written,
@@ -503,7 +535,7 @@ mod tests {
         ] {
             *count = u64::MAX;
         }
-        let error = EntryError { name: "n".repeat(255), what: "permission denied".into() };
+        let error = EntryError { name: "n".repeat(255).into(), what: "permission denied".into() };
         report.errors = vec![error; 100];
         let message = report.to_termination_message();
         assert!(message.len() <= 4096, "{}", message.len());
@@ -514,7 +546,10 @@ mod tests {
     fn the_first_errors_are_those_kept() {
         let mut report = Report::new("data", ExitCode::Partial, "left out");
         report.errors = (0..500)
-            .map(|n| EntryError { name: format!("dir/{n}"), what: "permission denied".into() })
+            .map(|n| EntryError {
+                name: format!("dir/{n}").into(),
+                what: "permission denied".into(),
+            })
             .collect();
         let read = parse(&report.to_termination_message());
         assert!(read.errors.len() > 40, "{}", read.errors.len());

@@ -11,6 +11,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use text::Text;
 
 use crate::{
     Error, NotReady, Reason,
@@ -26,7 +27,7 @@ pub struct Status {
     /// The kind of trouble.
     pub kind: Reason,
     /// The trouble in words.
-    pub message: String,
+    pub message: Text,
     /// When it came up, in seconds since 1970.
     pub time: u64,
 }
@@ -34,7 +35,7 @@ pub struct Status {
 impl Status {
     /// Trouble that came up now.
     #[must_use]
-    pub fn now(kind: Reason, message: impl Into<String>) -> Self {
+    pub fn now(kind: Reason, message: impl Into<Text>) -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self { kind, message: message.into(), time: since.as_secs() }
     }

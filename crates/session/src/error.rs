@@ -1,6 +1,6 @@
 //! What can end a session.
 
-use wire::{DecodeError, Refusal};
+use wire::{DecodeError, Refusal, Text};
 
 /// Result of a session.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -26,10 +26,10 @@ pub enum Error {
     Protocol(&'static str),
     /// The peer refused the session.
     #[error("refused by the server: {1}")]
-    Refused(Refusal, String),
+    Refused(Refusal, Text),
     /// The peer gave up, and says why.
     #[error("the other end gave up: {1}")]
-    Aborted(u8, String),
+    Aborted(u8, Text),
     /// The peer fell silent.
     #[error("nothing heard from the peer for {0} seconds")]
     Timeout(u32),

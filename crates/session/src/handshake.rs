@@ -2,7 +2,7 @@
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use wire::{
-    Frame, Hello, Join, Opening, OutFrame, Reply, VERSION, Welcome, frame::HEADER_LEN,
+    Frame, Hello, Join, Opening, OutFrame, Reply, Text, VERSION, Welcome, frame::HEADER_LEN,
     limits::MAX_HELLO,
 };
 
@@ -62,7 +62,7 @@ impl Agreed {
 
     /// What the receiver cannot keep, one sentence each.
     #[must_use]
-    pub fn losses(&self) -> &[String] {
+    pub fn losses(&self) -> &[Text] {
         &self.welcome.losses
     }
 }

@@ -11,7 +11,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::{mpsc, oneshot},
 };
-use wire::{Hello, Opening, Refusal, Reply, Welcome, limits::MAX_STREAMS};
+use wire::{Hello, Opening, Refusal, Reply, Text, Welcome, limits::MAX_STREAMS};
 
 use crate::{
     Error, Policy, Result, Target,
@@ -214,6 +214,7 @@ async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(
     refusal: Refusal,
     why: String,
 ) -> Error {
+    let why = Text::from(why);
     handshake::part(stream, Reply::Refused(refusal, why.clone()).encode()).await;
     Error::Refused(refusal, why)
 }

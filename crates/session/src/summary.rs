@@ -1,14 +1,14 @@
 //! What a session did.
 
-use wire::ManifestDigest;
+use wire::{ManifestDigest, Text};
 
 /// Something that was not transferred as it should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// The entry, escaped for display.
-    pub name: String,
+    pub name: Text,
     /// What happened.
-    pub what: String,
+    pub what: Text,
     /// The exit code that this alone gives.
     pub exit_code: u8,
 }
@@ -51,7 +51,7 @@ pub struct Summary {
     /// 0, or the worst exit code among the problems.
     pub exit_code: u8,
     /// What the receiver cannot keep, one sentence each.
-    pub losses: Vec<String>,
+    pub losses: Vec<Text>,
 }
 
 /// The exit code of an entry that changed or vanished at the source during the session. A session in which nothing else went wrong

@@ -6,6 +6,9 @@
 //! the text when the stream is no terminal; here every line is written.
 //!
 //! The console also knows the [`Format`] of standard error, so that with JSON no line of it is plain text.
+//!
+//! Names, and texts of a peer, of an API server or of a certificate can be in each line of standard error, whatever crate
+//! writes it. So here is the one place where what does not show itself is escaped: one message or record stays one line.
 
 use std::{
     fmt,
@@ -113,14 +116,14 @@ impl Console {
     /// record, no filter drops it.
     pub fn message(&self, level: Level, text: &str) {
         match self.format {
-            Format::Text => self.error_line(text),
-            Format::Json => self.error_line(&record(level, text)),
+            Format::Text => self.error_line(&text::visible(text)),
+            Format::Json => self.object(&record(level, text)),
         }
     }
 
     /// Writes a line to standard error that is a JSON object already.
     pub(crate) fn object(&self, json: &str) {
-        self.error_line(json);
+        self.error_line(&text::visible_json(json));
     }
 
     fn error_line(&self, line: &str) {
@@ -180,7 +183,12 @@ pub struct LogWriter(Console);
 
 impl Write for LogWriter {
     fn write(&mut self, record: &[u8]) -> io::Result<usize> {
-        self.0.write(|streams| streams.message(record));
+        let line = String::from_utf8_lossy(record);
+        let line = line.strip_suffix('\n').unwrap_or(&line);
+        match self.0.format {
+            Format::Text => self.0.error_line(&text::visible(line)),
+            Format::Json => self.0.object(line),
+        }
         Ok(record.len())
     }
 
@@ -234,12 +242,36 @@ mod tests {
         // A bar that draws nothing, as where standard error is no terminal.
         console.put_bar(ProgressBar::with_draw_target(Some(1), ProgressDrawTarget::hidden()));
         console.print("three");
-        console.object("four");
+        console.object("{}");
         console.make_writer().write_all(b"five\n").unwrap();
         console.take_bar();
         assert_eq!(out.text(), "one\nthree\n");
-        assert_eq!(err.text(), "two\nfour\nfive\n");
+        assert_eq!(err.text(), "two\n{}\nfive\n");
         assert!(console.take_output_error().is_none());
+    }
+
+    #[test]
+    fn a_text_from_outside_stays_in_its_line_and_changes_nothing_else_in_it() {
+        let what = "a\u{202e}b\u{2028}c\u{9b}d\ne\x1b[2J";
+        for format in [Format::Text, Format::Json] {
+            let err = Sink::default();
+            let console = Console::new(Box::new(Sink::default()), Box::new(err.clone()), true)
+                .with_format(format);
+            console.message(Level::ERROR, what);
+            console.object(&serde_json::to_string(what).unwrap());
+            crate::logging::scoped("info", &console, || tracing::warn!(field = what, "{what}"));
+            let text = err.text();
+            assert!(text.chars().all(|c| c == '\n' || text::is_shown(c)), "{text:?}");
+            assert_eq!(text.lines().count(), 3, "{text}");
+            let said: serde_json::Value =
+                serde_json::from_str(text.lines().nth(1).unwrap()).unwrap();
+            assert_eq!(said, what);
+            if format == Format::Json {
+                let record: serde_json::Value =
+                    serde_json::from_str(text.lines().next().unwrap()).unwrap();
+                assert_eq!(record["message"], what);
+            }
+        }
     }
 
     #[test]

@@ -23,7 +23,8 @@ fn subscriber(filter: &str, console: &Console) -> Result<Box<dyn Subscriber + Se
         .map_err(|e| Error::Filter { filter: filter.into(), why: e.to_string() })?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_ansi(console.is_terminal())
+        // The console would escape the colors, as it does with everything that does not show itself.
+        .with_ansi(false)
         .with_writer(console.clone());
     Ok(match console.format() {
         Format::Text => Box::new(builder.with_target(false).finish()),

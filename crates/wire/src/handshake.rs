@@ -4,6 +4,7 @@
 //! stream opens with [`Join`], which proves by the session's id that it belongs to it.
 
 use bytes::{Bytes, BytesMut};
+use text::Text;
 
 use crate::{
     DecodeError, Decoder, Encoder, Frame, OutFrame, frame, limits,
@@ -108,7 +109,7 @@ pub struct Welcome {
     /// Streams that the receiver grants, at least one.
     pub streams: u32,
     /// What this end cannot keep, one sentence each.
-    pub losses: Vec<String>,
+    pub losses: Vec<Text>,
 }
 
 /// Why a receiver refuses.
@@ -155,7 +156,7 @@ pub enum Reply {
     /// Go on.
     Welcome(Box<Welcome>),
     /// No, for a reason that a program can act on and a sentence for a person.
-    Refused(Refusal, String),
+    Refused(Refusal, Text),
 }
 
 impl Opening {
@@ -239,7 +240,7 @@ impl Hello {
     fn read(mut d: Decoder) -> Result<Self, DecodeError> {
         let versions = (d.u32("version")?, d.u32("version")?);
         let nonce = d.array()?;
-        let volume = text(&mut d, 253, "volume name")?;
+        let volume = text(&mut d, 253, "volume name")?.into();
         let root = match d.u8()? {
             0 => RootKind::Tree,
             1 => RootKind::Device(d.varint()?),

@@ -34,6 +34,7 @@ pub use message::{
     Content, ContentCheck, ContentDigest, EntryId, Hash, ManifestDigest, Want, WeakStrong,
 };
 pub use name::{Name, NameError};
+pub use text::Text;
 pub use to_receiver::{
     AttributesBuilder, Ended, Goodbye, SmallFile, SmallFilesBuilder, ToReceiver,
 };

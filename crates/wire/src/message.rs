@@ -5,6 +5,7 @@
 //! message may follow which; that is up to the session.
 
 use bytes::{Bytes, BytesMut};
+use text::Text;
 
 use crate::{
     DecodeError, Decoder, Encoder, Metadata, OutFrame, frame, limits,
@@ -199,15 +200,11 @@ pub(crate) fn abort(code: u8, why: &str) -> OutFrame {
     frame::close(b, Bytes::new())
 }
 
-/// Text of a peer: shown to people only, and made harmless for a terminal here.
-pub(crate) fn text(
-    d: &mut Decoder,
-    limit: usize,
-    what: &'static str,
-) -> Result<String, DecodeError> {
+/// Text of a peer, which is shown to people only.
+pub(crate) fn text(d: &mut Decoder, limit: usize, what: &'static str) -> Result<Text, DecodeError> {
     let bytes = d.bytes(limit, what)?;
     let text = std::str::from_utf8(&bytes).map_err(|_| DecodeError::Invalid(what))?;
-    Ok(text.chars().map(|c| if c.is_control() { '?' } else { c }).collect())
+    Ok(Text::within(text, limit))
 }
 
 /// `text`, cut at a character so that it fits into [`limits::MAX_TEXT`].

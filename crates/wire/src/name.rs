@@ -2,6 +2,8 @@
 
 use std::{borrow::Borrow, fmt, ops::Deref};
 
+pub use text::escape;
+
 /// The longest name that Linux file systems hold, in bytes.
 pub const MAX_NAME: usize = 255;
 
@@ -74,36 +76,6 @@ impl fmt::Debug for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "\"{self}\"")
     }
-}
-
-/// `bytes` as text that is safe on a terminal and in a log line: control characters, backslash and
-/// bytes that are not UTF-8 become `\xNN`.
-#[must_use]
-pub fn escape(bytes: &[u8]) -> String {
-    let mut out = String::with_capacity(bytes.len());
-    for chunk in bytes.utf8_chunks() {
-        for c in chunk.valid().chars() {
-            // Bidirectional overrides reorder what a reader sees; treat them as control characters.
-            let reorders = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}');
-            if c.is_control() || c == '\\' || reorders || matches!(c, '\u{2028}' | '\u{2029}') {
-                let mut buf = [0; 4];
-                for b in c.encode_utf8(&mut buf).bytes() {
-                    push_hex(&mut out, b);
-                }
-            } else {
-                out.push(c);
-            }
-        }
-        for &b in chunk.invalid() {
-            push_hex(&mut out, b);
-        }
-    }
-    out
-}
-
-fn push_hex(out: &mut String, byte: u8) {
-    use fmt::Write as _;
-    let _ = write!(out, "\\x{byte:02x}");
 }
 
 #[cfg(test)]

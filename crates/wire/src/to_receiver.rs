@@ -5,6 +5,7 @@
 //! business: here each message is checked by itself.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
+use text::Text;
 
 use crate::{
     Content, ContentCheck, DecodeError, Decoder, Encoder, EntryId, Frame, Listed, Listing,
@@ -71,7 +72,7 @@ pub enum ToReceiver {
     /// Still here.
     Ping,
     /// The session is over, and why: an exit code, never 0, and a sentence.
-    Abort(u8, String),
+    Abort(u8, Text),
     /// The sender's judgement of the commit record.
     Goodbye(Goodbye),
 }

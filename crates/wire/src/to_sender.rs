@@ -1,6 +1,7 @@
 //! The messages from the receiver to the sender: what it wants, what it has, how it ended.
 
 use bytes::Bytes;
+use text::Text;
 
 use crate::{
     DecodeError, Decoder, Encoder, EntryId, Frame, Hash, ManifestDigest, OutFrame, Want,
@@ -49,9 +50,9 @@ pub struct Commit {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// Which entry, escaped for display.
-    pub name: String,
+    pub name: Text,
     /// What happened.
-    pub what: String,
+    pub what: Text,
     /// The exit code that this alone would give, never 0.
     pub exit_code: u8,
 }
@@ -72,13 +73,13 @@ pub enum ToSender {
     /// Something could not be done.
     Problem(Problem),
     /// Something was done, or would be: a line for people.
-    Action(String),
+    Action(Text),
     /// Listings and content were taken in: so many bytes more may come.
     Credit(u64),
     /// Still here.
     Ping,
     /// The session is over, and why: an exit code, never 0, and a sentence.
-    Abort(u8, String),
+    Abort(u8, Text),
     /// Everything is applied and flushed.
     Commit(Commit),
 }

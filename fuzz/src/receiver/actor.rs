@@ -10,8 +10,9 @@ use bytes::{BufMut, Bytes, BytesMut};
 use delta::{HashKey, Layout};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use wire::{
-    Attributes, ContentCheck, Ended, EntryId, FileKind, Frame, Goodbye, Hello, Metadata, Opening, Options, Reply,
-    RootKind, Timestamp, ToReceiver, ToSender, VERSION, frame::COMPRESSED, limits::MAX_HELLO,
+    Attributes, ContentCheck, Ended, EntryId, FileKind, Frame, Goodbye, Hello, Metadata, Opening,
+    Options, Reply, RootKind, Timestamp, ToReceiver, ToSender, VERSION, frame::COMPRESSED,
+    limits::MAX_HELLO,
 };
 
 use crate::{

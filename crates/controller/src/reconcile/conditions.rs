@@ -4,6 +4,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
     jiff::Timestamp,
 };
+use pod::Text;
 
 /// The specification and what it names are as they must be.
 pub(super) const VALIDATED: &str = "Validated";
@@ -39,8 +40,8 @@ pub(super) fn set(
     let condition = Condition {
         type_: kind.into(),
         status: status.into(),
-        reason: reason.into(),
-        message: message.into(),
+        reason: Text::from(reason).into(),
+        message: Text::from(message).into(),
         last_transition_time: since,
         observed_generation: Some(generation),
     };

@@ -77,7 +77,7 @@ impl Step<'_> {
             }
         };
         for (volume, report) in sources {
-            let found = reports.iter().find(|found| found.volume == volume.name);
+            let found = reports.iter().find(|found| *found.volume == *volume.name);
             match (found, &missing) {
                 (Some(found), _) => match disagreement(volume, report, found) {
                     None => self.arrived(volume, client, report).await?,

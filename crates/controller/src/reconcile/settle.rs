@@ -130,7 +130,7 @@ impl Step<'_> {
         let Some(status) = self.status.volumes.get_mut(volume.index) else { return Ok(()) };
         let again = failure.retryable && status.attempts < limit;
         status.phase = if again { VolumePhase::Retrying } else { VolumePhase::Failed };
-        status.reason.clone_from(&failure.reason);
+        status.reason = failure.reason.to_string();
         status.reported_at = None;
         status.rate = 0;
         let attempts = status.attempts;

@@ -432,7 +432,12 @@ fn not_empty(volume: &Planned, failure: Failure) -> Failure {
          set transfer.overwrite to delete them, or choose another claim",
         volume.target, volume.claim
     );
-    Failure { reason: "TargetNotEmpty".into(), message, retryable: false, ..failure }
+    Failure {
+        reason: "TargetNotEmpty".into(),
+        message: message.into(),
+        retryable: false,
+        ..failure
+    }
 }
 
 fn not_ours(pod: &Pod) -> Failure {

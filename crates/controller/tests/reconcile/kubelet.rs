@@ -199,7 +199,7 @@ impl Kubelet {
         let changed = |name: &&str| EntryError { name: (*name).into(), what: "changed".into() };
         let sessions = [ExitCode::SourceChanged, ExitCode::Partial].contains(&ending.code);
         let report = Report {
-            digest: sessions.then(|| "00".repeat(32)),
+            digest: sessions.then(|| "00".repeat(32).into()),
             errors: ending.missing.iter().map(changed).collect(),
             all_listed: ending.all_listed,
             ..Report::new(volume, ending.code, "as the test wants it")
@@ -222,8 +222,8 @@ fn transfer(volume: &str, args: &[String], read: Files, target: &mut Files) -> (
         files_written: written as u64,
         files_deleted: deleted as u64,
         bytes_total: 10,
-        digest: (code == ExitCode::Ok).then(|| "00".repeat(32)),
-        tree_digest: verified.then(|| "22".repeat(32)),
+        digest: (code == ExitCode::Ok).then(|| "00".repeat(32).into()),
+        tree_digest: verified.then(|| "22".repeat(32).into()),
         ..Report::new(volume, code, reason)
     };
     if delete && extra.len() > limit {

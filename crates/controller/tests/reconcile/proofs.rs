@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use controller::api::{DirectVolumeMigrationStatus, Phase, VolumePhase};
-use pod::{ExitCode, Report, VolumeReport};
+use pod::{ExitCode, Report, Text, VolumeReport};
 use serde_json::{Value, json};
 
 use super::{
@@ -21,7 +21,7 @@ enum End {
 /// The fields that both ends report, as they are written.
 fn fields() -> Vec<String> {
     let report = VolumeReport {
-        tree_digest: Some(String::new()),
+        tree_digest: Some(Text::default()),
         dry_run: true,
         ..VolumeReport::of(&Report::new("data-0", ExitCode::Ok, ""))
     };
@@ -60,7 +60,7 @@ async fn altered(end: End, change: Change) -> (World, DirectVolumeMigrationStatu
 #[tokio::test]
 async fn a_report_that_differs_between_both_ends_in_any_field_is_never_a_success() {
     let report =
-        Report { digest: Some("00".repeat(32)), ..Report::new("data-0", ExitCode::Ok, "") };
+        Report { digest: Some("00".repeat(32).into()), ..Report::new("data-0", ExitCode::Ok, "") };
     let values = serde_json::to_value(VolumeReport::of(&report)).unwrap();
     let fields = fields();
     assert!(fields.len() >= 9, "{fields:?}");

@@ -88,7 +88,7 @@ fn drive_tree(shared: &Arc<Shared>, root: Option<&Dir>) -> Result<(), Stopped> {
     if let Some(reason) = shared.crash_marker.untrusted_reason() {
         let what = format!("{reason}: everything is compared by content");
         shared.context.monitor.action(&what);
-        shared.send(&ToSender::Action(what))?;
+        shared.send(&ToSender::Action(what.into()))?;
     }
     shared.register_directory(EntryId::ROOT, Known::Ready(Arc::clone(&state)));
     shared.wait_settled(false)?;

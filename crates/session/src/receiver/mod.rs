@@ -49,7 +49,7 @@ use tokio::{
 use wire::{ManifestDigest, ToSender};
 
 use crate::{
-    Context, Error, Phase, Problem, Result, Summary,
+    Context, Error, Phase, Result, Summary,
     control::{Outbox, Stopped, start_thread, wind_up},
     handshake::Agreed,
     pump::{self, PumpConfig},
@@ -92,7 +92,7 @@ where
         Ok(shared) => shared,
         Err(error) => {
             if let Some((code, why)) = error.abort_text() {
-                crate::handshake::part(first, ToSender::Abort(code, why).encode()).await;
+                crate::handshake::part(first, ToSender::Abort(code, why.into()).encode()).await;
             }
             return Err(error);
         }
@@ -133,7 +133,7 @@ where
     };
     let last_words = match (shared.control.abort_text(), weak_queue.upgrade()) {
         (Some((code, why)), Some(queue)) if !matches!(outcome, Some(Ok(_))) => {
-            Some((ToSender::Abort(code, why).encode(), queue))
+            Some((ToSender::Abort(code, why.into()).encode(), queue))
         }
         _ => None,
     };
@@ -263,7 +263,7 @@ impl Shared {
         self.context.progress.errors.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         self.context.monitor.error(&name, what);
         self.problems.lock().add(&name, what, exit_code);
-        let Problem { name, what, .. } = Problem { name, what: what.into(), exit_code };
-        self.send(&ToSender::Problem(wire::Problem { name, what, exit_code }))
+        let problem = wire::Problem { name: name.into(), what: what.into(), exit_code };
+        self.send(&ToSender::Problem(problem))
     }
 }

@@ -583,7 +583,7 @@ impl Shared {
             let error = volume::Error::new("write", name.to_string(), rustix::io::Errno::ROFS);
             return self.failed(&error);
         }
-        self.send(&ToSender::Action(format!("{what} {name}")))
+        self.send(&ToSender::Action(format!("{what} {name}").into()))
     }
 
     pub(super) fn count_written(&self) {

@@ -11,7 +11,7 @@ use volume::{
     Dir, capability::Preflight, device, device::BlockSource, list::NameList, lock::VolumeLock,
     read_only::is_read_only, staging::Staging, target_device::TargetDevice,
 };
-use wire::{Hello, Refusal, RootKind};
+use wire::{Hello, Refusal, RootKind, Text};
 
 use crate::no_owner;
 
@@ -23,7 +23,7 @@ pub struct Target {
     pub(crate) fresh: bool,
     /// Where unfinished entries of a tree lie.
     pub(super) staging: Option<Staging>,
-    losses: Vec<String>,
+    losses: Vec<Text>,
     /// In a dry run: what the run after it would find out by writing.
     pub(super) would_fail: WouldFail,
     _lock: Option<VolumeLock>,
@@ -145,7 +145,7 @@ impl Target {
         let owner = || fs::metadata(at).map(|meta| meta.uid());
         let is_foreign = hello.options.no_owner && owner().is_ok_and(no_owner::is_foreign_root);
         if is_foreign {
-            losses.push(no_owner::FOREIGN_ROOT.to_owned());
+            losses.push(no_owner::FOREIGN_ROOT.into());
         }
         let names = NameList::read(&root).map_err(unavailable)?;
         // A dry run has no use for content, so nothing may come unasked.
@@ -180,19 +180,19 @@ impl Target {
 
     /// What this process cannot keep of a source, one sentence each.
     #[must_use]
-    pub fn losses(&self) -> &[String] {
+    pub fn losses(&self) -> &[Text] {
         &self.losses
     }
 }
 
-fn losses(hello: &Hello) -> Vec<String> {
+fn losses(hello: &Hello) -> Vec<Text> {
     let lost = Preflight::current().map(Preflight::check).unwrap_or_default().into_iter();
-    let mut losses: Vec<_> = lost
+    let mut losses: Vec<Text> = lost
         .filter(|loss| !(hello.options.no_owner && loss.missing == "CAP_CHOWN"))
-        .map(|loss| format!("{}: {} is missing", loss.consequence, loss.missing))
+        .map(|loss| format!("{}: {} is missing", loss.consequence, loss.missing).into())
         .collect();
     if hello.options.no_owner {
-        losses.push(no_owner::ANNOUNCEMENT.to_owned());
+        losses.push(no_owner::ANNOUNCEMENT.into());
     }
     losses
 }

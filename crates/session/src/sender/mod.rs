@@ -130,7 +130,7 @@ where
     watcher.abort();
     let last_words = match (shared.control.abort_text(), weak_queue.and_then(|q| q.upgrade())) {
         (Some((code, why)), Some(queue)) if !matches!(outcome, Some(Ok(_))) => {
-            Some((ToReceiver::Abort(code, why).encode(), queue))
+            Some((ToReceiver::Abort(code, why.into()).encode(), queue))
         }
         _ => None,
     };

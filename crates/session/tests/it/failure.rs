@@ -158,7 +158,7 @@ fn a_stream_that_finds_its_session_gone_ends_it_for_another_try() {
         let agreed = handshake::open(&mut first, hello(Options::default(), 5)).await.unwrap();
         let refusal = wire::Refusal::UnknownSession;
         let why = "no session of that id".to_owned();
-        handshake::reply(&mut refusing, &wire::Reply::Refused(refusal, why)).await.unwrap();
+        handshake::reply(&mut refusing, &wire::Reply::Refused(refusal, why.into())).await.unwrap();
         let sent = session::send(vec![first, late], agreed, source, context(5)).await;
         receiver.abort();
         sent

@@ -201,7 +201,7 @@ fn a_vanished_file_does_not_hide_that_the_manifests_differ() {
 
 #[test]
 fn a_receiver_cannot_say_that_the_source_changed() {
-    let (name, what) = ("large".to_owned(), "changed".to_owned());
+    let (name, what) = ("large".into(), "changed".into());
     let problem = ToSender::Problem(wire::Problem { name, what, exit_code: 24 });
     let commit = ToSender::Commit(Commit { problems: 1, ..Commit::default() });
     let summary = against(vec![plan(1, vec![]), plan(3, vec![]), problem, commit]).unwrap();

@@ -13,7 +13,7 @@ use proptest::{
 use wire::{
     Attributes, Commit, Content, ContentCheck, Ended, Entry, EntryId, FileKind, FilterAction,
     FilterRule, Goodbye, Hello, Join, Listed, Listing, Metadata, Name, Opening, Options, Plan,
-    Problem, Refusal, Reply, RootKind, SmallFile, Timestamp, ToReceiver, ToSender, Want,
+    Problem, Refusal, Reply, RootKind, SmallFile, Text, Timestamp, ToReceiver, ToSender, Want,
     WeakStrong, Welcome, Xattr, Xattrs, limits,
 };
 
@@ -327,6 +327,6 @@ fn stretch() -> impl Strategy<Value = (u64, u64)> {
 }
 
 /// Text as it arrives: control characters were taken out of it.
-fn text() -> impl Strategy<Value = String> {
-    r"\PC{0,60}"
+fn text() -> impl Strategy<Value = Text> {
+    r"[\PC\n\u{202e}\u{2028}\\]{0,60}".prop_map(Text::from)
 }

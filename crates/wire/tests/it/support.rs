@@ -94,10 +94,10 @@ pub(crate) fn footprint(message: &Message) -> usize {
         }
         Message::Opening(Opening::Join(_)) => 0,
         Message::Reply(Reply::Welcome(welcome)) => {
-            let texts: usize = welcome.losses.iter().map(String::capacity).sum();
+            let texts: usize = welcome.losses.iter().map(|loss| loss.len()).sum();
             vec_len(&welcome.losses) + texts
         }
-        Message::Reply(Reply::Refused(_, why)) => why.capacity(),
+        Message::Reply(Reply::Refused(_, why)) => why.len(),
         Message::ToReceiver(message) => to_receiver(message),
         Message::ToSender(message) => to_sender(message),
     }
@@ -121,7 +121,7 @@ fn to_receiver(message: &ToReceiver) -> usize {
         ToReceiver::EndOfFile(_, _, wire::Ended::Whole(meta, _)) => {
             size_of::<Metadata>() + metadata(meta)
         }
-        ToReceiver::Abort(_, why) => why.capacity(),
+        ToReceiver::Abort(_, why) => why.len(),
         ToReceiver::EndOfFile(..)
         | ToReceiver::Data(..)
         | ToReceiver::Patch(..)
@@ -146,8 +146,8 @@ fn to_sender(message: &ToSender) -> usize {
         ToSender::Wanted(wants) => vec_len(wants),
         ToSender::Signature(_, _, hashes, _) | ToSender::Leaves(_, _, hashes) => vec_len(hashes),
         ToSender::Blocks(_, blocks, _) => vec_len(blocks),
-        ToSender::Problem(problem) => problem.name.capacity() + problem.what.capacity(),
-        ToSender::Action(text) | ToSender::Abort(_, text) => text.capacity(),
+        ToSender::Problem(problem) => problem.name.len() + problem.what.len(),
+        ToSender::Action(text) | ToSender::Abort(_, text) => text.len(),
         ToSender::Credit(_) | ToSender::Ping | ToSender::Commit(_) => 0,
     }
 }
