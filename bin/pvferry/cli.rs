@@ -8,8 +8,8 @@ use std::{
 };
 
 use clap::{
-    ArgAction, ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand,
-    ValueEnum,
+    ArgAction, ArgGroup, ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser,
+    Subcommand, ValueEnum,
     builder::{OsStringValueParser, TypedValueParser as _, styling},
 };
 use pod::{Listen, VolumeName};
@@ -230,16 +230,22 @@ pub(crate) struct Route {
 }
 
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("sockets").required(true).args(["listen", "volume"]))]
+#[command(group = ArgGroup::new("markers").args(["marker_dir", "volume"]))]
 pub(crate) struct TunnelArgs {
-    /// Where plaintext is taken: ADDR:PORT on loopback, or unix:PATH
+    /// Listen address for plaintext, for every volume that the identity permits: loopback ADDR:PORT, or unix:PATH
     #[arg(long, value_name = "ADDR")]
-    pub(crate) listen: Endpoint,
+    pub(crate) listen: Option<Endpoint>,
+
+    /// Listen on DIR/tunnel.sock for volume NAME and no other, with the identity in the subdirectory NAME of --identity; its completion marker is expected in DIR. May be given several times, each with its own DIR
+    #[arg(long, value_name = "NAME=DIR", value_parser = OsStringValueParser::new().try_map(parse_volume))]
+    pub(crate) volume: Vec<(VolumeName, PathBuf)>,
 
     /// The TLS server: HOST:PORT
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) connect: Target,
 
-    /// Directory with ca.crt, tls.crt and tls.key; read again when they rotate
+    /// Directory with ca.crt, tls.crt and tls.key, or with --volume one subdirectory with them for each volume; read again when they rotate
     #[arg(long, value_name = "DIR")]
     pub(crate) identity: PathBuf,
 
@@ -247,8 +253,8 @@ pub(crate) struct TunnelArgs {
     #[arg(long, value_name = "NAME")]
     pub(crate) server_name: Option<ServerName>,
 
-    /// Leave with 0 when N completion markers are in --marker-dir
-    #[arg(long, value_name = "N", requires = "marker_dir", value_parser = clap::value_parser!(u32).range(1..))]
+    /// Exit 0 once N completion markers exist, in --marker-dir or in the directories of --volume
+    #[arg(long, value_name = "N", requires = "markers", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) exit_when: Option<u32>,
 
     /// Directory of the completion markers, shared with the sync containers; must hold none of an earlier run

@@ -729,13 +729,17 @@ _pvferry() {
             return 0
             ;;
         pvferry__subcmd__tunnel)
-            opts="-h --listen --connect --identity --server-name --exit-when --marker-dir --idle --termination-log --log-format --metrics --help"
+            opts="-h --listen --volume --connect --identity --server-name --exit-when --marker-dir --idle --termination-log --log-format --metrics --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --listen)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --volume)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

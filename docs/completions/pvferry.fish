@@ -100,11 +100,12 @@ complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -l json -d 'End wi
 complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -l allow-empty-source -d 'An empty source is meant; without this it is taken for a wrong mount and refused'
 complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -l no-owner -d 'Keep owner and group as the destination gives them'
 complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c pvferry -n "__fish_pvferry_using_subcommand tunnel" -l listen -d 'Where plaintext is taken: ADDR:PORT on loopback, or unix:PATH' -r
+complete -c pvferry -n "__fish_pvferry_using_subcommand tunnel" -l listen -d 'Listen address for plaintext, for every volume that the identity permits: loopback ADDR:PORT, or unix:PATH' -r
+complete -c pvferry -n "__fish_pvferry_using_subcommand tunnel" -l volume -d 'Listen on DIR/tunnel.sock for volume NAME and no other, with the identity in the subdirectory NAME of --identity; its completion marker is expected in DIR. May be given several times, each with its own DIR' -r
 complete -c pvferry -n "__fish_pvferry_using_subcommand tunnel" -l connect -d 'The TLS server: HOST:PORT' -r
-complete -c pvferry -n "__fish_pvferry_using_subcommand tunnel" -l identity -d 'Directory with ca.crt, tls.crt and tls.key; read again when they rotate' -r -F
+complete -c pvferry -n "__fish_pvferry_using_subcommand tunnel" -l identity -d 'Directory with ca.crt, tls.crt and tls.key, or with --volume one subdirectory with them for each volume; read again when they rotate' -r -F
 complete -c pvferry -n "__fish_pvferry_using_subcommand tunnel" -l server-name -d 'Name to ask the server for (SNI), where it is not the host of --connect' -r
-complete -c pvferry -n "__fish_pvferry_using_subcommand tunnel" -l exit-when -d 'Leave with 0 when N completion markers are in --marker-dir' -r
+complete -c pvferry -n "__fish_pvferry_using_subcommand tunnel" -l exit-when -d 'Exit 0 once N completion markers exist, in --marker-dir or in the directories of --volume' -r
 complete -c pvferry -n "__fish_pvferry_using_subcommand tunnel" -l marker-dir -d 'Directory of the completion markers, shared with the sync containers; must hold none of an earlier run' -r -F
 complete -c pvferry -n "__fish_pvferry_using_subcommand tunnel" -l idle -d 'With --exit-when: leave with 30 after SECONDS without any connection' -r
 complete -c pvferry -n "__fish_pvferry_using_subcommand tunnel" -l termination-log -d 'Write the termination message here if it fails [default: /dev/termination-log where there is one]' -r -F

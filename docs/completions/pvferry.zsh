@@ -104,11 +104,12 @@ zstd\:"Always, with Zstandard"))' \
 ;;
 (tunnel)
 _arguments "${_arguments_options[@]}" : \
-'--listen=[Where plaintext is taken\: ADDR\:PORT on loopback, or unix\:PATH]:ADDR:_default' \
+'--listen=[Listen address for plaintext, for every volume that the identity permits\: loopback ADDR\:PORT, or unix\:PATH]:ADDR:_default' \
+'*--volume=[Listen on DIR/tunnel.sock for volume NAME and no other, with the identity in the subdirectory NAME of --identity; its completion marker is expected in DIR. May be given several times, each with its own DIR]:NAME=DIR:_default' \
 '--connect=[The TLS server\: HOST\:PORT]:HOST:PORT:_default' \
-'--identity=[Directory with ca.crt, tls.crt and tls.key; read again when they rotate]:DIR:_files' \
+'--identity=[Directory with ca.crt, tls.crt and tls.key, or with --volume one subdirectory with them for each volume; read again when they rotate]:DIR:_files' \
 '--server-name=[Name to ask the server for (SNI), where it is not the host of --connect]:NAME:_default' \
-'--exit-when=[Leave with 0 when N completion markers are in --marker-dir]:N:_default' \
+'--exit-when=[Exit 0 once N completion markers exist, in --marker-dir or in the directories of --volume]:N:_default' \
 '--marker-dir=[Directory of the completion markers, shared with the sync containers; must hold none of an earlier run]:DIR:_files' \
 '--idle=[With --exit-when\: leave with 30 after SECONDS without any connection]:SECONDS:_default' \
 '--termination-log=[Write the termination message here if it fails \[default\: /dev/termination-log where there is one\]]:FILE:_files' \

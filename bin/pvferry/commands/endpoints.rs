@@ -136,6 +136,26 @@ pub(super) fn check_marker_dir(path: Option<&Path>) -> Result<(), Failure> {
     Err(Failure::new(ExitCode::StartUp, what))
 }
 
+/// Checks the directories of the sockets of a tunnel: two volumes that share one would not be kept apart.
+pub(super) fn check_volume_dirs(volumes: &[(VolumeName, PathBuf)]) -> Result<(), Failure> {
+    for (index, (name, dir)) in volumes.iter().enumerate() {
+        check_marker_dir(Some(dir))?;
+        for (other, of_other) in &volumes[..index] {
+            if other == name {
+                let what = format!("the volume {name} is given twice");
+                return Err(Failure::new(ExitCode::Usage, what));
+            }
+            if lies_in(dir, of_other)? || lies_in(of_other, dir)? {
+                let (a, b) = (of_other.display(), dir.display());
+                let what =
+                    format!("the directories of volumes {other} and {name} overlap: {a} and {b}");
+                return Err(Failure::new(ExitCode::Usage, what));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Checks the volumes of a server: each must exist, and no two may hold the same entries.
 pub(super) fn check_volumes(volumes: &[(VolumeName, PathBuf)]) -> Result<(), Failure> {
     for (index, (name, path)) in volumes.iter().enumerate() {

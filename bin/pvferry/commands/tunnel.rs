@@ -1,11 +1,24 @@
 //! `pvferry tunnel`: carries the plaintext of a pod over mutual TLS, and leaves with its pod.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use parking_lot::Mutex;
-use pod::{ExitCode, Reason, Shutdown, idle::IdleWatch, marker, status, status::Status};
-use tokio::time::Instant;
-use tunnel::{Event, IdentitySource, Kind, Role, Tunnel};
+use pod::{
+    ExitCode, Reason, Report, Shutdown, VolumeName, idle::IdleWatch, marker, status, status::Status,
+};
+use tokio::{
+    sync::watch,
+    task::{JoinError, JoinSet},
+    time::Instant,
+};
+use tunnel::{Endpoint, Event, IdentitySource, Kind, Role, Tunnel};
 
 use super::{endpoints, transfer, with_runtime};
 use crate::{
@@ -39,124 +52,190 @@ pub(super) fn run(
 
 fn begin(args: TunnelArgs, common: &Common, surroundings: &Surroundings) -> Result<(), Failure> {
     common.begin(&surroundings.console, "info")?;
-    endpoints::check_marker_dir(args.marker_dir.as_deref())?;
-    let identity = setup::identity(&args.identity, Role::Source)?;
+    let sockets = sockets(&args)?;
     let metrics = common.listen()?;
     with_runtime(&Sandbox::tunnel(&args), metrics, surroundings, async {
-        carry(args, identity, surroundings).await
+        carry(args, sockets, surroundings).await
     })
+}
+
+/// A socket for plaintext, and what belongs to it.
+struct Socket {
+    /// The only volume that is reached through it.
+    volume: Option<VolumeName>,
+    listen: Endpoint,
+    identity: IdentitySource,
+    /// Where completion markers come, and where sync finds why the server cannot be reached.
+    marker_dir: Option<PathBuf>,
+    watch: Mutex<IdleWatch>,
+}
+
+/// One socket for all volumes, or one for each: then its identity is good for that volume and no other, whatever its
+/// client asks for. The bytes are not looked at: the server refuses what the certificate does not permit.
+fn sockets(args: &TunnelArgs) -> Result<Vec<Socket>, Failure> {
+    let idle = Duration::from_secs(u64::from(args.idle));
+    let watch = || Mutex::new(IdleWatch::new(now(), idle));
+    if let Some(listen) = &args.listen {
+        endpoints::check_marker_dir(args.marker_dir.as_deref())?;
+        let identity = setup::identity(&args.identity, Role::Source)?;
+        let (listen, marker_dir) = (listen.clone(), args.marker_dir.clone());
+        return Ok(vec![Socket { volume: None, listen, identity, marker_dir, watch: watch() }]);
+    }
+    endpoints::check_volume_dirs(&args.volume)?;
+    let volumes = args.volume.len();
+    if let Some(count) = args.exit_when.filter(|count| *count as usize > volumes) {
+        let what = format!("--exit-when {count} would never happen: there are {volumes} volumes");
+        return Err(Failure::new(ExitCode::Usage, what));
+    }
+    let socket = |(name, dir): &(VolumeName, PathBuf)| {
+        let listen = Endpoint::unix(dir.join(pod::TUNNEL_SOCKET)).map_err(|error| {
+            let what = format!("--volume {name}={}: {error}", dir.display());
+            Failure::new(ExitCode::Usage, what)
+        })?;
+        let identity = IdentitySource::of_volume(args.identity.join(name.as_str()), name.as_str())?;
+        let (volume, marker_dir) = (Some(name.clone()), Some(dir.clone()));
+        Ok(Socket { volume, listen, identity, marker_dir, watch: watch() })
+    };
+    args.volume.iter().map(socket).collect()
 }
 
 async fn carry(
     args: TunnelArgs,
-    identity: IdentitySource,
+    sockets: Vec<Socket>,
     surroundings: &Surroundings,
 ) -> Result<(), Failure> {
-    let name = args.server_name.map(String::from);
-    let tunnel = Tunnel::new(args.listen, args.connect, identity).server_name(name);
     let signals =
         Shutdown::install().map_err(|error| Failure::new(ExitCode::StartUp, error.to_string()))?;
-    let idle = Duration::from_secs(u64::from(args.idle));
-    let watch = Arc::new(Mutex::new(IdleWatch::new(now(), idle)));
-    if let Some(dir) = &args.marker_dir {
-        let _ = status::clear(dir);
-    }
-    let events = {
-        let (watch, dir) = (Arc::clone(&watch), args.marker_dir.clone());
-        let readiness = surroundings.readiness.clone();
-        move |event: Event| on_event(&event, &watch, dir.as_ref(), &readiness)
-    };
-    let ended = Arc::new(Mutex::new(Ok(())));
-    let leave = {
-        let ended = Arc::clone(&ended);
-        async move {
-            let reason = reason_to_leave(&args.marker_dir, args.exit_when, &watch, &signals).await;
-            *ended.lock() = reason;
+    let sockets: Vec<_> = sockets.into_iter().map(Arc::new).collect();
+    let silent = Arc::new(AtomicUsize::new(sockets.len()));
+    let (stop, stopped) = watch::channel(());
+    let mut tunnels = JoinSet::new();
+    for socket in &sockets {
+        if let Some(dir) = &socket.marker_dir {
+            let _ = status::clear(dir);
         }
+        let name = args.server_name.clone().map(String::from);
+        let identity = socket.identity.clone();
+        let tunnel =
+            Tunnel::new(socket.listen.clone(), args.connect.clone(), identity).server_name(name);
+        let (socket, silent) = (Arc::clone(socket), Arc::clone(&silent));
+        let readiness = surroundings.readiness.clone();
+        let events = move |event: Event| {
+            if matches!(event, Event::Listening { .. }) && silent.fetch_sub(1, Relaxed) == 1 {
+                readiness.set(true);
+            }
+            socket.on_event(&event);
+        };
+        let mut stopped = stopped.clone();
+        tunnels.spawn(tunnel.run(async move { drop(stopped.changed().await) }, events));
+    }
+    let reason = tokio::select! {
+        reason = reason_to_leave(&sockets, args.exit_when, &signals) => reason,
+        // Only one that cannot listen ends by itself.
+        Some(ended) = tunnels.join_next() => task(ended),
     };
-    tunnel.run(leave, events).await?;
-    std::mem::replace(&mut *ended.lock(), Ok(()))
+    drop(stop);
+    while let Some(ended) = tunnels.join_next().await {
+        task(ended)?;
+    }
+    reason
+}
+
+/// How the task of a socket ended.
+fn task(ended: Result<Result<(), tunnel::Error>, JoinError>) -> Result<(), Failure> {
+    let crashed = |error: JoinError| Failure::new(ExitCode::Socket, error.to_string());
+    Ok(ended.map_err(crashed)??)
 }
 
 /// Waits for the markers, for a signal, or until nobody seems to be left.
 async fn reason_to_leave(
-    marker_dir: &Option<PathBuf>,
+    sockets: &[Arc<Socket>],
     exit_when: Option<u32>,
-    watch: &Mutex<IdleWatch>,
     signals: &Shutdown,
 ) -> Result<(), Failure> {
-    let markers = async {
-        let (Some(dir), Some(count)) = (marker_dir, exit_when) else {
-            return std::future::pending().await;
-        };
-        let found = marker::wait_for(dir, count as usize, marker::POLL_INTERVAL).await;
-        let markers = found.map_err(|error| {
-            Failure::new(ExitCode::FileIo, format!("cannot watch the markers: {error}"))
-        })?;
-        for (volume, report) in markers {
-            tracing::info!(%volume, outcome = ?report.outcome, "sync container is done");
-        }
-        Ok(())
-    };
-    let deserted = async {
-        if exit_when.is_none() {
-            return std::future::pending().await;
-        }
+    let pod_ended = async {
+        let Some(count) = exit_when else { return std::future::pending().await };
         loop {
-            tokio::time::sleep(marker::POLL_INTERVAL).await;
-            if watch.lock().expired(now()) {
+            let mut markers = Vec::new();
+            let mut deserted = true;
+            for socket in sockets {
+                let found = socket.markers()?;
+                // A volume that has ended needs no connection.
+                deserted &= socket.volume.is_some() && !found.is_empty()
+                    || socket.watch.lock().expired(now());
+                markers.extend(found);
+            }
+            if markers.len() >= count as usize {
+                for (volume, report) in markers {
+                    tracing::info!(%volume, outcome = ?report.outcome, "sync container is done");
+                }
+                return Ok(());
+            }
+            if deserted {
                 let what = "no connection for too long and not all markers are there: \
                             a sync container must have died without leaving one";
                 return Err(Failure { retryable: true, ..Failure::new(ExitCode::IoTimeout, what) });
             }
+            tokio::time::sleep(marker::POLL_INTERVAL).await;
         }
     };
     tokio::select! {
-        ended = markers => ended,
-        ended = deserted => ended,
+        ended = pod_ended => ended,
         () = signals.requested() => {
             Err(Failure { retryable: true, ..Failure::new(ExitCode::Signal, "ended by a signal") })
         }
     }
 }
 
-fn on_event(
-    event: &Event,
-    watch: &Mutex<IdleWatch>,
-    marker_dir: Option<&PathBuf>,
-    readiness: &telemetry::metrics::Readiness,
-) {
-    match event {
-        Event::Listening { address } => {
-            readiness.set(true);
-            tracing::info!("listening on {address}");
+impl Socket {
+    /// The markers in its directory. Where it is for one volume, a marker of another one says nothing.
+    fn markers(&self) -> Result<Vec<(VolumeName, Report)>, Failure> {
+        let Some(dir) = &self.marker_dir else { return Ok(Vec::new()) };
+        if let Some(volume) = &self.volume {
+            return Ok(marker::read(dir, volume)
+                .map(|report| (volume.clone(), report))
+                .into_iter()
+                .collect());
         }
-        Event::Connected { id, .. } => {
-            watch.lock().opened(*id);
-            tracing::debug!(id, "connected");
-            if let Some(dir) = marker_dir {
-                let _ = status::clear(dir);
-            }
-        }
-        // Also after it had been connected, where the server refuses our certificate.
-        Event::Failed { id, error } => {
-            watch.lock().ended(*id, now());
-            tracing::warn!(id, "{error}");
-            if let Some(dir) = marker_dir {
-                let told = status::write(dir, &Status::now(reason(error), error.to_string()));
-                if let Err(error) = told {
-                    tracing::warn!("{error}");
+        marker::read_all(dir).map_err(|error| {
+            Failure::new(ExitCode::FileIo, format!("cannot watch the markers: {error}"))
+        })
+    }
+
+    fn on_event(&self, event: &Event) {
+        let marker_dir = self.marker_dir.as_deref();
+        let volume = self.volume.as_ref().map(tracing::field::display);
+        match event {
+            Event::Listening { address } => tracing::info!(volume, "listening on {address}"),
+            Event::Connected { id, .. } => {
+                self.watch.lock().opened(*id);
+                tracing::debug!(volume, id, "connected");
+                if let Some(dir) = marker_dir {
+                    let _ = status::clear(dir);
                 }
             }
-        }
-        Event::Closed { id, sent, received, error } => {
-            watch.lock().ended(*id, now());
-            match error {
-                None => tracing::info!(id, sent, received, "connection ended"),
-                Some(error) => tracing::warn!(id, sent, received, "connection broke: {error}"),
+            // Also after it had been connected, where the server refuses our certificate.
+            Event::Failed { id, error } => {
+                self.watch.lock().ended(*id, now());
+                tracing::warn!(volume, id, "{error}");
+                if let Some(dir) = marker_dir {
+                    let told = status::write(dir, &Status::now(reason(error), error.to_string()));
+                    if let Err(error) = told {
+                        tracing::warn!("{error}");
+                    }
+                }
             }
+            Event::Closed { id, sent, received, error } => {
+                self.watch.lock().ended(*id, now());
+                match error {
+                    None => tracing::info!(volume, id, sent, received, "connection ended"),
+                    Some(error) => {
+                        tracing::warn!(volume, id, sent, received, "connection broke: {error}");
+                    }
+                }
+            }
+            _ => {}
         }
-        _ => {}
     }
 }
 

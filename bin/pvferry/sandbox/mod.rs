@@ -116,9 +116,14 @@ impl Sandbox {
         sandbox.rules.tcp.restricted = true;
         sandbox.rules.tcp.connect.push(args.connect.port());
         sandbox.resolve();
+        for (name, dir) in &args.volume {
+            sandbox.rules.allow(dir, SHARE_FILES | HOLD_SOCKET);
+            sandbox.identity(&args.identity.join(name.as_str()));
+        }
         match &args.listen {
-            Endpoint::Tcp(address) => sandbox.listen(address.port()),
-            Endpoint::Unix(path) => sandbox.rules.allow(parent(path), HOLD_SOCKET),
+            Some(Endpoint::Tcp(address)) => sandbox.listen(address.port()),
+            Some(Endpoint::Unix(path)) => sandbox.rules.allow(parent(path), HOLD_SOCKET),
+            None => {}
         }
         sandbox
     }

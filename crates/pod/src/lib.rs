@@ -36,6 +36,9 @@ pub use report::{EntryError, Outcome, Report, VolumeReport};
 pub use signals::Shutdown;
 pub use text::Text;
 
+/// The socket of a tunnel for one volume, in the directory that the tunnel shares with the sync container of that volume.
+pub const TUNNEL_SOCKET: &str = "tunnel.sock";
+
 /// Environment variables of the containers, each named once.
 pub mod env {
     /// Filter of the log, in the syntax of `tracing`'s `EnvFilter`.

@@ -99,6 +99,19 @@ pub fn clear(dir: &Path, volume: &VolumeName) -> Result<(), Error> {
     Ok(())
 }
 
+/// The marker of `volume` in `dir`, if it exists. One that cannot be read or understood is reported as failed, as by [`read_all`].
+#[must_use]
+pub fn read(dir: &Path, volume: &VolumeName) -> Option<Report> {
+    match parse(&dir.join(volume.marker())) {
+        Ok(report) => Some(report),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => {
+            let what = format!("marker is unusable: {error}");
+            Some(Report::new(volume.as_str(), ExitCode::FileIo, what))
+        }
+    }
+}
+
 /// All markers in `dir`, sorted by volume.
 ///
 /// Other files are passed over. A marker that cannot be read or understood still counts: its
@@ -111,16 +124,10 @@ pub fn read_all(dir: &Path) -> Result<Vec<(VolumeName, Report)>, Error> {
     let mut markers = Vec::new();
     for name in names(dir).map_err(Error::file("read", dir))? {
         let Some(volume) = VolumeName::of_marker(&name) else { continue };
-        let report = match parse(&dir.join(&name)) {
-            Ok(report) => report,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue, // cleared just now
-            Err(error) => Report::new(
-                volume.as_str(),
-                ExitCode::FileIo,
-                format!("marker is unusable: {error}"),
-            ),
-        };
-        markers.push((volume, report));
+        // One that is missing was cleared just now.
+        if let Some(report) = read(dir, &volume) {
+            markers.push((volume, report));
+        }
     }
     markers.sort_by(|a, b| a.0.cmp(&b.0));
     Ok(markers)

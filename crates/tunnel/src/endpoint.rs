@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -29,6 +30,20 @@ pub enum EndpointError {
 const MAX_PATH: usize = 107;
 
 impl Endpoint {
+    /// The Unix socket at `path`.
+    ///
+    /// # Errors
+    /// [`EndpointError`] where no socket can have that path.
+    pub fn unix(path: impl Into<PathBuf>) -> Result<Self, EndpointError> {
+        let path = path.into();
+        match path.as_os_str().as_bytes() {
+            [] => Err(EndpointError::Form),
+            bytes if bytes.contains(&0) => Err(EndpointError::Form),
+            bytes if bytes.len() > MAX_PATH => Err(EndpointError::LongPath),
+            _ => Ok(Self::Unix(path)),
+        }
+    }
+
     /// Whether plaintext sent there stays on this machine.
     #[must_use]
     pub fn is_local(&self) -> bool {
@@ -44,12 +59,7 @@ impl FromStr for Endpoint {
 
     fn from_str(text: &str) -> Result<Self, EndpointError> {
         if let Some(path) = text.strip_prefix("unix:") {
-            return match path {
-                "" => Err(EndpointError::Form),
-                _ if path.contains('\0') => Err(EndpointError::Form),
-                _ if path.len() > MAX_PATH => Err(EndpointError::LongPath),
-                _ => Ok(Self::Unix(path.into())),
-            };
+            return Self::unix(path);
         }
         if let Some(port) = text.strip_prefix("localhost:") {
             let port = port.parse().map_err(|_| EndpointError::Form)?;

@@ -316,6 +316,12 @@ pub enum IdentityFault {
         /// The volume that is needed here.
         need: String,
     },
+    /// The identity is for every volume of its migration where one for a single volume is needed.
+    #[error("certificate is for every volume, and must be for volume {need} only")]
+    EveryVolume {
+        /// The volume that is needed here.
+        need: String,
+    },
 }
 
 /// Why we refuse the peer's certificate.

@@ -179,7 +179,15 @@ pub struct IdentitySource(Arc<Origin>);
 #[derive(Debug)]
 enum Origin {
     Memory(Identity),
-    Directory { path: PathBuf, state: Box<Mutex<State>> },
+    Directory(Box<Directory>),
+}
+
+#[derive(Debug)]
+struct Directory {
+    path: PathBuf,
+    /// The only volume that an identity of this directory may be for.
+    only: Option<String>,
+    state: Mutex<State>,
 }
 
 #[derive(Debug)]
@@ -196,10 +204,21 @@ impl IdentitySource {
     /// # Errors
     /// [`Error::Identity`] where there is no usable set to begin with.
     pub fn new(directory: impl Into<PathBuf>) -> Result<Self, Error> {
-        let path = directory.into();
-        let (stamp, loaded) = load(&path);
-        let state = Box::new(Mutex::new(State { good: loaded?, tried: stamp }));
-        Ok(Self(Arc::new(Origin::Directory { path, state })))
+        Self::directory(directory.into(), None)
+    }
+
+    /// The same for identities that are confined to `volume`. Another one is not used, even if the files change to it.
+    ///
+    /// # Errors
+    /// [`Error::Identity`], also where the identity is for another volume or for every volume.
+    pub fn of_volume(directory: impl Into<PathBuf>, volume: &str) -> Result<Self, Error> {
+        Self::directory(directory.into(), Some(volume.to_owned()))
+    }
+
+    fn directory(path: PathBuf, only: Option<String>) -> Result<Self, Error> {
+        let (stamp, loaded) = load(&path, only.as_deref());
+        let state = Mutex::new(State { good: loaded?, tried: stamp });
+        Ok(Self(Arc::new(Origin::Directory(Box::new(Directory { path, only, state })))))
     }
 
     /// An identity that was made in memory and lives no longer than the process.
@@ -235,8 +254,9 @@ impl IdentitySource {
     fn check(&self, fits: impl Fn(&Identity) -> Result<(), IdentityFault>) -> Result<(), Error> {
         let (file, fit) = match &*self.0 {
             Origin::Memory(identity) => (CERTIFICATE_FILE.into(), fits(identity)),
-            Origin::Directory { path, state } => {
-                (path.join(CERTIFICATE_FILE), fits(&state.lock().good))
+            Origin::Directory(directory) => {
+                let good = &directory.state.lock().good;
+                (directory.path.join(CERTIFICATE_FILE), fits(good))
             }
         };
         fit.map_err(|fault| IdentityError { file, fault }.into())
@@ -249,11 +269,11 @@ impl IdentitySource {
     pub fn current(&self) -> Result<Identity, Error> {
         let identity = match &*self.0 {
             Origin::Memory(identity) => identity.clone(),
-            Origin::Directory { path, state } => refresh(path, &mut state.lock()),
+            Origin::Directory(directory) => directory.refresh(),
         };
         identity.check_in_force(UnixTime::now()).map_err(|mut error| {
-            if let Origin::Directory { path, .. } = &*self.0 {
-                error.file = path.join(error.file);
+            if let Origin::Directory(directory) = &*self.0 {
+                error.file = directory.path.join(error.file);
             }
             error
         })?;
@@ -261,34 +281,37 @@ impl IdentitySource {
     }
 }
 
-/// Loads a changed set; keeps the good one where the new one cannot be used.
-fn refresh(path: &Path, state: &mut State) -> Identity {
-    let unchanged = Stamp::of(path).is_ok_and(|stamp| Some(stamp) == state.tried);
-    if !unchanged {
-        let (stamp, loaded) = load(path);
-        match loaded {
-            Ok(identity) => {
-                tracing::info!(name = %identity.name, "identity read again");
-                state.good = identity;
+impl Directory {
+    /// Loads a changed set; keeps the good one where the new one cannot be used.
+    fn refresh(&self) -> Identity {
+        let mut state = self.state.lock();
+        let unchanged = Stamp::of(&self.path).is_ok_and(|stamp| Some(stamp) == state.tried);
+        if !unchanged {
+            let (stamp, loaded) = load(&self.path, self.only.as_deref());
+            match loaded {
+                Ok(identity) => {
+                    tracing::info!(name = %identity.name, "identity read again");
+                    state.good = identity;
+                }
+                Err(error) if stamp != state.tried => {
+                    tracing::warn!(%error, "new identity is not usable, the former one stays in use");
+                }
+                Err(_) => {}
             }
-            Err(error) if stamp != state.tried => {
-                tracing::warn!(%error, "new identity is not usable, the former one stays in use");
-            }
-            Err(_) => {}
+            state.tried = stamp;
         }
-        state.tried = stamp;
+        state.good.clone()
     }
-    state.good.clone()
 }
 
 /// Reads and checks a set, and says which state of the files that was; `None` where they could not be held still.
-fn load(path: &Path) -> (Option<Stamp>, Result<Identity, IdentityError>) {
+fn load(path: &Path, only: Option<&str>) -> (Option<Stamp>, Result<Identity, IdentityError>) {
     let mut before = match Stamp::of(path) {
         Ok(stamp) => stamp,
         Err(error) => return (None, Err(error)),
     };
     for _ in 0..READ_ATTEMPTS {
-        let loaded = read_set(path);
+        let loaded = read_set(path, only);
         match Stamp::of(path) {
             Ok(after) if after == before => return (Some(after), loaded),
             Ok(after) => before = after,
@@ -299,14 +322,21 @@ fn load(path: &Path) -> (Option<Stamp>, Result<Identity, IdentityError>) {
     (None, Err(IdentityError { file: path.to_owned(), fault: IdentityFault::Read(busy) }))
 }
 
-fn read_set(path: &Path) -> Result<Identity, IdentityError> {
+fn read_set(path: &Path, only: Option<&str>) -> Result<Identity, IdentityError> {
     let ca = read(&path.join(CA_FILE))?;
     let certificate = read(&path.join(CERTIFICATE_FILE))?;
     let key = read(&path.join(KEY_FILE))?;
-    Identity::from_pem(&ca, &certificate, &key).map_err(|mut error| {
+    let identity = Identity::from_pem(&ca, &certificate, &key).map_err(|mut error| {
         error.file = path.join(error.file);
         error
-    })
+    })?;
+    let fault = match (only, identity.name.volume()) {
+        (None, _) => return Ok(identity),
+        (Some(need), Some(have)) if have == need => return Ok(identity),
+        (Some(need), Some(have)) => IdentityFault::Volume { have: have.into(), need: need.into() },
+        (Some(need), None) => IdentityFault::EveryVolume { need: need.into() },
+    };
+    Err(IdentityError { file: path.join(CERTIFICATE_FILE), fault })
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, IdentityError> {

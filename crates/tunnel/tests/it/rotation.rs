@@ -163,3 +163,21 @@ async fn the_last_good_set_stays_while_the_new_one_is_broken() {
     swap(mount.path(), "..3", |data| next.write(data).unwrap());
     assert!(meets(&second).await, "the new set was not taken up");
 }
+
+#[test]
+fn an_identity_of_one_volume_is_not_replaced_by_one_for_more_or_for_another() {
+    let temp = tempfile::tempdir().unwrap();
+    let (pki, own) = (temp.path().join("pki"), temp.path().join("own"));
+    pki::init(&pki, MIGRATION, HOUR).unwrap();
+    let issue = |volume| pki::issue(&pki, Role::Source, volume, &own, HOUR).unwrap();
+    issue(Some("data"));
+    let source = IdentitySource::of_volume(&own, "data").unwrap();
+    for other in [None, Some("logs"), Some("data2")] {
+        issue(other);
+        assert_eq!(source.current().unwrap().name().volume(), Some("data"), "{other:?}");
+        let refused = IdentitySource::of_volume(&own, "data").unwrap_err().to_string();
+        assert!(refused.contains("volume"), "{refused}");
+    }
+    issue(Some("data"));
+    IdentitySource::of_volume(&own, "data").unwrap();
+}
