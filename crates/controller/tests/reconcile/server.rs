@@ -188,11 +188,14 @@ impl Server {
             }
             ("DELETE", "", _) => {
                 let selector = Selector::parse(query.get("labelSelector").unwrap_or(""));
-                for object in store.list(&key.0, &key.1, &selector) {
+                let items = store.list(&key.0, &key.1, &selector);
+                for object in &items {
                     let name = object["metadata"]["name"].as_str().unwrap().to_owned();
                     store.delete(&(key.0.clone(), key.1.clone(), name))?;
                 }
-                Ok(json!({ "kind": "Status", "apiVersion": "v1", "status": "Success" }))
+                let version = store.version().to_string();
+                Ok(json!({ "kind": kind, "apiVersion": "v1",
+                    "metadata": { "resourceVersion": version }, "items": items }))
             }
             ("DELETE", ..) => {
                 if *self.replaces.lock() {
