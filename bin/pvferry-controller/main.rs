@@ -40,7 +40,10 @@ fn main() -> std::process::ExitCode {
     match outcome {
         Ok(()) => ExitCode::Ok.into(),
         Err((code, what)) => {
-            console.message(tracing::Level::ERROR, &format!("pvferry-controller: {what}"));
+            // A message is one line. Errors of YAML show their place in several.
+            for line in format!("pvferry-controller: {what}").lines() {
+                console.message(tracing::Level::ERROR, line);
+            }
             code.into()
         }
     }
