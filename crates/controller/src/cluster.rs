@@ -352,7 +352,7 @@ impl Clusters {
             return Ok(other.cluster.clone());
         }
         let secret: Option<Secret> = self.home.get(namespace, name).await?;
-        let secret = secret.ok_or_else(|| invalid("is not there".into()))?;
+        let secret = secret.ok_or_else(|| invalid("not found".into()))?;
         let version = secret.resource_version().unwrap_or_default();
         if let Some(other) = self.others.lock().get_mut(&key)
             && other.version == version

@@ -135,6 +135,8 @@ impl Watched for PersistentVolume {
         if let Some(spec) = &mut self.spec {
             *spec = k8s_openapi::api::core::v1::PersistentVolumeSpec {
                 node_affinity: spec.node_affinity.take(),
+                csi: spec.csi.take(),
+                nfs: spec.nfs.take(),
                 ..Default::default()
             };
         }

@@ -26,6 +26,7 @@ pub(super) fn set(
     reason: &str,
     message: &str,
     generation: i64,
+    now: Timestamp,
 ) {
     let status = match is {
         Some(true) => "True",
@@ -36,7 +37,10 @@ pub(super) fn set(
     let since = before
         .and_then(|at| conditions.get(at))
         .filter(|condition| condition.status == status)
-        .map_or_else(|| Time(now()), |condition| condition.last_transition_time.clone());
+        .map_or_else(
+            || Time(whole_seconds(now)),
+            |condition| condition.last_transition_time.clone(),
+        );
     let condition = Condition {
         type_: kind.into(),
         status: status.into(),
@@ -52,6 +56,6 @@ pub(super) fn set(
 }
 
 /// The API keeps whole seconds.
-fn now() -> Timestamp {
-    Timestamp::from_second(Timestamp::now().as_second()).unwrap_or(Timestamp::UNIX_EPOCH)
+fn whole_seconds(time: Timestamp) -> Timestamp {
+    Timestamp::from_second(time.as_second()).unwrap_or(time)
 }

@@ -26,6 +26,7 @@ mod quiesce;
 mod reach;
 mod reserve;
 mod retry;
+mod same_volume;
 mod settle;
 mod source_watch;
 mod throttle;
@@ -256,6 +257,7 @@ async fn unreachable(
         error.reason(),
         &error.to_string(),
         generation,
+        context.clock.now(),
     );
     if status != before {
         context.patience.reset(name);
@@ -469,7 +471,8 @@ impl Step<'_> {
 
     fn condition(&mut self, kind: &str, is: Option<bool>, reason: &str, message: &str) {
         let generation = self.migration.generation();
-        conditions::set(&mut self.status.conditions, kind, is, reason, message, generation);
+        let conditions = &mut self.status.conditions;
+        conditions::set(conditions, kind, is, reason, message, generation, self.now);
     }
 
     /// Writes the status, over that from which the step began and no other one.

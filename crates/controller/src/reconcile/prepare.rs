@@ -43,7 +43,7 @@ impl Step<'_> {
     }
 
     async fn prepare_volumes(&mut self) -> Result<Action> {
-        self.check_one_cluster().await?;
+        let one_cluster = self.check_one_cluster().await?;
         plan::check(&self.migration).map_err(|why| Error::Invalid("SpecInvalid", why))?;
         self.check_permission()?;
         self.check_namespaces().await?;
@@ -63,6 +63,7 @@ impl Step<'_> {
         if let Some(error) = waiting {
             return Err(error);
         }
+        self.check_volumes(&existing, one_cluster).await?;
         self.check_use_of_targets(&self.volumes).await?;
         self.check_in_use().await?;
         self.condition(conditions::VALIDATED, Some(true), "Valid", "all claims can be moved");
@@ -71,7 +72,7 @@ impl Step<'_> {
         }
         self.make_targets(&missing).await?;
         self.make_progresses().await?;
-        self.condition(conditions::PREPARED, Some(true), "Prepared", "all targets are there");
+        self.condition(conditions::PREPARED, Some(true), "Prepared", "all targets exist");
         if self.is_cutover() {
             return Ok(self.enter(Phase::Quiescing, "stopping workloads at the source"));
         }
@@ -125,10 +126,7 @@ impl Step<'_> {
         for name in sources {
             let namespace =
                 self.look::<Namespace>(&self.source, "", name).await?.ok_or_else(|| {
-                    Error::Invalid(
-                        "NamespaceMissing",
-                        format!("the source namespace {name} is not there"),
-                    )
+                    Error::Invalid("NamespaceMissing", format!("source namespace {name} not found"))
                 })?;
             self.check_profile(&namespace, name)?;
         }
@@ -146,8 +144,7 @@ impl Step<'_> {
                 }
                 None => {
                     let what = format!(
-                        "the destination namespace {name} is not there; \
-                         with destination.createNamespace it is made"
+                        "destination namespace {name} not found; set destination.createNamespace to create it"
                     );
                     return Err(Error::Invalid("NamespaceMissing", what));
                 }
@@ -176,7 +173,7 @@ impl Step<'_> {
         let Claim { namespace, name } = &volume.claim;
         let claim: Option<PersistentVolumeClaim> = self.look(&self.source, namespace, name).await?;
         let claim = claim.ok_or_else(|| {
-            Error::Invalid("ClaimMissing", format!("the claim {} is not there", volume.claim))
+            Error::Invalid("ClaimMissing", format!("claim {} not found", volume.claim))
         })?;
         let spec = claim.spec.clone().unwrap_or_default();
         if spec.volume_mode.as_deref() == Some("Block") {
@@ -233,14 +230,14 @@ impl Step<'_> {
         Ok(())
     }
 
-    /// Source and destination may be one cluster under two names.
-    async fn check_one_cluster(&self) -> Result<()> {
+    /// Source and destination may be one cluster under two names. True where they are one.
+    async fn check_one_cluster(&self) -> Result<bool> {
         let spec = &self.migration.spec;
         let one = spec.source.cluster == spec.destination.cluster
             || self.identity(&self.source).await? == self.identity(&self.destination).await?;
         match plan::check_one_cluster(&self.volumes) {
             Err(why) if one => Err(Error::Invalid("SourceIsTarget", why)),
-            _ => Ok(()),
+            _ => Ok(one),
         }
     }
 
@@ -264,7 +261,7 @@ impl Step<'_> {
         let Claim { namespace, name } = &volume.target;
         let informers = self.destination.informers();
         informers.register(Key::object::<PersistentVolumeClaim>(namespace, name), &self.name);
-        // One that the watch does not know is most likely not there: to create it tells.
+        // One that the watch does not know most likely does not exist: to create it tells.
         if !self.live
             && let Some(claims) = informers.current::<PersistentVolumeClaim>().await
             && claims.get(namespace, name).is_none()
@@ -298,7 +295,7 @@ impl Step<'_> {
             && self.look::<StorageClass>(&self.destination, "", &class).await?.is_none()
         {
             let what = format!(
-                "the storage class {class}, wanted for {}, is not there at the destination",
+                "storage class {class}, wanted for {}, not found at the destination",
                 volume.target
             );
             return Err(Error::Invalid("StorageClassMissing", what));

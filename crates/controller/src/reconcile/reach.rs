@@ -50,7 +50,7 @@ impl Step<'_> {
 }
 
 /// What was read. A cluster that does not let the controller read it keeps nothing from being moved: that volume shares no pod.
-fn permitted<K>(read: Result<Option<K>>) -> Result<Option<K>> {
+pub(super) fn permitted<K>(read: Result<Option<K>>) -> Result<Option<K>> {
     match read {
         Err(error) if error.code() == Some(403) => Ok(None),
         other => other,

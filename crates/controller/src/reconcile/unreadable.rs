@@ -3,7 +3,10 @@
 //! Its condition and an event say so, and other migrations go on. It is not touched otherwise, but for one that is being deleted: that is
 //! kept for as long as a cluster that does not answer would keep it.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta},
+    jiff::Timestamp,
+};
 use kube::{
     Api,
     api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams},
@@ -40,7 +43,7 @@ pub(crate) async fn report(context: &Context, metadata: &ObjectMeta, why: &str) 
         "cannot read this migration: {why}; correct the field, or run a controller that knows it"
     );
     let mut written = object.clone();
-    if !condition(&mut written, &text) {
+    if !condition(&mut written, &text, context.clock.now()) {
         return Ok(Action::await_change());
     }
     context.events.warning(&about(&object), REASON, text).await;
@@ -50,7 +53,7 @@ pub(crate) async fn report(context: &Context, metadata: &ObjectMeta, why: &str) 
 }
 
 /// Sets the condition; false where it says so already. What else is in the status stays as it is.
-fn condition(object: &mut DynamicObject, text: &str) -> bool {
+fn condition(object: &mut DynamicObject, text: &str, now: Timestamp) -> bool {
     let generation = object.metadata.generation.unwrap_or_default();
     let before = object.data["status"]["conditions"].clone();
     let mut all: Vec<Condition> = serde_json::from_value(before).unwrap_or_default();
@@ -63,7 +66,7 @@ fn condition(object: &mut DynamicObject, text: &str) -> bool {
     if all.iter().any(says_so) {
         return false;
     }
-    conditions::set(&mut all, conditions::VALIDATED, Some(false), REASON, text, generation);
+    conditions::set(&mut all, conditions::VALIDATED, Some(false), REASON, text, generation, now);
     if !object.data["status"].is_object() {
         object.data["status"] = json!({});
     }

@@ -12,10 +12,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod alone;
+mod changing;
 mod cluster;
 mod failures;
 mod many;
 mod modes;
 mod moves;
+mod printed;
 mod stubborn;
 mod support;

@@ -3,7 +3,7 @@
 use controller::api::Phase;
 use serde_json::{Value, json};
 
-use super::world::World;
+use super::world::{World, add, key};
 
 fn elsewhere() -> Value {
     json!({ "namespace": "shop-new", "cluster": { "kubeconfigSecret": "other" } })
@@ -135,4 +135,73 @@ async fn every_missing_claim_is_listed_and_claims_that_exist_are_not_called_miss
     let lists = |event: &String| event.contains("shop/x") && event.contains("shop/y");
     assert!(events.iter().any(lists), "{events:#?}");
     assert!(!world.exists("persistentvolumeclaims", "shop-new", "data"));
+}
+
+/// Binds a claim to a volume of a CSI driver.
+fn bind(world: &World, cluster: &str, namespace: &str, claim: &str, handle: &str, share: &str) {
+    let server = if cluster == "home" { &world.home } else { &world.other };
+    let name = format!("{namespace}-{claim}");
+    let volume = json!({ "metadata": { "name": name }, "spec": { "csi": {
+        "driver": "csi.example", "volumeHandle": handle, "volumeAttributes": { "share": share },
+    }}});
+    add(server, "persistentvolumes", "", volume);
+    let key = key("persistentvolumeclaims", namespace, claim);
+    server.store.lock().change(&key, |claim| claim["spec"]["volumeName"] = json!(name));
+}
+
+#[tokio::test]
+async fn a_target_that_is_the_source_volume_under_another_name_is_refused() {
+    for (cluster, handle, share, same) in [
+        ("home", "v", "one", true),
+        ("home", "v", "another", true),
+        ("home", "w", "one", false),
+        ("other", "v", "one", true),
+        // Handles of two clusters that are equal by chance.
+        ("other", "v", "another", false),
+    ] {
+        let case = format!("{cluster} {handle} {share}");
+        let mut world = World::new();
+        world.claim(cluster, "shop-new", "data", &[]);
+        bind(&world, "home", "shop", "data", "v", "one");
+        bind(&world, cluster, "shop-new", "data", handle, share);
+        let more = match cluster {
+            "home" => json!({}),
+            _ => json!({ "destination": elsewhere(), "endpoint": node_port() }),
+        };
+        world.migrate(more);
+        let status = world.ends(1).await;
+        assert_eq!(status.phase == Phase::Failed, same, "{case} {status:#?}");
+        if same {
+            let failed = ("False".into(), "SourceIsTarget".into());
+            assert_eq!(world.condition("Succeeded"), failed, "{case}");
+            assert_eq!(status.transfers_begun, 0, "{case}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn two_targets_that_are_one_volume_are_refused() {
+    let mut world = World::new();
+    world.claim("home", "shop", "other", &[("a", "of the other claim")]);
+    for name in ["data", "other"] {
+        world.claim("home", "shop-new", name, &[]);
+        bind(&world, "home", "shop-new", name, "v", "one");
+    }
+    world.migrate(json!({ "volumes": [{ "name": "data" }, { "name": "other" }] }));
+    let status = world.ends(1).await;
+    assert_eq!((status.phase, status.transfers_begun), (Phase::Failed, 0), "{status:#?}");
+    assert!(status.message.contains("are the same volume"), "{}", status.message);
+}
+
+/// By the clock of the controller, like all other times of the status.
+#[tokio::test]
+async fn conditions_have_the_time_of_the_step_that_set_them() {
+    let mut world = World::new();
+    world.migrate(json!({}));
+    let status = world.completes(1).await;
+    for condition in &status.conditions {
+        let since = condition.last_transition_time.0;
+        let run = status.started.as_ref().unwrap().0..=status.ended.as_ref().unwrap().0;
+        assert!(run.contains(&since), "{condition:#?}");
+    }
 }
