@@ -68,7 +68,7 @@ pub(crate) fn resolve_by(pod: &mut Value, server: IpAddr) {
     });
 }
 
-/// `pod` for podman, with the keys in `identity` as its Secret.
+/// `pod` for podman, with the files below `identity` as its Secret, in the places where the pod wants them.
 ///
 /// What a cluster does by itself has to be said: volumes of all pods share one space of names there, and an emptyDir is not
 /// open to everybody; Secrets are decoded in some versions only; no termination message is there. Podman mounts each
@@ -84,14 +84,18 @@ pub(crate) fn for_podman(engine: &Engine, mut pod: Value, identity: &Path) -> Va
         if let Some(claim) = volume.get_mut("persistentVolumeClaim") {
             claim["claimName"] = own(&claim["claimName"]).into();
         } else if volume.get("emptyDir").is_some() {
-            let path = shared_directory(engine, &name);
+            let path = shared_directory(engine, &name, volume["name"].as_str().unwrap());
             fs::create_dir(&path).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
             *volume = json!({"name": volume["name"], "hostPath": stand_in("Directory", path)});
         } else if let Some(secret) = volume.get("secret") {
             let mode = u32::try_from(secret["defaultMode"].as_u64().unwrap()).unwrap();
             let path = engine.dir().join(format!("{name}-keys"));
-            lay_out_secret(&path, identity, mode, u32::try_from(group).unwrap());
+            let files = match secret.get("items").and_then(Value::as_array) {
+                Some(items) => items.iter().map(|i| i["path"].as_str().unwrap()).collect(),
+                None => vec!["ca.crt", "tls.crt", "tls.key"],
+            };
+            lay_out_secret(&path, identity, &files, mode, u32::try_from(group).unwrap());
             *volume = json!({"name": volume["name"], "hostPath": stand_in("Directory", path)});
         }
     }
@@ -116,9 +120,9 @@ pub(crate) fn message_path(engine: &Engine, pod: &str, container: &str) -> PathB
     engine.dir().join(format!("{pod}-{container}.message"))
 }
 
-/// The directory that stands for the emptyDir of a pod.
-pub(crate) fn shared_directory(engine: &Engine, pod: &str) -> PathBuf {
-    engine.dir().join(format!("{pod}-run"))
+/// The directory that stands for an emptyDir of a pod.
+pub(crate) fn shared_directory(engine: &Engine, pod: &str, volume: &str) -> PathBuf {
+    engine.dir().join(format!("{pod}-{volume}"))
 }
 
 /// Makes a directory the volume behind the claim `name`.
@@ -129,14 +133,17 @@ pub(crate) fn bind_claim(engine: &Engine, name: &str, directory: &Path) {
 }
 
 /// Files by links through `..data`, which a kubelet swaps when a Secret changes.
-fn lay_out_secret(path: &Path, identity: &Path, mode: u32, group: u32) {
+fn lay_out_secret(path: &Path, identity: &Path, files: &[&str], mode: u32, group: u32) {
     fs::create_dir_all(path.join("..1")).unwrap();
     symlink("..1", path.join("..data")).unwrap();
-    for name in ["ca.crt", "tls.crt", "tls.key"] {
+    for name in files {
         let file = path.join("..1").join(name);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
         fs::copy(identity.join(name), &file).unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
         chown(&file, Some(0), Some(group)).unwrap();
-        symlink(Path::new("..data").join(name), path.join(name)).unwrap();
+        let top = Path::new(name).iter().next().unwrap();
+        // Once for each, also where several files are in one directory.
+        let _ = symlink(Path::new("..data").join(top), path.join(top));
     }
 }

@@ -1,19 +1,21 @@
 //! Identities of a transfer, from whoever can make them.
 
+use std::collections::BTreeMap;
+
 /// The identities of both ends, by one authority that nobody keeps.
 #[derive(Clone)]
 pub struct Identities {
-    /// Of the source pod.
-    pub source: Credentials,
+    /// `ca.crt` of all of them.
+    pub authority: String,
+    /// Of the source pod: one for each volume, which permits access to that volume only.
+    pub volumes: BTreeMap<String, Credentials>,
     /// Of the destination pod.
     pub destination: Credentials,
 }
 
-/// The content of the three files of an identity.
+/// A certificate and its key.
 #[derive(Clone)]
 pub struct Credentials {
-    /// `ca.crt`
-    pub authority: String,
     /// `tls.crt`
     pub certificate: String,
     /// `tls.key`
@@ -22,9 +24,9 @@ pub struct Credentials {
 
 /// Makes identities.
 pub trait Issuer: Send + Sync {
-    /// Both ends of a transfer of the migration with this uid.
+    /// Both ends of a transfer of `volumes` by the migration with this uid.
     ///
     /// # Errors
     /// A sentence.
-    fn issue(&self, migration_uid: &str) -> Result<Identities, String>;
+    fn issue(&self, migration_uid: &str, volumes: &[&str]) -> Result<Identities, String>;
 }

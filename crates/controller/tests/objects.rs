@@ -4,6 +4,7 @@
 use controller::{
     api::DirectVolumeMigration,
     build::{self, Address, Defaults, Names, Role},
+    identity::{Credentials, Identities},
     plan,
 };
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
@@ -117,6 +118,84 @@ fn a_user_without_a_group_can_read_the_identity() {
     };
     assert_eq!(format!("{:o}", mode(source)), "444");
     assert_eq!(format!("{:o}", mode(destination)), "440");
+}
+
+/// A sync container that was taken over has neither a key nor a file of another one.
+#[test]
+fn a_sync_container_shares_its_own_directory_with_the_tunnel_alone_and_has_no_identity() {
+    for user in USERS {
+        let [source, _] = pods_of_user(user);
+        let spec = source.spec.unwrap();
+        assert_eq!(spec.share_process_namespace, None);
+        let mounts = |name: &str| {
+            let container = spec.containers.iter().find(|container| container.name == name);
+            let mounts = container.unwrap().volume_mounts.clone().unwrap().into_iter();
+            mounts.map(|mount| (mount.name, mount.mount_path)).collect::<Vec<_>>()
+        };
+        let pairs = |pairs: &[(&str, &str)]| {
+            pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect::<Vec<_>>()
+        };
+        let tunnel = [
+            ("identity", "/identity"),
+            ("run-data-0", "/run/pvferry/data-0"),
+            ("run-media-1", "/run/pvferry/media-1"),
+        ];
+        assert_eq!(mounts("tunnel"), pairs(&tunnel));
+        let of_data = [("run-data-0", "/run/pvferry"), ("data-0", "/volumes/data-0")];
+        assert_eq!(mounts("sync-data-0"), pairs(&of_data));
+        let of_media = [("run-media-1", "/run/pvferry"), ("media-1", "/volumes/media-1")];
+        assert_eq!(mounts("sync-media-1"), pairs(&of_media));
+        let args = |name: &str| {
+            let container = spec.containers.iter().find(|container| container.name == name);
+            container.unwrap().args.clone().unwrap().join(" ")
+        };
+        let sockets = "--volume=data-0=/run/pvferry/data-0 --volume=media-1=/run/pvferry/media-1";
+        assert!(args("tunnel").ends_with(sockets), "{}", args("tunnel"));
+        for sync in ["sync-data-0", "sync-media-1"] {
+            assert!(args(sync).contains("--via unix:/run/pvferry/tunnel.sock "), "{}", args(sync));
+        }
+    }
+}
+
+#[test]
+fn the_secret_of_a_source_holds_an_identity_for_each_volume_as_the_pod_mounts_it() {
+    let credentials = |name: &str| Credentials {
+        certificate: format!("certificate of {name}"),
+        key: format!("key of {name}"),
+    };
+    let volumes = ["data-0", "media-1"].map(|name| (name.to_owned(), credentials(name)));
+    let made = Identities {
+        authority: "authority".into(),
+        volumes: volumes.into(),
+        destination: credentials("the destination"),
+    };
+    let names = Names::new(&migration(json!({})), 1, 1, "secret");
+    let secret = build::source_secret(&names, "a", &made);
+    let data = secret.data.unwrap();
+    let [source, destination] = pods_of_user(None);
+    let mounted = |pod: Pod| {
+        let volumes = pod.spec.unwrap().volumes.unwrap();
+        volumes.into_iter().find_map(|volume| volume.secret).unwrap()
+    };
+    let of_source = mounted(source);
+    assert_eq!(of_source.secret_name, secret.metadata.name);
+    let text = |key: &str| String::from_utf8(data[key].0.clone()).unwrap();
+    let files = of_source.items.unwrap().into_iter().map(|item| (item.path, text(&item.key)));
+    let mut expected = Vec::new();
+    for volume in ["data-0", "media-1"] {
+        expected.extend([
+            (format!("{volume}/ca.crt"), "authority".to_owned()),
+            (format!("{volume}/tls.crt"), format!("certificate of {volume}")),
+            (format!("{volume}/tls.key"), format!("key of {volume}")),
+        ]);
+    }
+    assert_eq!(files.collect::<Vec<_>>(), expected);
+
+    let secret = build::destination_secret(&names, "b", &made);
+    let of_destination = mounted(destination);
+    assert_eq!((of_destination.secret_name, of_destination.items), (secret.metadata.name, None));
+    let keys: Vec<_> = secret.data.unwrap().into_keys().collect();
+    assert_eq!(keys, ["ca.crt", "tls.crt", "tls.key"]);
 }
 
 fn source_claim(metadata: Value) -> PersistentVolumeClaim {

@@ -108,7 +108,7 @@ async fn serve(stream: TcpStream, writes: Writes) -> Option<()> {
 struct NoIssuer;
 
 impl Issuer for NoIssuer {
-    fn issue(&self, _: &str) -> Result<Identities, String> {
+    fn issue(&self, _: &str, _: &[&str]) -> Result<Identities, String> {
         Err("none here".into())
     }
 }

@@ -2,6 +2,7 @@
 
 mod claims;
 mod endpoint;
+mod files;
 mod names;
 mod pods;
 mod support;
@@ -14,7 +15,7 @@ pub use names::{
     CREATED_BY, MIGRATION, Names, RESERVED_BY, Role, is_of, labels, others, reservation, selector,
 };
 pub use pods::{Defaults, bind, destination_pod, source_pod, sync_container};
-pub use support::{Peer, identity_secret, network_policy};
+pub use support::{Peer, destination_secret, network_policy, source_secret};
 
 /// What everything is applied by.
 pub const MANAGER: &str = "pvferry-controller";

@@ -4,18 +4,17 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::{
     api::core::v1::{
-        Affinity, Capabilities, Container, ContainerPort, EmptyDirVolumeSource, EnvVar,
-        HTTPGetAction, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm,
-        PersistentVolumeClaimVolumeSource, Pod, PodSecurityContext, PodSpec, Probe,
-        ResourceRequirements, SeccompProfile, SecretVolumeSource, SecurityContext, Volume,
-        VolumeMount,
+        Affinity, Capabilities, Container, ContainerPort, EnvVar, HTTPGetAction, NodeAffinity,
+        NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PersistentVolumeClaimVolumeSource,
+        Pod, PodSecurityContext, PodSpec, Probe, ResourceRequirements, SeccompProfile,
+        SecurityContext, Volume, VolumeMount,
     },
     apimachinery::pkg::{
         api::resource::Quantity, apis::meta::v1::ObjectMeta, util::intstr::IntOrString,
     },
 };
 
-use super::{Address, HEALTH_PORT, Names, PORT, Role, SERVE, SYNC_PREFIX, TUNNEL};
+use super::{Address, HEALTH_PORT, Names, PORT, Role, SERVE, SYNC_PREFIX, TUNNEL, files};
 use crate::{
     api::{DirectVolumeMigration, DirectVolumeMigrationSpec, PodDefaults, PodSettings},
     plan::Planned,
@@ -33,8 +32,8 @@ pub struct Defaults {
 }
 
 const IDENTITY: &str = "/identity";
+/// Where a sync container shares files with the tunnel. The tunnel has a directory for each volume below it.
 const RUN: &str = "/run/pvferry";
-const SOCKET: &str = "unix:/run/pvferry/tunnel.sock";
 
 /// Reads whatever its owner let nobody read. `DAC_READ_SEARCH` would do, but the profile `baseline` does not admit it; and there is
 /// nothing to write to: volumes and root are mounted read-only.
@@ -56,19 +55,11 @@ pub fn source_pod(
     let spec = &migration.spec;
     let settings = settings(spec, defaults, Role::Source);
     let count = volumes.len() + 1;
-    let mut containers = vec![tunnel(spec, &settings, volumes.len(), address)];
+    let mut containers = vec![tunnel(spec, &settings, volumes, address)];
     containers.extend(volumes.iter().map(|volume| sync(spec, &settings, volume)));
-    let mut mounts = vec![
-        identity_volume(names, Role::Source),
-        Volume {
-            name: "run".into(),
-            empty_dir: Some(EmptyDirVolumeSource {
-                medium: Some("Memory".into()),
-                size_limit: Some(Quantity("16Mi".into())),
-            }),
-            ..Volume::default()
-        },
-    ];
+    let files = volumes.iter().flat_map(|volume| files::identity_files(&volume.name));
+    let mut mounts = vec![files::identity_volume(names, Role::Source, files.collect())];
+    mounts.extend(volumes.iter().map(|volume| files::run_volume(volume)));
     mounts.extend(volumes.iter().map(|v| claim_volume(&v.name, &v.claim.name, Role::Source)));
     let namespace = volumes.first().map_or("", |v| &v.claim.namespace);
     let metadata = names.metadata(Role::Source, namespace);
@@ -108,7 +99,7 @@ pub fn destination_pod(
         }),
         ..container(spec, &settings, SERVE, args, mounted, &DESTINATION_CAPABILITIES)
     };
-    let mut mounts = vec![identity_volume(names, Role::Destination)];
+    let mut mounts = vec![files::identity_volume(names, Role::Destination, Vec::new())];
     mounts.extend(volumes.iter().map(|v| claim_volume(&v.name, &v.target.name, Role::Destination)));
     let namespace = volumes.first().map_or("", |v| &v.target.namespace);
     let metadata = names.metadata(Role::Destination, namespace);
@@ -150,7 +141,8 @@ fn settings(spec: &DirectVolumeMigrationSpec, defaults: &Defaults, role: Role) -
 
 fn sync(spec: &DirectVolumeMigrationSpec, settings: &PodSettings, volume: &Planned) -> Container {
     let path = format!("/volumes/{}", volume.name);
-    let mut args = words(&["sync", &path, "--volume", &volume.name, "--via", SOCKET]);
+    let socket = format!("unix:{RUN}/{}", pod::TUNNEL_SOCKET);
+    let mut args = words(&["sync", &path, "--volume", &volume.name, "--via", &socket]);
     args.extend(words(&[
         "--marker-dir",
         RUN,
@@ -188,7 +180,8 @@ fn sync(spec: &DirectVolumeMigrationSpec, settings: &PodSettings, volume: &Plann
     }
     // How long pods may take to start is how long a container may wait for the others.
     args.push(format!("--wait={}", spec.limits.start_seconds));
-    let mounts = vec![mount("run", RUN, false), mount(&volume.name, &path, true)];
+    let mounts =
+        vec![mount(&files::run_name(volume), RUN, false), mount(&volume.name, &path, true)];
     container(spec, settings, &sync_container(volume), args, mounts, &SOURCE_CAPABILITIES)
 }
 
@@ -198,17 +191,22 @@ pub fn sync_container(volume: &Planned) -> String {
     format!("{SYNC_PREFIX}{}", volume.name)
 }
 
+/// A socket, an identity and a directory for each volume: the containers of other volumes have no part in them.
 fn tunnel(
     spec: &DirectVolumeMigrationSpec,
     settings: &PodSettings,
-    volumes: usize,
+    volumes: &[&Planned],
     address: &Address,
 ) -> Container {
-    let mut args = words(&["tunnel", "--listen", SOCKET, "--connect", &address.to_string()]);
-    args.extend(words(&["--identity", IDENTITY, "--marker-dir", RUN, "--log-format", "json"]));
-    args.extend(words(&["--exit-when", &volumes.to_string()]));
+    let mut args = words(&["tunnel", "--connect", &address.to_string(), "--identity", IDENTITY]);
+    args.extend(words(&["--log-format", "json", "--exit-when", &volumes.len().to_string()]));
     args.push(format!("--idle={}", spec.limits.start_seconds));
-    let mounts = vec![mount("identity", IDENTITY, true), mount("run", RUN, false)];
+    let mut mounts = vec![mount("identity", IDENTITY, true)];
+    for volume in volumes {
+        let directory = format!("{RUN}/{}", volume.name);
+        args.push(format!("--volume={}={directory}", volume.name));
+        mounts.push(mount(&files::run_name(volume), &directory, false));
+    }
     container(spec, settings, TUNNEL, args, mounts, &[])
 }
 
@@ -355,20 +353,6 @@ fn with_count(mut containers: Vec<Container>, count: usize) -> Vec<Container> {
         }]);
     }
     containers
-}
-
-fn identity_volume(names: &Names, role: Role) -> Volume {
-    Volume {
-        name: "identity".into(),
-        secret: Some(SecretVolumeSource {
-            secret_name: Some(names.of(role)),
-            // The files belong to root. A source pod has no group of the file system by which another user could read them;
-            // nobody but the containers of the pod reaches them.
-            default_mode: Some(if role == Role::Source { 0o444 } else { 0o440 }),
-            ..SecretVolumeSource::default()
-        }),
-        ..Volume::default()
-    }
 }
 
 /// A source is read-only as a volume, not only in its container: then the kubelet changes neither groups and modes nor SELinux labels

@@ -17,27 +17,41 @@ use k8s_openapi::{
 use super::{Address, HEALTH_PORT, Names, PORT, Role};
 use crate::{
     api::{DirectVolumeMigration, EndpointKind},
-    identity::Credentials,
+    identity::{Credentials, Identities},
 };
 
-/// The identity of one end, as the Secret that its pod mounts.
+/// The identity of the destination, as the Secret that its pod mounts.
 #[must_use]
-pub fn identity_secret(
+pub fn destination_secret(names: &Names, namespace: &str, made: &Identities) -> Secret {
+    let Credentials { certificate, key } = &made.destination;
+    let files = [("ca.crt", &made.authority), ("tls.crt", certificate), ("tls.key", key)];
+    let files = files.map(|(name, text)| (name.to_owned(), text));
+    secret(names, Role::Destination, namespace, "kubernetes.io/tls", files)
+}
+
+/// The identities of the volumes of a source, in one Secret: to have one for each volume takes no further call.
+#[must_use]
+pub fn source_secret(names: &Names, namespace: &str, made: &Identities) -> Secret {
+    let of_volumes = made.volumes.iter().flat_map(|(volume, Credentials { certificate, key })| {
+        [(format!("{volume}.crt"), certificate), (format!("{volume}.key"), key)]
+    });
+    let files = of_volumes.chain([("ca.crt".to_owned(), &made.authority)]);
+    secret(names, Role::Source, namespace, "Opaque", files)
+}
+
+fn secret<'a>(
     names: &Names,
     role: Role,
     namespace: &str,
-    credentials: &Credentials,
+    type_: &str,
+    files: impl IntoIterator<Item = (String, &'a String)>,
 ) -> Secret {
-    let bytes = |text: &str| ByteString(text.as_bytes().to_vec());
+    let bytes = |(name, text): (String, &String)| (name, ByteString(text.as_bytes().to_vec()));
     Secret {
         metadata: names.metadata(role, namespace),
-        type_: Some("kubernetes.io/tls".into()),
+        type_: Some(type_.into()),
         immutable: Some(true),
-        data: Some(BTreeMap::from([
-            ("ca.crt".to_owned(), bytes(&credentials.authority)),
-            ("tls.crt".to_owned(), bytes(&credentials.certificate)),
-            ("tls.key".to_owned(), bytes(&credentials.key)),
-        ])),
+        data: Some(files.into_iter().map(bytes).collect()),
         ..Secret::default()
     }
 }

@@ -269,10 +269,11 @@ impl Step<'_> {
     async fn make_identities(&self, current: &Current) -> Result<IdentityUids> {
         let (names, uid) = (&current.names, self.migration.uid().unwrap_or_default());
         let (near, far) = (current.source_namespace(), current.destination_namespace());
-        let made = self.context.issuer.issue(&uid).map_err(Error::Identity)?;
-        let secret = build::identity_secret(names, Role::Source, near, &made.source);
+        let volumes: Vec<_> = current.volumes.iter().map(|volume| &*volume.name).collect();
+        let made = self.context.issuer.issue(&uid, &volumes).map_err(Error::Identity)?;
+        let secret = build::source_secret(names, near, &made);
         let source = objects::create_secret(&self.source, &secret, names).await?;
-        let secret = build::identity_secret(names, Role::Destination, far, &made.destination);
+        let secret = build::destination_secret(names, far, &made);
         let destination = objects::create_secret(&self.destination, &secret, names).await?;
         Ok(IdentityUids { source, destination })
     }

@@ -29,10 +29,10 @@ const PATIENCE: usize = 400;
 struct Nobody;
 
 impl Issuer for Nobody {
-    fn issue(&self, _: &str) -> Result<Identities, String> {
-        let one =
-            || Credentials { authority: "a".into(), certificate: "c".into(), key: "k".into() };
-        Ok(Identities { source: one(), destination: one() })
+    fn issue(&self, _: &str, volumes: &[&str]) -> Result<Identities, String> {
+        let one = || Credentials { certificate: "c".into(), key: "k".into() };
+        let volumes = volumes.iter().map(|volume| ((*volume).to_owned(), one())).collect();
+        Ok(Identities { authority: "a".into(), volumes, destination: one() })
     }
 }
 
