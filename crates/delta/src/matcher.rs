@@ -54,6 +54,8 @@ pub struct Matcher<'a> {
     run: Run,
     /// Bytes hashed for candidates that were none.
     wasted: u64,
+    /// Whether the short last block was found before the end of the input.
+    short_found: bool,
 }
 
 /// What is known of the current position.
@@ -101,6 +103,7 @@ impl<'a> Matcher<'a> {
             basis_next: index.basis_start(),
             run: Run::default(),
             wasted: 0,
+            short_found: false,
         }
     }
 
@@ -177,14 +180,22 @@ impl<'a> Matcher<'a> {
         }
     }
 
+    /// The short last block is expected once: content that was appended to follows it. In content that repeats itself it
+    /// would end one match after the other in the middle of a full block that the index knows.
     fn step_expected(&mut self, block: usize, rest: &[u8]) -> Option<Decided> {
         let mut found = None;
-        if let Some((strong, len)) = self.index.block(block) {
+        let expected = self.index.block(block);
+        if let Some((strong, len)) = expected.filter(|&(_, len)| self.may_find(len)) {
             let window = rest.get(..len)?;
             found = (self.key.hash(window) == strong).then_some(Match { block, len });
+            self.short_found |= found.is_some() && len < self.block_len;
         }
         self.state = State::Fresh;
         Some(Decided { literal: 0, found })
+    }
+
+    fn may_find(&self, len: usize) -> bool {
+        len == self.block_len || !self.short_found
     }
 
     fn step_fresh(&mut self, rest: &[u8]) -> Option<Decided> {
