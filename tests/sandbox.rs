@@ -344,3 +344,33 @@ fn no_system_call_but_those_documented() {
     let others: Vec<_> = called.iter().filter(|call| !documented.contains(call.as_str())).collect();
     assert!(others.is_empty(), "not documented: {others:?}");
 }
+
+#[test]
+fn a_path_through_another_process_is_refused_before_anything_is_read_and_says_what_to_do() {
+    let (source, destination) = (TempTree::new(), TempTree::new());
+    source.file("a", "content");
+    let through =
+        |tree: &TempTree| format!("/proc/{}/root{}", std::process::id(), tree.path().display());
+    let (from, to) =
+        (source.path().display().to_string(), destination.path().display().to_string());
+    let (far_from, far_to) = (through(&source), through(&destination));
+    for (arguments, path) in [
+        (["copy", &far_from, &to].as_slice(), &far_from),
+        (&["copy", "-n", &far_from, &to], &far_from),
+        (&["copy", &from, &far_to], &far_to),
+        (&["digest", &far_from], &far_from),
+        (&["verify", &from, &far_to], &far_to),
+    ] {
+        let mut command = pvferry(arguments);
+        command.env("RUST_LOG", "info");
+        let finished = Process::run(command);
+        if !landlocked(&finished.stderr) {
+            return;
+        }
+        assert_eq!(finished.code(), 1, "{arguments:?}: {}", finished.stderr);
+        assert_explains(&finished, &[path, "a path through another process", "nsenter"]);
+        assert_eq!(fs::read_dir(destination.path()).unwrap().count(), 0, "{arguments:?}");
+    }
+    // A path through the process itself is its own.
+    assert_eq!(Process::run(pvferry(&["digest", &format!("/proc/self/root{from}")])).code(), 0);
+}

@@ -71,11 +71,11 @@ fn dispatch(
 fn tool(command: &Command, surroundings: &Surroundings) -> Result<ExitCode, Failure> {
     match command {
         Command::Digest(args) => {
-            Sandbox::digest(args).enter();
+            Sandbox::digest(args).enter()?;
             inspect::digest(args, surroundings)
         }
         Command::Verify(args) => {
-            Sandbox::verify(args).enter();
+            Sandbox::verify(args).enter()?;
             inspect::verify(args, surroundings)
         }
         Command::Pki(command) => pki::run(command),
@@ -94,7 +94,7 @@ fn with_runtime<T>(
     surroundings: &Surroundings,
     work: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {
-    sandbox.enter();
+    sandbox.enter()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(setup::workers())
         .enable_all()

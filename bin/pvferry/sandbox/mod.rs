@@ -20,12 +20,14 @@ use std::{
 };
 
 use landlock::{AccessFs, BitFlags, make_bitflags};
+use pod::ExitCode;
 use rustix::thread::CapabilitySet;
 use tunnel::Endpoint;
 
 use crate::{
     cli::{CopyArgs, DigestArgs, ServeArgs, SyncArgs, TunnelArgs, VerifyArgs},
     commands::termination_log,
+    outcome::Failure,
 };
 use rules::Rules;
 
@@ -67,13 +69,14 @@ const FIRST_OPEN_PORT: u16 = 1024;
 pub(crate) struct Sandbox {
     rules: Rules,
     keep: CapabilitySet,
+    volumes: Vec<PathBuf>,
 }
 
 impl Sandbox {
     pub(crate) fn serve(args: &ServeArgs) -> Self {
         let mut sandbox = Self::new(capabilities::WRITE);
         for (_, path) in &args.volume {
-            sandbox.rules.allow(path, WRITE_VOLUME);
+            sandbox.volume(path, WRITE_VOLUME);
         }
         sandbox.identity(&args.identity);
         sandbox.termination_message(args.termination_log.as_ref());
@@ -87,7 +90,7 @@ impl Sandbox {
 
     pub(crate) fn sync(args: &SyncArgs) -> Self {
         let mut sandbox = Self::new(capabilities::READ);
-        sandbox.rules.allow(&args.source, READ_VOLUME);
+        sandbox.volume(&args.source, READ_VOLUME);
         sandbox.termination_message(args.termination_log.as_ref());
         if let Some(dir) = &args.marker_dir {
             sandbox.rules.allow(dir, SHARE_FILES);
@@ -133,8 +136,8 @@ impl Sandbox {
         // A dry run keeps the capabilities, because it reports what the run would not keep for want of one.
         let mut sandbox = Self::new(capabilities::WRITE | capabilities::READ);
         let access = if args.transfer.dry_run { READ_VOLUME } else { WRITE_VOLUME };
-        sandbox.rules.allow(&args.source, READ_VOLUME);
-        sandbox.rules.allow(&args.destination, access);
+        sandbox.volume(&args.source, READ_VOLUME);
+        sandbox.volume(&args.destination, access);
         sandbox
     }
 
@@ -150,18 +153,23 @@ impl Sandbox {
     fn inspect(volumes: &[&Path]) -> Self {
         let mut sandbox = Self::new(capabilities::READ);
         for path in volumes {
-            sandbox.rules.allow(path, READ_VOLUME);
+            sandbox.volume(path, READ_VOLUME);
         }
         sandbox.rules.tcp.restricted = true;
         sandbox
     }
 
     fn new(keep: CapabilitySet) -> Self {
-        let mut sandbox = Self { rules: Rules::default(), keep };
+        let mut sandbox = Self { rules: Rules::default(), keep, volumes: Vec::new() };
         for path in MACHINE {
             sandbox.rules.allow(path, READ_FILES);
         }
         sandbox
+    }
+
+    fn volume(&mut self, path: &Path, access: BitFlags<AccessFs>) {
+        self.rules.allow(path, access);
+        self.volumes.push(path.to_owned());
     }
 
     /// The directory, whatever its files are swapped for in it, and the files, wherever they lie now.
@@ -198,11 +206,28 @@ impl Sandbox {
     }
 
     /// Gives everything else up, for this thread and those that it starts, and says in the log what holds now.
-    pub(crate) fn enter(&self) {
+    ///
+    /// # Errors
+    /// A volume whose path leads through another process: Landlock closes that way, and not the volume itself. Without
+    /// this check it would look like a volume that nobody may read.
+    pub(crate) fn enter(&self) -> Result<(), Failure> {
+        let reached: Vec<&PathBuf> =
+            self.volumes.iter().filter(|path| fs::metadata(path).is_ok()).collect();
         let left = capabilities::keep(self.keep);
         let files = self.rules.enforce();
         let left = left.map_or_else(|error| error.to_string(), capabilities::names);
         tracing::info!("sandbox: {files}; capabilities: {left}");
+        match reached.into_iter().find(|path| fs::metadata(path).is_err()) {
+            Some(path) => Err(Failure::new(
+                ExitCode::Usage,
+                format!(
+                    "{}: the sandbox does not permit a path through another process, such as /proc/PID/root; \
+                     use a path without it, or run pvferry in the mount namespace of that process (nsenter --mount)",
+                    path.display()
+                ),
+            )),
+            None => Ok(()),
+        }
     }
 }
 
