@@ -1,14 +1,17 @@
 //! Trees that change under the run: by their owner, or by an enemy.
 
 use std::{
+    ffi::OsString,
     fs,
-    os::unix::fs::{FileExt as _, symlink},
+    os::unix::fs::{FileExt as _, PermissionsExt as _, symlink},
     path::Path,
     sync::atomic::{AtomicBool, Ordering},
     thread,
 };
 
-use testkit::{Content, Finished, Mount, Process, Snapshot, TempTree, assert_same};
+use testkit::{
+    Content, Finished, Mount, OddMount, Process, Quirks, Snapshot, TempTree, assert_same,
+};
 
 use crate::support::{assert_untouched, copy, copy_command, report};
 
@@ -119,6 +122,151 @@ fn files_that_are_replaced_by_rename_while_they_are_listed_are_not_deleted() {
         clean += usize::from(finished.code() == 0);
     }
     println!("{clean} of 12 runs ended with 0");
+}
+
+/// What goes from a directory that is still to be listed to one that was listed stands in neither listing.
+#[test]
+fn an_entry_that_is_moved_past_the_walk_is_reported_and_nothing_is_deleted() {
+    for (from, options) in [
+        ("D", &["--delete"][..]),
+        ("file", &["--delete"]),
+        ("file", &["--delete", "--atomic"]),
+        ("D", &["--delete", "--dry-run"]),
+        ("D", &[]),
+    ] {
+        let Some(odd) = OddMount::new(Quirks::default()) else { return };
+        let (source, destination) = (odd.path(), TempTree::new());
+        for dir in ["a", "m", "z/D"] {
+            fs::create_dir_all(source.join(dir)).unwrap();
+        }
+        fs::write(source.join("z/D/1"), "precious").unwrap();
+        fs::write(source.join("z/file"), "precious").unwrap();
+        copy(source, destination.path(), &[]).expect(0);
+        destination.file("old", "extraneous");
+        odd.set(|quirks| {
+            let place = |dir: &str| (dir.into(), from.into());
+            quirks.moved_when_listed = Some(("m".into(), place("z"), place("a")));
+        });
+        let finished = copy(source, destination.path(), options);
+        assert_eq!(finished.code(), 24, "{from} {options:?}: {}", finished.stderr);
+        assert!(finished.stderr.contains("a: changed after it was listed"), "{}", finished.stderr);
+        for path in ["z/D/1", "z/file", "old"] {
+            assert!(destination.at(path).exists(), "{from} {options:?}: {path} is gone");
+        }
+        assert!(!finished.stdout.contains("delete "), "{}", finished.stdout);
+        if !options.contains(&"--dry-run") {
+            copy(source, destination.path(), &["--delete"]).expect(0);
+            assert_same(source, destination.path());
+        }
+    }
+}
+
+/// The same on a local file system, whose times can be compared: only what was moved counts, and not what was made.
+#[test]
+fn on_a_local_file_system_only_entries_that_existed_before_the_run_count_as_moved_past_the_walk() {
+    let source = TempTree::new();
+    source.dir("a");
+    for number in 0..6000 {
+        source.file(format!("m/{}/{number}", number / 100), "");
+    }
+    for number in 0..20 {
+        source.file(format!("z/D/{number}"), "precious");
+    }
+    let (mut met, mut number) = (0, 0);
+    for pause in [0, 5, 10, 20, 40, 80] {
+        let destination = TempTree::new();
+        destination.file("z/D/5", "precious").file("old", "extraneous").dir("a");
+        let options = ["--delete", "--progress", "none"];
+        let running = Process::start(copy_command(source.path(), destination.path(), &options));
+        thread::sleep(std::time::Duration::from_millis(pause));
+        source.rename("z/D", "a/D");
+        let finished = running.wait();
+        assert!([0, 24].contains(&finished.code()), "{}", finished.stderr);
+        let arrived = |dir: &str| destination.at(dir).join("5").exists();
+        assert!(arrived("a/D") || arrived("z/D"), "D is lost: {}", finished.stderr);
+        met += usize::from(finished.stderr.contains("a: changed after it was listed"));
+        source.rename("a/D", "z/D");
+
+        let finished = during(
+            || {
+                number += 1;
+                fs::write(source.at(format!("a/{number}")), "").unwrap();
+                thread::sleep(std::time::Duration::from_millis(3));
+            },
+            || copy(source.path(), destination.path(), &options),
+        );
+        assert!(!finished.stderr.contains("after it was listed"), "{}", finished.stderr);
+    }
+    println!("the move was met in {met} of 6 runs");
+}
+
+/// Both are met between the listing of the root and the opening of `z`.
+#[test]
+fn a_directory_that_is_replaced_or_closed_after_it_was_listed_is_named_and_not_read() {
+    for replaced in [true, false] {
+        let Some(odd) = OddMount::new(Quirks::default()) else { return };
+        let (source, destination) = (odd.path(), TempTree::new());
+        for dir in ["m", "z", "secret"] {
+            fs::create_dir(source.join(dir)).unwrap();
+        }
+        fs::write(source.join("z/f"), "public").unwrap();
+        copy(source, destination.path(), &[]).expect(0);
+        fs::write(source.join("secret/f"), "private").unwrap();
+        let closed = fs::Permissions::from_mode(0o700);
+        fs::set_permissions(source.join("secret"), closed).unwrap();
+        odd.set(|quirks| {
+            if replaced {
+                fn in_root(name: &str) -> (OsString, OsString) {
+                    (OsString::new(), name.into())
+                }
+                quirks.moved_when_listed = Some(("m".into(), in_root("secret"), in_root("z")));
+            } else {
+                quirks.closed_when_listed = Some(("m".into(), "z".into()));
+            }
+        });
+        let finished = copy(source, destination.path(), &["--delete"]);
+        assert_eq!(finished.code(), 24, "{replaced}: {}", finished.stderr);
+        let why = if replaced { "was replaced" } else { "mode or owner changed" };
+        assert!(finished.stderr.contains(why), "{replaced}: {}", finished.stderr);
+        assert_eq!(fs::read(destination.at("z/f")).unwrap(), b"public", "{replaced}");
+    }
+}
+
+/// A file system gives the number of a file that is gone to the next one.
+#[test]
+fn a_file_that_has_the_inode_number_of_another_does_not_get_its_content() {
+    let Some(volume) = Mount::ext4(64) else { return };
+    let source = TempTree::below(volume.path());
+    let files = 300;
+    for number in 0..files {
+        source.file(format!("hl/{number}"), format!("{number} first").as_str());
+        source.hard_link(format!("hl/{number}"), format!("zz/{number}"));
+    }
+    for number in 0..5000 {
+        source.file(format!("mid/{number}"), "");
+    }
+    let mut turn = 0;
+    for options in [&["--progress", "none"][..], &["--progress", "none", "--atomic"]] {
+        let destination = TempTree::new();
+        copy(source.path(), destination.path(), options);
+        let finished = during(
+            || {
+                turn += 7;
+                let number = turn % files;
+                fs::write(source.at("hl/.new"), format!("{number} turn {turn}")).unwrap();
+                fs::rename(source.at("hl/.new"), source.at(format!("hl/{number}"))).unwrap();
+                fs::hard_link(source.at(format!("hl/{number}")), source.at("zz/.new")).unwrap();
+                fs::rename(source.at("zz/.new"), source.at(format!("zz/{number}"))).unwrap();
+            },
+            || copy(source.path(), destination.path(), options),
+        );
+        assert!([0, 23, 24].contains(&finished.code()), "{}", finished.stderr);
+        for (dir, number) in (0..files).flat_map(|number| [("hl", number), ("zz", number)]) {
+            let content = fs::read_to_string(destination.at(format!("{dir}/{number}"))).unwrap();
+            let own = content.split(' ').next();
+            assert_eq!(own, Some(&*number.to_string()), "{dir}/{number}: {}", finished.stderr);
+        }
+    }
 }
 
 #[test]

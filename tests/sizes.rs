@@ -91,3 +91,29 @@ fn files_of_proc_that_report_0_and_have_content_are_named() {
     assert_explains(&finished, &["boot_id", REASON]);
     assert_eq!(report(&finished)["files_written"], 0);
 }
+
+#[test]
+fn a_file_whose_size_differs_from_look_to_look_arrives_whole_or_is_named() {
+    for size in [3000, 300_000] {
+        let Some(odd) = OddMount::new(Quirks::default()) else { return };
+        let content = vec![b'x'; size];
+        fs::write(odd.path().join("f"), &content).unwrap();
+        odd.set(|quirks| quirks.every_other_size = vec![("f".into(), size as u64 / 2)]);
+        for round in 0..8 {
+            let destination = TempTree::new();
+            if round % 2 == 1 {
+                destination.file("f", "older");
+            }
+            let finished = copy(odd.path(), destination.path(), &[]);
+            let there = fs::read(destination.at("f")).unwrap_or_default();
+            match finished.code() {
+                0 => assert!(there == content, "{size}: {} bytes arrived", there.len()),
+                code => {
+                    assert!([23, 24].contains(&code), "{code}: {}", finished.stderr);
+                    assert!(finished.stderr.contains("\"name\":\"f\""), "{}", finished.stderr);
+                    assert!(there == content || there == b"older" || there.is_empty());
+                }
+            }
+        }
+    }
+}

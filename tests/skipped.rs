@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, process::Command};
 
-use testkit::{Finished, Mount, TempTree, assert_same, skip};
+use testkit::{Finished, Mount, Process, TempTree, assert_same, skip};
 
 use crate::support::{assert_explains, copy, pvferry, report};
 
@@ -139,6 +139,35 @@ fn a_read_only_snapshot_in_the_destination_is_reported_and_everything_else_is_do
     for snapshot in ["a gone/f", "b kept/f"] {
         assert_eq!(fs::read(destination.join(snapshot)).unwrap(), b"1");
     }
+}
+
+/// The times of the directory that stands for the inner subvolume are those of each look.
+#[test]
+fn a_snapshot_of_btrfs_with_a_subvolume_in_it_is_copied_with_verify_and_the_subvolume_is_named() {
+    let (Some(volume), destination) = (Mount::btrfs(256), TempTree::new()) else { return };
+    subvolume(&volume.path().join("v"));
+    subvolume(&volume.path().join("v/in"));
+    fs::write(volume.path().join("v/f"), "text").unwrap();
+    let snapshot = volume.path().join("snapshot");
+    let made = Command::new("btrfs")
+        .args(["subvolume", "snapshot", "-r"])
+        .args([volume.path().join("v"), snapshot.clone()])
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{made:?}");
+    for round in 0..4 {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        let finished = copy(&snapshot, destination.path(), &["--verify", "--itemize"]);
+        assert_eq!(finished.code(), 0, "{}", finished.stderr);
+        assert!(finished.stderr.contains("subvolume in a snapshot"), "{}", finished.stderr);
+        assert!(round == 0 || !finished.stdout.contains("metadata"), "{}", finished.stdout);
+    }
+    let verified = Process::run(pvferry([
+        "verify".as_ref(),
+        snapshot.as_os_str(),
+        destination.path().as_os_str(),
+    ]));
+    assert_eq!(verified.code(), 0, "{}{}", verified.stdout, verified.stderr);
 }
 
 #[test]

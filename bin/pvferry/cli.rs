@@ -285,7 +285,7 @@ pub(crate) struct ServeArgs {
     pub(crate) volume: Vec<(VolumeName, PathBuf)>,
 
     /// Let a source delete files with sync --delete: in every volume, or in NAME. Refused by default
-    #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true, default_missing_value = EVERY_VOLUME)]
     pub(crate) allow_delete: Vec<Scope>,
 
     /// Let a source delete at most N entries in each run, in every volume or in NAME; the lower limit of both ends holds
@@ -293,11 +293,11 @@ pub(crate) struct ServeArgs {
     pub(crate) max_delete: Vec<(Scope, u64)>,
 
     /// Accept sync --allow-empty-source: for every volume, or for NAME. Refused by default
-    #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true, default_missing_value = EVERY_VOLUME)]
     pub(crate) allow_empty_source: Vec<Scope>,
 
     /// Send no hash or other answer about the content of existing files: in every volume, or in NAME. Changed files are received whole
-    #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true, default_missing_value = EVERY_VOLUME)]
     pub(crate) no_delta: Vec<Scope>,
 
     /// Leave when N volumes have been received to their end
@@ -332,12 +332,16 @@ impl Scope {
     }
 }
 
+/// What stands for an option without a name. An empty name is none: a variable that is not set must not permit more than one
+/// that is.
+const EVERY_VOLUME: &str = "*";
+
 impl std::str::FromStr for Scope {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
-            "" => Ok(Self::All),
+            EVERY_VOLUME => Ok(Self::All),
             name => name.parse().map(Self::Volume).map_err(|error| format!("{error}")),
         }
     }

@@ -121,11 +121,20 @@ impl Manifest {
     /// Folds in that the listing of a directory ended, and whether the directory was read to its end: what decides about
     /// removals in it is proved like anything else.
     pub(crate) fn add_listing(&self, directory: EntryId, complete: bool) {
+        self.fold_listing(directory.0, complete);
+    }
+
+    /// Folds in that nothing may be removed, as the listing of a directory that there is not.
+    pub(crate) fn add_no_removals(&self) {
+        self.fold_listing(u64::MAX, false);
+    }
+
+    fn fold_listing(&self, directory: u64, complete: bool) {
         if !complete {
             self.incomplete.store(true, Relaxed);
         }
         let mut record = [0; 26];
-        record[..8].copy_from_slice(&directory.0.to_le_bytes());
+        record[..8].copy_from_slice(&directory.to_le_bytes());
         (record[24], record[25]) = (LISTING, u8::from(complete));
         self.fold(&blake3::keyed_hash(&self.key, &record));
     }

@@ -343,8 +343,7 @@ fn read_file(
     options: &DigestOptions<'_>,
 ) -> Result<FileBody> {
     let file = SourceFile::open(dir, name)?;
-    let stamp = file.stamp()?;
-    let meta = file.metadata(&options.read)?;
+    let (meta, stamp) = file.metadata(&options.read)?;
     if stamp.size > buffer.len() as u64 {
         file.advise_sequential();
     }

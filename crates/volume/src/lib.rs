@@ -30,7 +30,7 @@ mod metadata_problem;
 pub mod narrow;
 pub mod read_only;
 pub mod remove;
-mod settled;
+pub mod settled;
 pub mod small;
 pub mod source;
 pub mod staging;

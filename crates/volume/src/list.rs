@@ -11,7 +11,10 @@
 //! position of `getdents` belongs to the open file, and a [`Dir`] is shared between threads: two
 //! readers of one descriptor would each see half of it.
 
-use std::ops::Range;
+use std::{
+    hash::{BuildHasher, Hash as _, Hasher as _},
+    ops::Range,
+};
 
 use rustix::{
     fs::{self, FileType, Mode, OFlags, RawDir},
@@ -90,6 +93,15 @@ impl NameList {
     #[must_use]
     pub fn kind_hint(&self, index: usize) -> Option<FileKind> {
         self.slots.get(index)?.hint
+    }
+
+    /// A hash of the names and the kinds that the directory records for them.
+    pub fn fingerprint(&self, key: &impl BuildHasher) -> u64 {
+        let mut hasher = key.build_hasher();
+        for slot in &self.slots {
+            (self.bytes(slot), slot.hint).hash(&mut hasher);
+        }
+        hasher.finish()
     }
 
     /// Number of names.

@@ -29,16 +29,17 @@ impl NameList {
     ///
     /// # Errors
     /// Where the directory cannot be opened.
-    pub fn read_settled(dir: &Dir) -> Result<Self> {
+    pub fn read_settled(dir: &Dir) -> Result<(Self, Since)> {
         let (mut tries, mut pause) = (1, FIRST_PAUSE);
         loop {
-            let watch = Watch::begin(dir)?;
+            let since = Since::now(dir)?;
             let names = Self::read(dir)?;
-            if !names.complete() || watch.at_rest(dir)? {
-                return Ok(names);
+            if !names.complete() || since.at_rest(dir)? {
+                return Ok((names, since));
             }
             if tries == TRIES {
-                return Ok(names.failed(dir.own_error(CHANGED_LISTING, Errno::AGAIN)));
+                let error = dir.own_error(CHANGED_LISTING, Errno::AGAIN);
+                return Ok((names.failed(error), since));
             }
             std::thread::sleep(pause);
             (tries, pause) = (tries + 1, pause * 2);
@@ -47,15 +48,16 @@ impl NameList {
 }
 
 /// When a listing began.
-enum Watch {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Since {
     /// By the clock that the file system takes its times from.
     Clock(Timestamp),
     /// By the time of change that the directory had.
     Change(Timestamp),
 }
 
-impl Watch {
-    fn begin(dir: &Dir) -> Result<Self> {
+impl Since {
+    fn now(dir: &Dir) -> Result<Self> {
         if flush::is_local(dir)? && !dir.in_subvolume() {
             let tick = clock_gettime(ClockId::RealtimeCoarse);
             return Ok(Self::Clock(Timestamp {
@@ -66,7 +68,11 @@ impl Watch {
         change_time(dir).map(Self::Change)
     }
 
-    fn at_rest(&self, dir: &Dir) -> Result<bool> {
+    /// True where no name has come to `dir`, or left it, since then.
+    ///
+    /// # Errors
+    /// Where the directory cannot be opened or looked at.
+    pub fn at_rest(&self, dir: &Dir) -> Result<bool> {
         Ok(match self {
             Self::Clock(begun) => {
                 let changed = local_change_time(dir)?;
@@ -74,6 +80,31 @@ impl Watch {
             }
             Self::Change(before) => change_time(dir)? == *before,
         })
+    }
+
+    /// True where one of `names` may have been moved or linked into `dir` since then, and not made: it existed when `began`
+    /// was taken. A rename changes the time of change of what it moves. Where times cannot be compared, every name may.
+    ///
+    /// # Errors
+    /// Where the directory or an entry cannot be looked at.
+    pub fn moved_in(&self, dir: &Dir, names: &NameList, began: &Self) -> Result<bool> {
+        let (Self::Clock(since), Self::Clock(began)) = (self, began) else { return Ok(true) };
+        let held = dir.descriptor()?;
+        let wanted = StatxFlags::CTIME | StatxFlags::BTIME;
+        for name in (0..names.len()).filter_map(|index| names.name(index)) {
+            let stat = match fs::statx(&held, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW, wanted) {
+                Ok(stat) => stat,
+                Err(Errno::NOENT) => continue,
+                Err(errno) => return Err(dir.error("stat", &name, errno)),
+            };
+            let born = (stat.stx_mask & StatxFlags::BTIME.bits() != 0)
+                .then(|| stat::timestamp(stat.stx_btime));
+            let is_new = born.is_some_and(|born| born >= *began);
+            if stat::timestamp(stat.stx_ctime) >= *since && !is_new {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 

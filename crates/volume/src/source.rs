@@ -19,14 +19,14 @@ use std::{
 };
 
 use rustix::{
-    fs::{self, Advice, AtFlags, FileType, Mode, OFlags, SeekFrom, Statx, StatxFlags},
+    fs::{self, Advice, AtFlags, FileType, Mode, OFlags, SeekFrom, Statx},
     io::Errno,
 };
 use wire::{Metadata, Name, Timestamp};
 
 use crate::{
     Dir, Error, Result, flush,
-    stat::{self, Inode, ReadOptions},
+    stat::{self, Inode, Lifetime, ReadOptions},
     xattr::XattrTarget,
 };
 
@@ -50,6 +50,20 @@ pub struct Stamp {
     pub ctime: Timestamp,
     /// Number of the inode on its device.
     pub ino: u64,
+    /// Since when it is this inode.
+    pub since: Lifetime,
+}
+
+impl Stamp {
+    fn of(stat: &Statx) -> Self {
+        Self {
+            size: stat.stx_size,
+            mtime: stat::timestamp(stat.stx_mtime),
+            ctime: stat::timestamp(stat.stx_ctime),
+            ino: stat.stx_ino,
+            since: Lifetime::of(stat),
+        }
+    }
 }
 
 impl SourceFile {
@@ -89,13 +103,7 @@ impl SourceFile {
     /// # Errors
     /// Whatever `statx(2)` answers.
     pub fn stamp(&self) -> Result<Stamp> {
-        let stat = self.statx()?;
-        Ok(Stamp {
-            size: stat.stx_size,
-            mtime: stat::timestamp(stat.stx_mtime),
-            ctime: stat::timestamp(stat.stx_ctime),
-            ino: stat.stx_ino,
-        })
+        self.statx().map(|stat| Stamp::of(&stat))
     }
 
     /// True where the file is not, or may not be, what it was when `stamp` was taken.
@@ -111,11 +119,12 @@ impl SourceFile {
         Ok(changed)
     }
 
-    /// The metadata as it is now.
+    /// The metadata as it is now, and the stamp of the same look: of two looks at a file that changes, one may have missed
+    /// what the other has.
     ///
     /// # Errors
     /// Whatever `statx(2)` and the calls for extended attributes answer.
-    pub fn metadata(&self, options: &ReadOptions) -> Result<Metadata> {
+    pub fn metadata(&self, options: &ReadOptions) -> Result<(Metadata, Stamp)> {
         let stat = self.statx()?;
         let mut meta = stat::metadata(&stat).map_err(|e| self.error("stat", e))?;
         if options.xattrs {
@@ -124,7 +133,7 @@ impl SourceFile {
             meta.xattrs = stat::read_xattrs(&self.dir, target, device, meta.kind, options)
                 .map_err(|e| self.error("read extended attributes", e))?;
         }
-        Ok(meta)
+        Ok((meta, Stamp::of(&stat)))
     }
 
     /// Fills `buffer` from `offset` and returns how many bytes there were: fewer than asked for only
@@ -148,7 +157,7 @@ impl SourceFile {
     pub fn is_hole(&self, range: Range<u64>) -> bool {
         match fs::seek(&self.fd, SeekFrom::Data(range.start)) {
             Ok(data) => data >= range.end,
-            Err(errno) => errno == Errno::NXIO,
+            Err(errno) => self.ends_in_a_hole(errno),
         }
     }
 
@@ -158,8 +167,14 @@ impl SourceFile {
     pub fn hole_end(&self, from: u64, size: u64) -> Option<u64> {
         match fs::seek(&self.fd, SeekFrom::Data(from)) {
             Ok(data) => (data > from).then(|| data.min(size)),
-            Err(errno) => (errno == Errno::NXIO).then_some(size),
+            Err(errno) => self.ends_in_a_hole(errno).then_some(size),
         }
+    }
+
+    /// True where no data follows by the answer `errno` of `SEEK_DATA`. A file system that may report less than a file holds
+    /// says so of what lies behind that size.
+    fn ends_in_a_hole(&self, errno: Errno) -> bool {
+        errno == Errno::NXIO && !self.may_hold_more
     }
 
     /// The entry, relative to the root of the volume and escaped for display.
@@ -176,7 +191,7 @@ impl SourceFile {
 
     fn statx(&self) -> Result<Statx> {
         let flags = AtFlags::EMPTY_PATH | stat::UNCACHED;
-        fs::statx(&self.fd, c"", flags, StatxFlags::BASIC_STATS).map_err(|e| self.error("stat", e))
+        fs::statx(&self.fd, c"", flags, stat::INODE).map_err(|e| self.error("stat", e))
     }
 
     fn error(&self, operation: &'static str, errno: Errno) -> Error {
@@ -261,8 +276,8 @@ impl Extents<'_> {
         let start = match fs::seek(&self.file.fd, SeekFrom::Data(self.at)) {
             Ok(start) => start.max(self.at),
             // At or behind the end of the file, or in the hole that ends it.
-            Err(Errno::NXIO) => return Ok(None),
-            Err(Errno::INVAL | Errno::OPNOTSUPP) => return self.rest(),
+            Err(errno) if self.file.ends_in_a_hole(errno) => return Ok(None),
+            Err(Errno::NXIO | Errno::INVAL | Errno::OPNOTSUPP) => return self.rest(),
             Err(errno) => return Err(errno),
         };
         if start >= self.end {

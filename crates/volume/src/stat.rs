@@ -39,6 +39,8 @@ pub struct Inode {
     pub dev: u64,
     /// Number of the inode on its device.
     pub ino: u64,
+    /// Since when it is this inode.
+    pub since: Lifetime,
     /// Number of names that the inode has, in this tree or outside.
     pub nlink: u32,
     /// Bytes of the content, or whatever the kind calls its size.
@@ -49,7 +51,82 @@ pub struct Inode {
     pub ctime: Timestamp,
     /// The entry is the root of another mount. A subvolume of btrfs is none, although it has a device number of its own.
     pub mount_root: bool,
+    /// It stands in a snapshot of Btrfs for a subvolume whose content the snapshot does not hold.
+    pub subvolume_stub: bool,
 }
+
+/// What tells an inode from an earlier one of the same number: file systems give the number of an inode that is gone to the
+/// next that is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Lifetime {
+    /// When it was made.
+    Born(Timestamp),
+    /// When it last changed, where the file system does not keep when it was made: of two that differ, nobody knows
+    /// whether they are one.
+    Changed(Timestamp),
+}
+
+impl Lifetime {
+    pub(crate) fn of(stat: &Statx) -> Self {
+        if stat.stx_mask & StatxFlags::BTIME.bits() != 0 {
+            Self::Born(timestamp(stat.stx_btime))
+        } else {
+            Self::Changed(timestamp(stat.stx_ctime))
+        }
+    }
+}
+
+/// What a directory was when its entry was read: which one, and who may do what in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DirectoryState {
+    dev: u64,
+    ino: u64,
+    since: Lifetime,
+    access: (u16, u32, u32),
+}
+
+/// How a directory differs from what was listed under its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DirectoryChange {
+    /// It is another directory, perhaps of another file system that was mounted there.
+    Replaced,
+    /// Its mode or owner is another.
+    Access,
+}
+
+impl DirectoryState {
+    /// Of an entry that was read. `None` where that says nothing about the directory itself: see
+    /// [`Inode::subvolume_stub`].
+    #[must_use]
+    pub fn of(meta: &Metadata, inode: &Inode) -> Option<Self> {
+        let access = (meta.mode, meta.uid, meta.gid);
+        let state = Self { dev: inode.dev, ino: inode.ino, since: inode.since, access };
+        (!inode.subvolume_stub).then_some(state)
+    }
+
+    /// How `dir`, which was opened by that name, differs.
+    ///
+    /// # Errors
+    /// Whatever `statx(2)` answers.
+    pub fn change(&self, dir: &Dir) -> Result<Option<DirectoryChange>> {
+        let fd = dir.descriptor()?;
+        let stat = fs::statx(&fd, c"", AtFlags::EMPTY_PATH | UNCACHED, INODE)
+            .map_err(|errno| dir.own_error("stat", errno))?;
+        let meta = metadata(&stat).map_err(|errno| dir.own_error("stat", errno))?;
+        let now = inode(&stat, dir.root_device());
+        let born = |since| matches!(since, Lifetime::Born(_));
+        let other = (now.dev, now.ino) != (self.dev, self.ino)
+            || (born(now.since) && born(self.since) && now.since != self.since);
+        Ok(if other {
+            Some(DirectoryChange::Replaced)
+        } else {
+            ((meta.mode, meta.uid, meta.gid) != self.access).then_some(DirectoryChange::Access)
+        })
+    }
+}
+
+/// What is asked of an inode.
+pub(crate) const INODE: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::BTIME);
 
 /// Asks the file system itself, and not what this machine has cached of it. A network file system answers from its cache for
 /// up to a minute: a change by the application on another node would be missed. Local file systems ignore the flag.
@@ -67,6 +144,20 @@ impl Inode {
     }
 }
 
+/// The number of the empty directory that stands in a snapshot of Btrfs for a subvolume in it.
+const SUBVOLUME_STUB: u64 = 2;
+const BTRFS_MAGIC: u64 = 0x9123_683E;
+
+fn on_btrfs(dir: &impl AsFd) -> bool {
+    fs::fstatfs(dir).is_ok_and(|stat| stat.f_type as u64 == BTRFS_MAGIC)
+}
+
+/// The modification time of the directory that a stub lies in. Its own is that of each look.
+fn time_of(parent: &impl AsFd) -> Result<Timestamp, Errno> {
+    let stat = fs::statx(parent, c"", AtFlags::EMPTY_PATH | UNCACHED, StatxFlags::MTIME)?;
+    Ok(timestamp(stat.stx_mtime))
+}
+
 /// How often an entry that changes its kind between two calls is read afresh.
 const ATTEMPTS: usize = 4;
 
@@ -79,10 +170,14 @@ pub fn read_entry(dir: &Dir, name: &Name, options: &ReadOptions) -> Result<(Entr
     let mut attempt = 1;
     loop {
         let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | UNCACHED;
-        let stat = fs::statx(&fd, name.as_bytes(), flags, StatxFlags::BASIC_STATS)
+        let stat = fs::statx(&fd, name.as_bytes(), flags, INODE)
             .map_err(|e| dir.error("stat", name, e))?;
         let mut meta = metadata(&stat).map_err(|e| dir.error("stat", name, e))?;
-        let inode = inode(&stat, dir.root_device());
+        let mut inode = inode(&stat, dir.root_device());
+        if inode.ino == SUBVOLUME_STUB && meta.kind == FileKind::Directory && on_btrfs(&fd) {
+            inode.subvolume_stub = true;
+            meta.mtime = time_of(&fd).map_err(|e| dir.error("stat", name, e))?;
+        }
         let target = match read_target(&fd, name, meta.kind) {
             // No longer the link that it was a moment ago.
             Err(Errno::INVAL) if attempt < ATTEMPTS => {
@@ -118,8 +213,7 @@ pub fn kind(dir: &Dir, name: &Name) -> Result<FileKind> {
 pub fn root_entry(dir: &Dir, options: &ReadOptions) -> Result<Metadata> {
     let fd = dir.descriptor()?;
     let fail = |operation| move |errno| dir.own_error(operation, errno);
-    let stat = fs::statx(&fd, c"", AtFlags::EMPTY_PATH | UNCACHED, StatxFlags::BASIC_STATS)
-        .map_err(fail("stat"))?;
+    let stat = fs::statx(&fd, c"", AtFlags::EMPTY_PATH | UNCACHED, INODE).map_err(fail("stat"))?;
     let mut meta = metadata(&stat).map_err(fail("stat"))?;
     if options.xattrs {
         let dev = fs::makedev(stat.stx_dev_major, stat.stx_dev_minor);
@@ -201,6 +295,8 @@ pub(crate) fn inode(stat: &Statx, root_device: u64) -> Inode {
         is_directory && dev != root_device
     };
     Inode {
+        since: Lifetime::of(stat),
+        subvolume_stub: false,
         dev,
         ino: stat.stx_ino,
         nlink: stat.stx_nlink,

@@ -18,7 +18,7 @@ pub(crate) struct Level {
 impl Level {
     /// Lists `dir`, but for staging directories.
     pub(crate) fn read(dir: Dir) -> Result<Self> {
-        let names = NameList::read_settled(&dir)?;
+        let (names, _) = NameList::read_settled(&dir)?;
         let passed_over = staging::among(&dir, &names);
         let mut level = Self { dir, names: Some(names), next: 0, passed_over };
         level.pass_over();

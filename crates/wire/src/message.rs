@@ -37,6 +37,7 @@ pub(crate) mod kind {
     pub(crate) const BLOCKED: u8 = 28;
     pub(crate) const ATTRIBUTES: u8 = 29;
     pub(crate) const ROOT: u8 = 30;
+    pub(crate) const NO_REMOVALS: u8 = 31;
 
     pub(crate) const PLAN: u8 = 48;
     pub(crate) const WANTED: u8 = 49;

@@ -43,6 +43,8 @@ pub enum ToReceiver {
     Root(Box<Metadata>),
     /// Entries of a directory.
     Listing(Listing),
+    /// An entry may have been moved past the listings: nothing may be removed.
+    NoRemovals,
     /// Every directory is listed; the root's own metadata.
     EndOfListing(Box<Metadata>),
     /// Whole small files.
@@ -250,6 +252,7 @@ impl ToReceiver {
                 put(&mut b, &[entry.0, *from, *len, u64::from(*block_len)]);
             }
             Self::Credit(bytes) => return credit(*bytes),
+            Self::NoRemovals => return frame::close(frame::open(kind::NO_REMOVALS, 0), payload),
             Self::Blocked => return frame::close(frame::open(kind::BLOCKED, 0), payload),
             Self::Ping => return frame::close(frame::open(kind::PING, 0), payload),
             Self::Abort(code, why) => return abort(*code, why),
@@ -354,6 +357,7 @@ impl ToReceiver {
                 Self::BlockRequest(entry, from, len, block_len)
             }
             kind::CREDIT => Self::Credit(d.varint()?),
+            kind::NO_REMOVALS => Self::NoRemovals,
             kind::BLOCKED => Self::Blocked,
             kind::PING => Self::Ping,
             kind::ABORT => {

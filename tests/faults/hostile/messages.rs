@@ -234,6 +234,7 @@ pub(super) fn to_receiver() -> Vec<Message> {
         message("BLOCK_REQUEST", 26, vec![id(1), number(0, MAX_FILE), number(0, MAX_FILE), block]),
         message("GOODBYE", 27, vec![Byte { right: 0, wrong: &[] }]),
         message("BLOCKED", 28, vec![]),
+        message("NO_REMOVALS", 31, vec![]),
         open("ATTRIBUTES", 29, [vec![id(2)], attributes()].concat()),
         message("CREDIT", 5, vec![id(1000)]),
         message("PING", 6, vec![]),

@@ -53,6 +53,8 @@ const LIMIT_REACHED: u8 = 25;
 pub(super) struct Deletions {
     extraneous: Mutex<Vec<Extraneous>>,
     limit: Limit,
+    /// The source may have them under another name: none is removed.
+    suspended: AtomicBool,
     /// Entries that the source does not have, that no filter excludes, and that stay: in digests of both trees they differ.
     kept: AtomicU64,
 }
@@ -68,7 +70,17 @@ impl Deletions {
     /// None removed yet; `own` where the limit is this end's and not the sender's.
     pub(super) fn new(max_delete: Option<u64>, own: bool) -> Self {
         let kept = AtomicU64::new(0);
-        Self { extraneous: Mutex::default(), limit: Limit::new(max_delete, own), kept }
+        let suspended = AtomicBool::new(false);
+        Self { extraneous: Mutex::default(), limit: Limit::new(max_delete, own), suspended, kept }
+    }
+
+    /// From now on nothing that is extraneous is removed or renamed away. True where that held already.
+    pub(super) fn suspend(&self) -> bool {
+        self.suspended.swap(true, Relaxed)
+    }
+
+    pub(super) fn are_suspended(&self) -> bool {
+        self.suspended.load(Relaxed)
     }
 
     /// Lets go of the directories in which nothing was removed yet.
@@ -194,7 +206,9 @@ pub(super) fn delete(shared: &Shared) -> Result<bool, Stopped> {
     let some = !deletions.is_empty();
     deletions.sort_by_cached_key(|deletion| deletion.dir.components());
     for deletion in deletions {
-        if let Some(dir) = &deletion.dir.dir {
+        if shared.deletions.are_suspended() {
+            shared.deletions.kept.fetch_add(deletion.names.len() as u64, Relaxed);
+        } else if let Some(dir) = &deletion.dir.dir {
             for name in &deletion.names {
                 shared.control.check()?;
                 deletion.dir.touch();
@@ -272,6 +286,9 @@ impl Candidates {
     /// Looks for them below everything that is to be removed.
     pub(super) fn find(shared: &Shared) -> Self {
         let mut found = Self(HashMap::new());
+        if shared.deletions.are_suspended() {
+            return found;
+        }
         let mut protection = Protection::new(&shared.filter);
         let mut stack: Vec<(Dir, Name)> = Vec::new();
         for deletion in shared.deletions.extraneous.lock().iter() {

@@ -36,6 +36,16 @@ impl Shared {
                 self.changed.notify_all();
                 return Ok(());
             }
+            ToReceiver::NoRemovals => {
+                if self.tally.lock().end.is_some() {
+                    return Err(Error::Protocol("no removals after the end of the listing"));
+                }
+                if self.deletions.suspend() {
+                    return Err(Error::Protocol("no removals twice"));
+                }
+                self.manifest.add_no_removals();
+                return Ok(());
+            }
             ToReceiver::EndOfListing(meta) => {
                 let mut tally = self.tally.lock();
                 if tally.end.replace(meta.clone()).is_some() {

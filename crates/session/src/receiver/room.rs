@@ -149,6 +149,7 @@ fn make(shared: &Shared, seen: u64) -> Result<bool, Stopped> {
     let may = deletes(shared)
         && room.listed.load(Relaxed)
         && !shared.sender_failed.load(Relaxed)
+        && !shared.deletions.are_suspended()
         && deletions::would_free(shared).is_some_and(|freed| room.suffices(freed));
     if may && deletions::delete(shared)? {
         room.made.fetch_add(1, Release);

@@ -60,9 +60,9 @@ fn end(shared: &Shared, job: &DeltaJob) -> Result<(), Stopped> {
 fn compare(shared: &Arc<Shared>, job: &DeltaJob) -> Result<(), Stopped> {
     let file = &job.file;
     let opened = file.open().and_then(|content| {
-        let stamp = content.stamp()?;
         let mut entry = file.entry().clone();
-        entry.meta = content.metadata(shared, &entry)?;
+        let (meta, stamp) = content.metadata(shared, &entry)?;
+        entry.meta = meta;
         files::check_size(file, &entry.meta)?;
         Ok((content, stamp, entry))
     });

@@ -13,7 +13,7 @@ use volume::{
     device::BlockSource,
     in_place::is_in_place,
     source::{SourceFile, Stamp},
-    stat,
+    stat::{self, DirectoryState, Inode, Lifetime},
 };
 use wire::{ContentCheck, Entry, EntryId, FileKind, Hash, Metadata};
 
@@ -30,12 +30,32 @@ pub(super) struct Chunk {
     pub(super) budget: Arc<Credit>,
 }
 
+/// What tells whether two names lead to one file of a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct InodeId {
+    ino: u64,
+    since: Lifetime,
+}
+
+impl From<&Inode> for InodeId {
+    fn from(inode: &Inode) -> Self {
+        Self { ino: inode.ino, since: inode.since }
+    }
+}
+
+impl From<Stamp> for InodeId {
+    fn from(stamp: Stamp) -> Self {
+        Self { ino: stamp.ino, since: stamp.since }
+    }
+}
+
 pub(super) struct Item {
     pub(super) entry: Entry,
     pub(super) link: Option<EntryId>,
     pub(super) mount: bool,
-    /// Number of the inode.
-    pub(super) ino: u64,
+    pub(super) inode: InodeId,
+    /// Of a directory, as it was listed.
+    pub(super) directory: Option<DirectoryState>,
     /// What stands for the extended attributes in the listing.
     pub(super) xattr_hash: Option<Hash>,
 }
@@ -58,7 +78,7 @@ impl Chunk {
             at: Location::Named(self.dir.clone(), item.entry.clone()),
             parent: self.directory,
             link: item.link,
-            ino: item.link.map(|_| item.ino),
+            inode: item.link.map(|_| item.inode),
             tries: 0,
             held: Held::Walk(Arc::clone(self)),
             done: Arc::new(Done::new(item.entry.meta.size)),
@@ -127,7 +147,7 @@ pub(super) struct FileRef {
     pub(super) parent: EntryId,
     pub(super) link: Option<EntryId>,
     /// The inode that it must be, where that has further names: they are linked to what is read here.
-    pub(super) ino: Option<u64>,
+    pub(super) inode: Option<InodeId>,
     /// How often it changed while it was read.
     pub(super) tries: u32,
     pub(super) held: Held,
@@ -162,8 +182,8 @@ impl FileRef {
                     Ok(file) => file,
                     Err(error) => return Err(OpenError::of_file(dir, entry, error)),
                 };
-                if let Some(ino) = self.ino
-                    && file.stamp()?.ino != ino
+                if let Some(inode) = self.inode
+                    && InodeId::from(file.stamp()?) != inode
                 {
                     return Err(OpenError::Replaced);
                 }
@@ -251,10 +271,15 @@ impl Content {
         }
     }
 
-    pub(super) fn metadata(&self, shared: &Shared, entry: &Entry) -> volume::Result<Metadata> {
+    /// The metadata as they are now, and the stamp of the same look.
+    pub(super) fn metadata(
+        &self,
+        shared: &Shared,
+        entry: &Entry,
+    ) -> volume::Result<(Metadata, Option<Stamp>)> {
         match &self.medium {
             Medium::File(file) => {
-                let mut meta = file.metadata(&shared.read_options)?;
+                let (mut meta, stamp) = file.metadata(&shared.read_options)?;
                 meta.check().map_err(|_| {
                     let what = "read metadata that can be sent";
                     volume::Error::new(what, file.display(), Errno::NOTSUP)
@@ -262,9 +287,9 @@ impl Content {
                 if shared.agreed.hello.options.no_owner {
                     no_owner::drop_what_needs_it(&mut meta);
                 }
-                Ok(meta)
+                Ok((meta, Some(stamp)))
             }
-            Medium::Device(_) => Ok(entry.meta.clone()),
+            Medium::Device(_) => Ok((entry.meta.clone(), None)),
         }
     }
 

@@ -75,9 +75,9 @@ pub(super) struct LargeFile {
 
 fn whole(shared: &Arc<Shared>, file: &Arc<FileRef>) -> Result<(), Stopped> {
     let opened = file.open().and_then(|content| {
-        let stamp = content.stamp()?;
         let mut entry = file.entry().clone();
-        entry.meta = content.metadata(shared, &entry)?;
+        let (meta, stamp) = content.metadata(shared, &entry)?;
+        entry.meta = meta;
         check_size(file, &entry.meta)?;
         Ok((content, stamp, entry))
     });
@@ -202,8 +202,8 @@ pub(super) fn end_of_file(
             let mut again = file.clone();
             again.tries += 1;
             if let Location::Named(_, entry) = &mut again.at {
-                entry.meta =
-                    read.content.metadata(shared, read.entry).unwrap_or(read.entry.meta.clone());
+                let fresh = read.content.metadata(shared, read.entry);
+                entry.meta = fresh.map_or_else(|_| read.entry.meta.clone(), |(meta, _)| meta);
             }
             shared.remember_file(again);
             Ended::Changed

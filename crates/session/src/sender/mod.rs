@@ -15,6 +15,7 @@ mod files;
 mod inline;
 mod moved;
 mod search;
+mod second_look;
 mod small;
 pub(crate) mod state;
 pub(crate) mod walk;

@@ -111,13 +111,13 @@ pub(super) fn push_small(
     ) -> Result<(), ReadError>,
 ) -> Result<(), ReadError> {
     let content = file.open().map_err(|_| ReadError::Volume)?;
-    let stamp = content.stamp().map_err(|_| ReadError::Volume)?;
+    let mut stamp = content.stamp().map_err(|_| ReadError::Volume)?;
     let mut entry = file.entry().clone();
-    if let Some(stamp) = stamp
-        && (stamp.size, stamp.mtime) != (entry.meta.size, entry.meta.mtime)
+    if let Some(now) = stamp
+        && (now.size, now.mtime) != (entry.meta.size, entry.meta.mtime)
     {
         let fresh = content.metadata(shared, &entry).map_err(|_| ReadError::Volume)?;
-        entry.meta = fresh;
+        (entry.meta, stamp) = fresh;
     }
     if entry.meta.size > SMALL {
         return Err(ReadError::Changed);

@@ -16,7 +16,7 @@ use volume::{
     list::NameList,
     source,
     staging::is_staging,
-    stat::{self, Inode},
+    stat::{self, DirectoryChange, DirectoryState, Inode, Lifetime},
 };
 use wire::{
     Entry, EntryId, FileKind, FilterAction, ListingBuilder, Metadata, Name, Timestamp, ToReceiver,
@@ -26,6 +26,7 @@ use wire::{
 use super::{
     entry::{Chunk, Done, FileRef, Held, Item, Location, MOVED_AWAY},
     inline::InlineJob,
+    second_look::{Listed, SecondLook, Seen},
     small::SMALL,
     state::Shared,
 };
@@ -42,8 +43,8 @@ const CHUNK_ENTRIES: usize = 512;
 const CHUNK_BYTES: u64 = 512 << 10;
 
 /// What a directory that is still to be listed takes beside its name, and an inode of which further names may come, in bytes.
-const DIRECTORY: u64 = 200;
-const LINK: u64 = 64;
+const DIRECTORY: u64 = 260;
+const LINK: u64 = 80;
 
 /// A directory that is still to be listed.
 struct Pending {
@@ -52,6 +53,10 @@ struct Pending {
     id: EntryId,
     /// The receiver has nothing of it.
     new: bool,
+    /// The directory that it lies in, for a second look.
+    above: Option<Listed>,
+    /// As it was listed.
+    state: Option<DirectoryState>,
 }
 
 impl Pending {
@@ -84,6 +89,8 @@ pub(super) fn walk(shared: &Arc<Shared>, root: &Dir) -> Result<(), Stopped> {
         shared,
         filter,
         links: HashMap::new(),
+        second_look: SecondLook::default(),
+        restless: false,
         memory: shared.reserve(0),
         next_id: 1,
         stack: vec![Pending {
@@ -91,6 +98,8 @@ pub(super) fn walk(shared: &Arc<Shared>, root: &Dir) -> Result<(), Stopped> {
             name: None,
             id: EntryId::ROOT,
             new: shared.agreed.welcome.fresh,
+            above: None,
+            state: None,
         }],
     };
     while let Some(pending) = walker.stack.pop() {
@@ -98,6 +107,7 @@ pub(super) fn walk(shared: &Arc<Shared>, root: &Dir) -> Result<(), Stopped> {
         walker.memory.shrink(pending.memory());
         walker.enter(root, pending)?;
     }
+    walker.look_again(root)?;
     // The content of listings goes out from other threads; the end must not overtake it.
     shared.all_inline_sent()?;
     shared.manifest.add(&crate::manifest::Record {
@@ -123,7 +133,7 @@ pub(super) fn expect_device(shared: &Shared, device: &Arc<BlockSource>) {
         at: Location::Device(Arc::clone(device), device_entry(device.size())),
         parent: EntryId::ROOT,
         link: None,
-        ino: None,
+        inode: None,
         tries: 0,
         held: Held::Device,
         done: Arc::new(Done::new(device.size())),
@@ -178,11 +188,21 @@ struct Walker<'a> {
     shared: &'a Arc<Shared>,
     filter: FilterRules,
     /// First name of every inode that has several, until all its names were seen.
-    links: HashMap<(u64, u64, FileKind), (EntryId, u32)>,
-    /// Of `links`, `stack` and the names of the directory that is listed.
+    links: HashMap<(u64, u64, FileKind), Names>,
+    second_look: SecondLook,
+    /// A directory never held still while it was listed.
+    restless: bool,
+    /// Of `links`, `stack`, `second_look` and the names of the directory that is listed.
     memory: MemoryReservation,
     next_id: u64,
     stack: Vec<Pending>,
+}
+
+/// The names of an inode that were listed.
+struct Names {
+    first: EntryId,
+    since: Lifetime,
+    count: u32,
 }
 
 /// True for a `lost+found` that is as `mkfs` makes it: empty and open to root alone. To leave it out loses nothing, so
@@ -222,11 +242,27 @@ impl Walker<'_> {
             (Some(parent), Some(name)) => parent.open_child(name),
             _ => Ok(root.clone()),
         };
+        if let (Ok(dir), Some(state)) = (&opened, &pending.state) {
+            match state.change(dir) {
+                Ok(None) => {}
+                Ok(Some(change)) => return self.changed_directory(dir, pending.id, change),
+                Err(error) => {
+                    self.shared.volume_problem(&error);
+                    return self.send_empty(pending.id);
+                }
+            }
+        }
         let listed = opened.and_then(|dir| Ok((NameList::read_settled(&dir)?, dir)));
         match listed {
-            Ok((names, dir)) => {
+            Ok(((names, since), dir)) => {
                 self.memory.grow(&self.shared.control, names.memory());
-                self.list(&dir, &names, pending.id, new)?;
+                self.restless |= names.failure().is_some_and(volume::Error::is_changed);
+                let listed = self.second_look.add(pending.above, &dir, &names, since);
+                if listed.is_some() {
+                    let kept = SecondLook::memory(dir.name());
+                    self.memory.grow(&self.shared.control, kept);
+                }
+                self.list(&dir, &names, (pending.id, listed), new)?;
                 self.memory.shrink(names.memory());
                 Ok(())
             }
@@ -245,6 +281,56 @@ impl Walker<'_> {
         }
     }
 
+    /// A directory that is not the one that was listed, or not as it was listed. What is in it now was never meant to be read
+    /// under that entry: its mode and owner at the destination will be those of the listing.
+    fn changed_directory(
+        &mut self,
+        dir: &Dir,
+        id: EntryId,
+        change: DirectoryChange,
+    ) -> Result<(), Stopped> {
+        let what = match change {
+            DirectoryChange::Replaced => {
+                self.restless = true;
+                "was replaced"
+            }
+            DirectoryChange::Access => "its mode or owner changed after it was listed",
+        };
+        self.shared.source_changed(&dir.display(), what);
+        self.send_empty(id)
+    }
+
+    /// Looks at all directories again. Where an entry may have been moved past the walk, nothing may be removed at all: it
+    /// may stand at the destination under its old name.
+    fn look_again(&self, root: &Dir) -> Result<(), Stopped> {
+        let shared = self.shared;
+        let mut missed = self.restless;
+        let why = if shared.agreed.hello.options.delete {
+            "changed after it was listed: what was moved into it may be missing, so nothing is deleted in this run"
+        } else {
+            "changed after it was listed: what was moved into it may be missing"
+        };
+        self.second_look.look(
+            root,
+            || shared.control.check(),
+            |seen| match seen {
+                Seen::MovedIn(dir) => {
+                    missed = true;
+                    shared.source_changed(&dir.display(), why);
+                }
+                Seen::Failed(error) => {
+                    missed = true;
+                    shared.volume_problem(&error);
+                }
+            },
+        )?;
+        if missed {
+            shared.manifest.add_no_removals();
+            shared.outbox()?.send(ToReceiver::NoRemovals.encode())?;
+        }
+        Ok(())
+    }
+
     /// A directory that cannot be read: nothing of it is known, so nothing in it may be deleted.
     fn send_empty(&self, id: EntryId) -> Result<(), Stopped> {
         self.shared.manifest.add_listing(id, false);
@@ -257,7 +343,13 @@ impl Walker<'_> {
         self.shared.send_charged(0, builder.finish(last.is_some(), last.unwrap_or(true)))
     }
 
-    fn list(&mut self, dir: &Dir, names: &NameList, id: EntryId, new: bool) -> Result<(), Stopped> {
+    fn list(
+        &mut self,
+        dir: &Dir,
+        names: &NameList,
+        (id, listed): (EntryId, Option<Listed>),
+        new: bool,
+    ) -> Result<(), Stopped> {
         let mut failure = names.failure().cloned();
         if let Some(error) = &failure {
             self.shared.volume_problem(error);
@@ -275,7 +367,7 @@ impl Walker<'_> {
                 Ok(Found::Entry(entry, inode)) => {
                     any = true;
                     match entry.check() {
-                        Ok(()) => self.add(&mut batch, new, *entry, &inode),
+                        Ok(()) => self.add(dir, &mut batch, new, *entry, &inode),
                         Err(why) => {
                             let name = dir.display_entry(&name);
                             self.shared.problem(&name, &format!("cannot be sent: {why}"), 23);
@@ -307,7 +399,8 @@ impl Walker<'_> {
         self.shared.manifest.add_listing(id, complete);
         self.emit(dir, id, new, batch, &mut children, Some(complete))?;
         // Popped from the end: reversed, so that the walk goes on in the order of names.
-        self.stack.extend(children.into_iter().rev());
+        let below = children.into_iter().rev();
+        self.stack.extend(below.map(|child| Pending { above: listed, ..child }));
         Ok(())
     }
 
@@ -352,6 +445,10 @@ impl Walker<'_> {
             self.shared.skipped(&dir.display_entry(name), why);
             return Ok(Found::NotCopied);
         }
+        if inode.subvolume_stub {
+            let why = "subvolume in a snapshot of Btrfs, which does not hold its content: an empty directory is copied";
+            self.shared.skipped(&dir.display_entry(name), why);
+        }
         if is_dir && inode.mount_root {
             let why = "mount point: its content is not copied";
             self.shared.skipped(&dir.display_entry(name), why);
@@ -359,27 +456,45 @@ impl Walker<'_> {
         Ok(Found::Entry(Box::new(entry), inode))
     }
 
-    fn add(&mut self, batch: &mut Batch, new: bool, mut entry: Entry, inode: &Inode) {
+    /// The first name of the inode that `entry` leads to, which may be this one. The number of an inode that is gone may be
+    /// given to another, also to one of the same kind.
+    fn first_name(
+        &mut self,
+        id: EntryId,
+        entry: &Entry,
+        inode: &Inode,
+        shown: impl Fn() -> String,
+    ) -> EntryId {
+        let inode_id = (inode.dev, inode.ino, entry.meta.kind);
+        let seen = self.links.entry(inode_id).or_insert_with(|| {
+            self.memory.grow(&self.shared.control, LINK);
+            Names { first: id, since: inode.since, count: 0 }
+        });
+        if seen.since != inode.since {
+            if matches!(inode.since, Lifetime::Changed(_)) {
+                let what = "changed after another hard link of the same file was listed";
+                self.shared.source_changed(&shown(), what);
+            }
+            *seen = Names { first: id, since: inode.since, count: 0 };
+        }
+        seen.count += 1;
+        let first = seen.first;
+        if seen.count >= inode.nlink {
+            self.links.remove(&inode_id);
+            self.memory.shrink(LINK);
+        }
+        first
+    }
+
+    fn add(&mut self, dir: &Dir, batch: &mut Batch, new: bool, mut entry: Entry, inode: &Inode) {
         let id = EntryId(self.next_id + batch.items.len() as u64);
         let is_dir = entry.meta.kind == FileKind::Directory;
+        let directory = DirectoryState::of(&entry.meta, inode).filter(|_| is_dir);
         if self.shared.agreed.hello.options.no_owner {
             no_owner::drop_what_needs_it(&mut entry.meta);
         }
-        let mut link = None;
-        if !is_dir && inode.nlink > 1 {
-            // The number of an inode that is gone may be given to another.
-            let inode_id = (inode.dev, inode.ino, entry.meta.kind);
-            let seen = self.links.entry(inode_id).or_insert_with(|| {
-                self.memory.grow(&self.shared.control, LINK);
-                (id, 0)
-            });
-            seen.1 += 1;
-            link = Some(seen.0);
-            if seen.1 >= inode.nlink {
-                self.links.remove(&inode_id);
-                self.memory.shrink(LINK);
-            }
-        }
+        let link = (!is_dir && inode.nlink > 1)
+            .then(|| self.first_name(id, &entry, inode, || dir.display_entry(&entry.name)));
         let progress = &self.shared.context.progress;
         progress.entries_total.fetch_add(1, Relaxed);
         // Names that follow the first one share its content and its attributes.
@@ -398,7 +513,7 @@ impl Walker<'_> {
         // A frame that waits for no plan carries everything.
         let xattr_hash =
             if new { None } else { self.shared.xattr_hasher.listed(&entry.meta.xattrs) };
-        batch.items.push(Item { entry, link, mount, ino: inode.ino, xattr_hash });
+        batch.items.push(Item { entry, link, mount, inode: inode.into(), directory, xattr_hash });
     }
 
     /// Sends a frame; `last` says whether the directory ends with it, and was read to its end.
@@ -425,6 +540,8 @@ impl Walker<'_> {
                     name: Some(item.entry.name.clone()),
                     id: child,
                     new,
+                    above: None,
+                    state: item.directory,
                 };
                 self.memory.grow(&self.shared.control, pending.memory());
                 children.push(pending);

@@ -472,6 +472,21 @@ fn an_incomplete_listing_deletes_nothing() {
 }
 
 #[test]
+fn after_no_removals_nothing_is_deleted_and_it_comes_once_and_before_the_end() {
+    let listed = || listing(0, 1, vec![file("other", 0)]);
+    let (pair, received) = against(delete(), vec![listed(), ToReceiver::NoRemovals, end()]);
+    assert_eq!(received.unwrap().summary.files_deleted, 0);
+    assert!(pair.to.path().join("sub/inner").exists());
+
+    let twice = vec![listed(), ToReceiver::NoRemovals, ToReceiver::NoRemovals, end()];
+    let late = vec![listed(), end(), ToReceiver::NoRemovals];
+    for script in [twice, late] {
+        let (_, received) = against(delete(), script);
+        assert!(matches!(received, Err(Error::Protocol(_))), "{received:?}");
+    }
+}
+
+#[test]
 fn an_empty_listing_of_the_root_ends_the_session_unless_meant() {
     for options in [delete(), Options::default()] {
         let (pair, received) = against(options, vec![listing(0, 1, vec![]), end()]);

@@ -68,9 +68,19 @@ pub struct Quirks {
     /// Sizes that are reported for files of these names, whatever they hold. Their content is read past the cache, as
     /// with `direct_io`: all of it can be read.
     pub reported_sizes: Vec<(OsString, u64)>,
+    /// As `reported_sizes`, in every other answer.
+    pub every_other_size: Vec<(OsString, u64)>,
+    /// When this directory is listed, the first entry goes to the place of the second, once. Both are a directory of the
+    /// root, or nothing for the root itself, and a name in it.
+    pub moved_when_listed: Option<(OsString, (OsString, OsString), (OsString, OsString))>,
+    /// When the first directory of the root is listed, the second gets the mode 0700, once.
+    pub closed_when_listed: Option<(OsString, OsString)>,
     /// Names of symbolic links that read as an empty target.
     pub empty_targets: Vec<OsString>,
 }
+
+/// A directory of the root, and a name in it.
+pub(crate) type Place = (OsString, OsString);
 
 /// A mounted [`Quirks`] file system; unmounted when dropped.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use std::{
 use fuser::FileType;
 use rustix::io::Errno;
 
-use super::Quirks;
+use super::{Place, Quirks};
 
 pub(super) type Outcome<T> = Result<T, Errno>;
 
@@ -56,13 +56,15 @@ pub(super) struct Birth {
 #[derive(Debug)]
 pub(super) struct Store {
     pub(super) quirks: Quirks,
+    /// How often somebody asked for attributes.
+    pub(super) looks: u64,
     inodes: BTreeMap<u64, Inode>,
     next: u64,
 }
 
 impl Store {
     pub(super) fn new(quirks: Quirks) -> Self {
-        let mut store = Self { quirks, inodes: BTreeMap::new(), next: ROOT };
+        let mut store = Self { quirks, looks: 0, inodes: BTreeMap::new(), next: ROOT };
         let content = Vec::new();
         let root =
             Birth { kind: FileType::Directory, mode: 0o1777, uid: 0, gid: 0, rdev: 0, content };
@@ -220,6 +222,34 @@ impl Store {
         self.enter(to, new_name, number)?;
         self.get_mut(number)?.parent = to;
         self.changed(number)
+    }
+
+    /// Changes what is to be changed when the directory `number` is listed.
+    pub(super) fn change_when_listed(&mut self, number: u64) {
+        let Some(called) = self.inodes.get(&number).map(|inode| inode.called.clone()) else {
+            return;
+        };
+        let closed = self.quirks.closed_when_listed.take_if(|(dir, _)| *dir == called);
+        if let Some((_, name)) = closed
+            && let Ok(inode) = self.lookup(ROOT, &name).and_then(|number| self.get_mut(number))
+        {
+            inode.mode = 0o700;
+        }
+        let moved = self.quirks.moved_when_listed.take_if(|(dir, ..)| *dir == called);
+        let Some((_, from, to)) = moved else { return };
+        let mut place = |(dir, name): Place| {
+            let dir = if dir.is_empty() { ROOT } else { self.lookup(ROOT, &dir)? };
+            Ok::<_, Errno>((dir, name))
+        };
+        if let (Ok((from, name)), Ok((to, new_name))) = (place(from), place(to)) {
+            // A directory makes way only if it is empty.
+            if let Ok(taken) = self.lookup(to, &new_name)
+                && let Ok(taken) = self.get_mut(taken)
+            {
+                taken.children.clear();
+            }
+            let _ = self.rename((from, &name), (to, &new_name), false);
+        }
     }
 
     pub(super) fn open(&mut self, number: u64) -> Outcome<()> {

@@ -41,7 +41,7 @@ fn values_of_any_bytes_and_sizes_are_read_in_the_order_of_names() {
     assert_eq!(pairs(&xattr::read(at, false).unwrap()), expected);
     let open = SourceFile::open(&dir, &target).unwrap();
     assert_eq!(pairs(&xattr::read(XattrTarget::Fd(open.as_fd()), false).unwrap()), expected);
-    assert_eq!(pairs(&open.metadata(&ReadOptions::default()).unwrap().xattrs), expected);
+    assert_eq!(pairs(&open.metadata(&ReadOptions::default()).unwrap().0.xattrs), expected);
     // As another tool reads it.
     let dump = Command::new("getfattr")
         .args(["--only-values", "-n", "user.z"])

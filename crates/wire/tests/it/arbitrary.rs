@@ -129,6 +129,7 @@ fn to_receiver() -> impl Strategy<Value = ToReceiver> {
             .prop_map(|(id, (at, len), block)| ToReceiver::BlockRequest(id, at, len, block)),
         1 => any::<u64>().prop_map(ToReceiver::Credit),
         1 => Just(ToReceiver::Blocked),
+        1 => Just(ToReceiver::NoRemovals),
         1 => Just(ToReceiver::Ping),
         1 => (1..=u8::MAX, text()).prop_map(|(code, why)| ToReceiver::Abort(code, why)),
         1 => any::<u8>().prop_map(|exit_code| ToReceiver::Goodbye(Goodbye { exit_code })),

@@ -369,7 +369,7 @@ fn every_other_number_is_unknown() {
     let known = |side, kind| match side {
         Side::Opening => matches!(kind, 1 | 2),
         Side::Reply => matches!(kind, 3 | 4),
-        Side::ToReceiver => matches!(kind, 5..=7 | 16..=30),
+        Side::ToReceiver => matches!(kind, 5..=7 | 16..=31),
         Side::ToSender => matches!(kind, 5..=7 | 48..=55),
     };
     for side in SIDES {

@@ -31,6 +31,7 @@ labels!(reply, REPLIES, Reply {
 labels!(to_receiver, TO_RECEIVER, ToReceiver {
     ToReceiver::Root(_) => "root",
     ToReceiver::Listing(_) => "listing",
+    ToReceiver::NoRemovals => "no removals",
     ToReceiver::EndOfListing(_) => "end of listing",
     ToReceiver::SmallFiles(_) => "small files",
     ToReceiver::Data(..) => "data",
@@ -258,6 +259,7 @@ fn from_sender() -> Vec<(String, Message)> {
         ("block-request", ToReceiver::BlockRequest(id, 131_072, 1 << 20, 2048)),
         ("credit-to-receiver", ToReceiver::Credit(123_456)),
         ("blocked", ToReceiver::Blocked),
+        ("no-removals", ToReceiver::NoRemovals),
         ("ping-to-receiver", ToReceiver::Ping),
         ("abort-to-receiver", ToReceiver::Abort(20, "ended by a signal".into())),
         ("goodbye", ToReceiver::Goodbye(Goodbye { exit_code: 23 })),

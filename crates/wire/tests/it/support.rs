@@ -132,6 +132,7 @@ fn to_receiver(message: &ToReceiver) -> usize {
         | ToReceiver::BlockRequest(..)
         | ToReceiver::Credit(_)
         | ToReceiver::Blocked
+        | ToReceiver::NoRemovals
         | ToReceiver::Ping
         | ToReceiver::Goodbye(_) => 0,
     }

@@ -1,0 +1,130 @@
+//! A second look at the directories, when all of them are listed: has an entry been moved past the walk?
+//!
+//! The walk lists one directory after the other. An entry that is moved from a directory that is not listed yet to one
+//! that is stands in neither listing: it would not arrive, and with `--delete` the receiver would remove it under its old
+//! name, although the source has it at every moment. The directory that it came to shows that: it has changed since it
+//! was listed, and holds a name that came by a move and was not made meanwhile.
+
+use std::hash::RandomState;
+
+use rustix::io::Errno;
+use volume::{Dir, list::NameList, settled::Since};
+
+/// Directories that are looked at again. What is listed beyond them is trusted: the memory of a session is bounded.
+const MAX_DIRECTORIES: usize = 1 << 22;
+
+/// A directory that was listed, by its place in [`SecondLook`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Listed(u32);
+
+/// What is kept of each directory, parents before their children.
+#[derive(Default)]
+pub(super) struct SecondLook {
+    key: RandomState,
+    nodes: Vec<Node>,
+    names: Vec<u8>,
+}
+
+struct Node {
+    parent: Option<Listed>,
+    /// Where its own name ends in `names`.
+    name_end: u32,
+    inode: u64,
+    since: Since,
+    fingerprint: u64,
+}
+
+/// What a second look found.
+pub(super) enum Seen {
+    /// An entry may have been moved into this directory.
+    MovedIn(Dir),
+    /// It cannot be looked at.
+    Failed(volume::Error),
+}
+
+impl SecondLook {
+    /// Bytes of memory that a directory of this name takes.
+    pub(super) fn memory(name: Option<&wire::Name>) -> u64 {
+        (size_of::<Node>() + name.map_or(0, |name| name.len())) as u64
+    }
+
+    /// Keeps `dir`, which lies in `parent` and was listed as `names`. `None` where there are too many, or its parent is
+    /// none of them.
+    pub(super) fn add(
+        &mut self,
+        parent: Option<Listed>,
+        dir: &Dir,
+        names: &NameList,
+        since: Since,
+    ) -> Option<Listed> {
+        let is_root = self.nodes.is_empty();
+        if self.nodes.len() == MAX_DIRECTORIES || (parent.is_none() && !is_root) {
+            return None;
+        }
+        let listed = Listed(u32::try_from(self.nodes.len()).ok()?);
+        let name = dir.name().map_or(&[][..], |name| name.as_bytes());
+        let name_end = u32::try_from(self.names.len() + name.len()).ok()?;
+        self.names.extend_from_slice(name);
+        let fingerprint = names.fingerprint(&self.key);
+        self.nodes.push(Node { parent, name_end, inode: dir.identity().1, since, fingerprint });
+        Some(listed)
+    }
+
+    /// Looks at each directory below `root` again and passes on what it sees; `go_on` is asked before each.
+    pub(super) fn look<E>(
+        &self,
+        root: &Dir,
+        mut go_on: impl FnMut() -> Result<(), E>,
+        mut see: impl FnMut(Seen),
+    ) -> Result<(), E> {
+        let Some(began) = self.nodes.first().map(|node| node.since) else { return Ok(()) };
+        let mut above: Vec<(Listed, Dir)> = Vec::new();
+        let (mut at, mut name_from) = (0, 0);
+        for node in &self.nodes {
+            go_on()?;
+            let name = wire::Name::new(&self.names[name_from..node.name_end as usize]);
+            let listed = Listed(at);
+            (at, name_from) = (at + 1, node.name_end as usize);
+            while above.last().is_some_and(|(last, _)| Some(*last) != node.parent) {
+                above.pop();
+            }
+            let dir = match (above.last(), name) {
+                (Some((_, parent)), Ok(name)) => match parent.open_child(&name) {
+                    Ok(dir) => dir,
+                    Err(error) if is_elsewhere(&error) => continue,
+                    Err(error) => {
+                        see(Seen::Failed(error));
+                        continue;
+                    }
+                },
+                _ if node.parent.is_none() => root.clone(),
+                _ => continue,
+            };
+            match node.has_gained(&dir, &began, &self.key) {
+                Ok(false) => {}
+                Ok(true) => see(Seen::MovedIn(dir.clone())),
+                Err(error) => see(Seen::Failed(error)),
+            }
+            above.push((listed, dir));
+        }
+        Ok(())
+    }
+}
+
+impl Node {
+    fn has_gained(&self, dir: &Dir, began: &Since, key: &RandomState) -> volume::Result<bool> {
+        if dir.identity().1 != self.inode {
+            return Ok(true);
+        }
+        if self.since.at_rest(dir)? {
+            return Ok(false);
+        }
+        let names = NameList::read(dir)?;
+        Ok(names.fingerprint(key) != self.fingerprint && self.since.moved_in(dir, &names, began)?)
+    }
+}
+
+/// True where a directory is gone from its place. If it was moved, the directory that it came to has changed.
+fn is_elsewhere(error: &volume::Error) -> bool {
+    error.is_vanished() || matches!(error.errno, Errno::NOTDIR | Errno::LOOP | Errno::ACCESS)
+}
