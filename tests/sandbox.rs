@@ -372,5 +372,5 @@ fn a_path_through_another_process_is_refused_before_anything_is_read_and_says_wh
         assert_eq!(fs::read_dir(destination.path()).unwrap().count(), 0, "{arguments:?}");
     }
     // A path through the process itself is its own.
-    assert_eq!(Process::run(pvferry(&["digest", &format!("/proc/self/root{from}")])).code(), 0);
+    assert_eq!(Process::run(pvferry(["digest", &format!("/proc/self/root{from}")])).code(), 0);
 }

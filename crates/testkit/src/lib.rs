@@ -44,7 +44,7 @@ pub use compare::{Aspects, assert_same, differences};
 pub use content::{Content, Rng};
 pub use fault::{Faults, FaultyStream};
 pub use mount::{Disk, Mount};
-pub use odd::{OddMount, Quirks};
+pub use odd::{OddMount, Place, Quirks};
 pub use process::{Finished, Process};
 pub use relay::{Relay, pass_between};
 pub use snapshot::{Kind, Node, Snapshot};

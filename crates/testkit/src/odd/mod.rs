@@ -72,7 +72,7 @@ pub struct Quirks {
     pub every_other_size: Vec<(OsString, u64)>,
     /// When this directory is listed, the first entry goes to the place of the second, once. Both are a directory of the
     /// root, or nothing for the root itself, and a name in it.
-    pub moved_when_listed: Option<(OsString, (OsString, OsString), (OsString, OsString))>,
+    pub moved_when_listed: Option<(OsString, Place, Place)>,
     /// When the first directory of the root is listed, the second gets the mode 0700, once.
     pub closed_when_listed: Option<(OsString, OsString)>,
     /// Names of symbolic links that read as an empty target.
@@ -80,7 +80,7 @@ pub struct Quirks {
 }
 
 /// A directory of the root, and a name in it.
-pub(crate) type Place = (OsString, OsString);
+pub type Place = (OsString, OsString);
 
 /// A mounted [`Quirks`] file system; unmounted when dropped.
 #[derive(Debug)]

@@ -153,7 +153,7 @@ fn reported_size(store: &Store, name: &OsStr) -> Option<u64> {
     let of = |sizes: &[(std::ffi::OsString, u64)]| {
         sizes.iter().find(|(of, _)| of == name).map(|&(_, size)| size)
     };
-    let other = of(&store.quirks.every_other_size).filter(|_| store.looks % 2 == 0);
+    let other = of(&store.quirks.every_other_size).filter(|_| store.looks.is_multiple_of(2));
     of(&store.quirks.reported_sizes).or(other)
 }
 
