@@ -84,6 +84,30 @@ fn an_ordinary_user_loses_owners_and_devices_and_says_so() {
     assert_eq!(differences(&left, &right, aspects), ["null: only on the left"]);
 }
 
+/// There owners that are not mapped read as one.
+#[test]
+fn a_user_namespace_that_does_not_map_all_owners_is_announced_once() {
+    if !(skip::root() && skip::commands(&["unshare"])) {
+        return;
+    }
+    let (source, destination) = (TempTree::new(), TempTree::new());
+    source.file("f", "1").owner("f", 1234, 1234);
+    copy(source.path(), destination.path(), &[]).expect(0);
+    destination.owner("f", 5678, 5678);
+    let what = "owners that this user namespace does not map are all read as one owner";
+    for (options, count) in [(&[][..], 1), (&["--no-owner"], 0)] {
+        let command = copy_command(source.path(), destination.path(), options);
+        let finished = Process::run(below(&["unshare", "--user", "--map-root-user"], &command));
+        assert_eq!(
+            finished.stderr.matches(what).count(),
+            count,
+            "{options:?}: {}",
+            finished.stderr
+        );
+    }
+    assert!(!copy(source.path(), destination.path(), &[]).stderr.contains(what));
+}
+
 /// The root of a volume is made by whoever provisions it, and opened to a group by the kubelet.
 #[test]
 fn metadata_of_a_root_directory_of_another_user_are_announced_as_not_kept() {

@@ -4,6 +4,7 @@ use pod::ExitCode;
 use serde_json::json;
 use telemetry::Console;
 use volume::{
+    capability::Preflight,
     compare,
     digest::{self, DigestOptions},
     filter::FilterRules,
@@ -53,6 +54,9 @@ pub(super) fn verify(args: &VerifyArgs, surroundings: &Surroundings) -> Result<E
     })
     .map_err(unfit)?;
     name_skipped(console, &counts.mount_points);
+    if let Some(loss) = Preflight::current().ok().and_then(Preflight::of_reading) {
+        console.message(tracing::Level::WARN, &format!("pvferry: note: {loss}"));
+    }
     Ok(if counts.is_equal() { ExitCode::Ok } else { ExitCode::Partial })
 }
 

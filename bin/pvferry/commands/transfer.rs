@@ -12,7 +12,10 @@ use session::{
     handshake::{self, Agreed},
 };
 use telemetry::{Changes, Console, Fanout, Reporter, metrics};
-use volume::filter::{Action, FilterRules};
+use volume::{
+    capability::Preflight,
+    filter::{Action, FilterRules},
+};
 use wire::{FilterAction, FilterRule, Hello, Options, RootKind, VERSION};
 
 use crate::{
@@ -92,6 +95,15 @@ impl<'a> Run<'a> {
         })
     }
 
+    /// What is not kept, by what the receiver says and by what this end cannot read.
+    fn losses(&self, agreed: &Agreed) -> Vec<String> {
+        let mut losses: Vec<_> = agreed.losses().iter().map(ToString::to_string).collect();
+        let own = Preflight::current().ok().and_then(Preflight::of_reading);
+        let own = own.filter(|_| !self.args.no_owner).map(|loss| loss.to_string());
+        losses.extend(own.filter(|own| !losses.contains(own)));
+        losses
+    }
+
     /// Runs one session over streams that are agreed on; `relayed` where a tunnel takes them further.
     pub(super) async fn send(
         &self,
@@ -99,7 +111,7 @@ impl<'a> Run<'a> {
         agreed: Agreed,
         relayed: bool,
     ) -> Result<Session, Failure> {
-        for loss in agreed.losses() {
+        for loss in self.losses(&agreed) {
             self.surroundings
                 .console
                 .message(tracing::Level::WARN, &format!("pvferry: note: {loss}"));

@@ -19,6 +19,14 @@ pub struct Loss {
     pub missing: &'static str,
 }
 
+impl Loss {
+    /// True where nothing but owners is lost.
+    #[must_use]
+    pub fn is_of_owners(&self) -> bool {
+        *self == UNMAPPED || self.missing == "CAP_CHOWN"
+    }
+}
+
 impl fmt::Display for Loss {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {} is missing", self.consequence, self.missing)
@@ -61,10 +69,19 @@ const fn need(
 const INITIAL_ONLY: CapabilitySet =
     CapabilitySet::MKNOD.union(CapabilitySet::SYS_ADMIN).union(CapabilitySet::LINUX_IMMUTABLE);
 
+/// In a user namespace that maps a part of all ids, every other owner reads as the same one. Nobody there can tell them
+/// apart, nor from that one, so this is said in advance and is no error of an entry.
+const UNMAPPED: Loss = Loss {
+    consequence: "owners that this user namespace does not map are all read as one owner and not kept",
+    missing: "a map of all ids",
+};
+
 /// The rights of a process, as far as they concern volumes.
 #[derive(Debug, Clone, Copy)]
 pub struct Preflight {
     effective: CapabilitySet,
+    /// Some owners cannot be told apart.
+    unmapped: bool,
 }
 
 impl Preflight {
@@ -79,14 +96,20 @@ impl Preflight {
         if in_user_namespace() {
             effective.remove(INITIAL_ONLY);
         }
-        Ok(Self { effective })
+        Ok(Self { effective, unmapped: in_user_namespace() && !maps_all_ids() })
+    }
+
+    /// What is lost wherever this process reads an owner, at a source as well.
+    #[must_use]
+    pub fn of_reading(self) -> Option<Loss> {
+        self.unmapped.then_some(UNMAPPED)
     }
 
     /// Everything that is not kept, the weightiest first; empty where all is.
     #[must_use]
     pub fn check(self) -> Vec<Loss> {
         let missing = NEEDS.iter().filter(|(needed, _)| !self.effective.contains(*needed));
-        missing.map(|(_, loss)| *loss).collect()
+        missing.map(|(_, loss)| *loss).chain(self.of_reading()).collect()
     }
 }
 
@@ -106,13 +129,27 @@ fn in_user_namespace() -> bool {
     !map.is_empty() && whole.iter().any(|&field| fields.next() != field)
 }
 
+/// True where both maps of this process cover every id.
+fn maps_all_ids() -> bool {
+    ["/proc/self/uid_map", "/proc/self/gid_map"].iter().all(|path| {
+        let map = std::fs::read_to_string(path).unwrap_or_default();
+        map.is_empty() || mapped(&map) >= u64::from(u32::MAX)
+    })
+}
+
+/// How many ids a map has.
+fn mapped(map: &str) -> u64 {
+    let lengths = map.lines().filter_map(|line| line.split_ascii_whitespace().nth(2));
+    lengths.filter_map(|length| length.parse::<u64>().ok()).sum()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn each_missing_capability_is_one_loss_and_says_so() {
-        let check = |effective| Preflight { effective }.check();
+        let check = |effective| Preflight { effective, unmapped: false }.check();
         assert_eq!(check(CapabilitySet::all()), []);
         assert_eq!(check(CapabilitySet::empty()).len(), NEEDS.len());
         let lost = check(CapabilitySet::all().difference(CapabilitySet::CHOWN));
@@ -120,5 +157,14 @@ mod tests {
             lost.iter().map(ToString::to_string).collect::<Vec<_>>(),
             ["owners are not kept: CAP_CHOWN is missing"]
         );
+    }
+
+    #[test]
+    fn a_user_namespace_that_maps_a_part_of_all_ids_is_a_loss() {
+        let of = |unmapped| Preflight { effective: CapabilitySet::all(), unmapped };
+        assert_eq!((of(false).check(), of(true).check()), (vec![], vec![UNMAPPED]));
+        assert_eq!(mapped("         0          0 4294967295\n"), u64::from(u32::MAX));
+        assert_eq!(mapped("0 100000 65536\n65536 1000 1\n"), 65_537);
+        assert_eq!(mapped("nonsense"), 0);
     }
 }

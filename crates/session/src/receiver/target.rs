@@ -188,7 +188,7 @@ impl Target {
 fn losses(hello: &Hello) -> Vec<Text> {
     let lost = Preflight::current().map(Preflight::check).unwrap_or_default().into_iter();
     let mut losses: Vec<Text> = lost
-        .filter(|loss| !(hello.options.no_owner && loss.missing == "CAP_CHOWN"))
+        .filter(|loss| !(hello.options.no_owner && loss.is_of_owners()))
         .map(|loss| format!("{}: {} is missing", loss.consequence, loss.missing).into())
         .collect();
     if hello.options.no_owner {
