@@ -79,9 +79,7 @@ impl Lifetime {
 /// What a directory was when its entry was read: which one, and who may do what in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DirectoryState {
-    dev: u64,
-    ino: u64,
-    since: Lifetime,
+    inode: (u64, u64),
     access: (u16, u32, u32),
 }
 
@@ -100,27 +98,20 @@ impl DirectoryState {
     #[must_use]
     pub fn of(meta: &Metadata, inode: &Inode) -> Option<Self> {
         let access = (meta.mode, meta.uid, meta.gid);
-        let state = Self { dev: inode.dev, ino: inode.ino, since: inode.since, access };
-        (!inode.subvolume_stub).then_some(state)
+        (!inode.subvolume_stub).then_some(Self { inode: (inode.dev, inode.ino), access })
     }
 
     /// How `dir`, which was opened by that name, differs.
     ///
     /// # Errors
-    /// Whatever `statx(2)` answers.
+    /// Whatever `fstat(2)` answers.
     pub fn change(&self, dir: &Dir) -> Result<Option<DirectoryChange>> {
-        let fd = dir.descriptor()?;
-        let stat = fs::statx(&fd, c"", AtFlags::EMPTY_PATH | UNCACHED, INODE)
-            .map_err(|errno| dir.own_error("stat", errno))?;
-        let meta = metadata(&stat).map_err(|errno| dir.own_error("stat", errno))?;
-        let now = inode(&stat, dir.root_device());
-        let born = |since| matches!(since, Lifetime::Born(_));
-        let other = (now.dev, now.ino) != (self.dev, self.ino)
-            || (born(now.since) && born(self.since) && now.since != self.since);
-        Ok(if other {
+        let stat = fs::fstat(dir.descriptor()?).map_err(|errno| dir.own_error("stat", errno))?;
+        let access = ((stat.st_mode & 0o7777) as u16, stat.st_uid, stat.st_gid);
+        Ok(if (stat.st_dev, stat.st_ino) != self.inode {
             Some(DirectoryChange::Replaced)
         } else {
-            ((meta.mode, meta.uid, meta.gid) != self.access).then_some(DirectoryChange::Access)
+            (access != self.access).then_some(DirectoryChange::Access)
         })
     }
 }
