@@ -225,7 +225,8 @@ async fn ready(
     let refused = RefCell::new(None);
     let attempt = async || {
         refused.take();
-        let mut first = route.open().await.map_err(|error| not_reached(route, &error))?;
+        let mut first =
+            route.open().await.map_err(|error| not_reached(route, &error, marker_dir))?;
         let hello = run.hello().map_err(|failure| NotReady::new(Reason::Protocol, failure.what))?;
         let agreed = handshake::open(&mut first, hello).await.map_err(|error| {
             *refused.borrow_mut() = match &error {
@@ -237,7 +238,8 @@ async fn ready(
         let mut streams = vec![first];
         // Until all streams are there the session has not begun: one that is lost is no reason to end the run.
         for _ in 1..agreed.streams() {
-            let mut stream = route.open().await.map_err(|error| not_reached(route, &error))?;
+            let mut stream =
+                route.open().await.map_err(|error| not_reached(route, &error, marker_dir))?;
             let joined = handshake::join(&mut stream, agreed.session()).await;
             joined.map_err(|error| not_agreed(&error, marker_dir))?;
             streams.push(stream);
@@ -253,7 +255,10 @@ async fn ready(
     })
 }
 
-fn not_reached(route: &Route, error: &tunnel::Error) -> NotReady {
+fn not_reached(route: &Route, error: &tunnel::Error, marker_dir: Option<&Path>) -> NotReady {
+    if matches!(route, Route::Via(_)) && is_reset(error) {
+        return broken_off(error.to_string(), marker_dir);
+    }
     let reason = match (route, error.kind()) {
         (Route::Via(_), _) => Reason::NotStarted,
         (_, Kind::Dns) => Reason::Dns,
@@ -269,6 +274,20 @@ fn not_reached(route: &Route, error: &tunnel::Error) -> NotReady {
         _ => error.to_string(),
     };
     NotReady { retryable: error.is_retryable(), ..NotReady::new(reason, what) }
+}
+
+/// True where something listens that took the connection and closed it at once, so fast that connecting failed by it.
+fn is_reset(error: &tunnel::Error) -> bool {
+    let source = std::error::Error::source(error).and_then(|e| e.downcast_ref::<std::io::Error>());
+    source.is_some_and(|io| io.kind() == ErrorKind::ConnectionReset)
+}
+
+/// A connection that a tunnel took and closed again: the reason lies in its status file.
+fn broken_off(what: String, marker_dir: Option<&Path>) -> NotReady {
+    match marker_dir.and_then(status::read) {
+        Some(status) => status.into(),
+        None => NotReady::new(Reason::Tls, what),
+    }
 }
 
 /// Why the far end did not agree. A tunnel can only close a connection that it cannot carry; the
@@ -294,10 +313,7 @@ fn not_agreed(error: &Error, marker_dir: Option<&Path>) -> NotReady {
             };
             NotReady { retryable: error.is_retryable(), ..NotReady::new(reason, error.to_string()) }
         }
-        Error::Eof | Error::Stream(_) => match marker_dir.and_then(status::read) {
-            Some(status) => status.into(),
-            None => NotReady::new(Reason::Tls, error.to_string()),
-        },
+        Error::Eof | Error::Stream(_) => broken_off(error.to_string(), marker_dir),
         _ => NotReady::new(Reason::Protocol, error.to_string()),
     }
 }
