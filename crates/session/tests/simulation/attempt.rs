@@ -13,7 +13,7 @@ use session::{
 use testkit::{Faults, FaultyStream, Rng};
 use tokio::io::DuplexStream;
 use volume::lock::VolumeLock;
-use wire::{Hello, Options, Refusal, RootKind, VERSION};
+use wire::{Hello, Options, RootKind, VERSION};
 
 use super::{
     clock::{self, Event},
@@ -263,9 +263,10 @@ async fn receive(streams: Vec<DuplexStream>, to: &Path, context: Context) -> Res
     let incoming = admitted.ok_or(Error::Protocol("no hello"))?;
     let mut joins = tokio::task::JoinSet::new();
     for stream in streams {
-        let server = Arc::clone(&server);
-        let refuse = |_: &str| Err((Refusal::UnknownVolume, String::new()));
-        joins.spawn(async move { soon(server.admit(stream, refuse)).await.map(drop) });
+        let (server, to) = (Arc::clone(&server), to.to_owned());
+        joins.spawn(async move {
+            soon(server.admit(stream, |_| Ok(to.clone().into()))).await.map(drop)
+        });
     }
     let (first, joining, agreed, target, registered) = incoming.into_parts();
     let received = session::receive(first, joining, agreed, target, context).await;
