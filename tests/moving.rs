@@ -3,14 +3,15 @@
 use std::{
     ffi::OsString,
     fs,
-    os::unix::fs::{FileExt as _, PermissionsExt as _, symlink},
+    os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _, symlink},
     path::Path,
+    process::Command,
     sync::atomic::{AtomicBool, Ordering},
     thread,
 };
 
 use testkit::{
-    Content, Finished, Mount, OddMount, Process, Quirks, Snapshot, TempTree, assert_same,
+    Content, Finished, Mount, OddMount, Process, Quirks, Snapshot, TempTree, assert_same, skip,
 };
 
 use crate::support::{assert_untouched, copy, copy_command, report};
@@ -198,6 +199,65 @@ fn on_a_local_file_system_only_entries_that_existed_before_the_run_count_as_move
         assert!(!finished.stderr.contains("after it was listed"), "{}", finished.stderr);
     }
     println!("the move was met in {met} of 6 runs");
+}
+
+/// An overlay of two file systems gives its directories other inode numbers whenever the kernel drops them from its cache.
+#[test]
+fn directories_whose_inode_numbers_are_not_kept_are_copied_and_cleaned_up_as_usual() {
+    let (Some(upper), lower) = (Mount::tmpfs("size=64m"), TempTree::new()) else { return };
+    for number in 0..400 {
+        lower.file(format!("low/d{number}/s/f"), "text");
+    }
+    lower.dir("merged");
+    for dir in ["upper", "work"] {
+        fs::create_dir(upper.path().join(dir)).unwrap();
+    }
+    let (low, at) = (lower.at("low"), upper.path());
+    let layers = format!(
+        "lowerdir={},upperdir={},workdir={},xino=off",
+        low.display(),
+        at.join("upper").display(),
+        at.join("work").display()
+    );
+    let merged = lower.at("merged");
+    let Some(_overlay) = Overlaid::mount(&layers, &merged) else { return };
+    let number = || fs::metadata(merged.join("d1")).unwrap().ino();
+    let before = number();
+    for _ in 0..4 {
+        let destination = TempTree::new();
+        destination.file("extra", "old");
+        let finished = during(
+            || {
+                fs::write("/proc/sys/vm/drop_caches", "2").unwrap();
+                thread::sleep(std::time::Duration::from_millis(20));
+            },
+            || copy(&merged, destination.path(), &["--delete", "--progress", "none"]),
+        );
+        assert_eq!(finished.code(), 0, "{}", finished.stderr);
+        assert_same(&low, destination.path());
+    }
+    println!("the number of a directory was {before} and is {}", number());
+}
+
+/// A mounted overlay; unmounted when dropped.
+struct Overlaid<'a>(&'a Path);
+
+impl<'a> Overlaid<'a> {
+    fn mount(layers: &str, point: &'a Path) -> Option<Self> {
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "overlay", "overlay", "-o", layers]).arg(point);
+        if mount.status().is_ok_and(|status| status.success()) {
+            return Some(Self(point));
+        }
+        skip::unsupported("an overlay of two file systems");
+        None
+    }
+}
+
+impl Drop for Overlaid<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.0).status();
+    }
 }
 
 /// Both are met between the listing of the root and the opening of `z`.

@@ -80,6 +80,7 @@ impl Lifetime {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DirectoryState {
     inode: (u64, u64),
+    since: Lifetime,
     access: (u16, u32, u32),
 }
 
@@ -98,7 +99,8 @@ impl DirectoryState {
     #[must_use]
     pub fn of(meta: &Metadata, inode: &Inode) -> Option<Self> {
         let access = (meta.mode, meta.uid, meta.gid);
-        (!inode.subvolume_stub).then_some(Self { inode: (inode.dev, inode.ino), access })
+        let state = Self { inode: (inode.dev, inode.ino), since: inode.since, access };
+        (!inode.subvolume_stub).then_some(state)
     }
 
     /// How `dir`, which was opened by that name, differs.
@@ -108,11 +110,22 @@ impl DirectoryState {
     pub fn change(&self, dir: &Dir) -> Result<Option<DirectoryChange>> {
         let stat = fs::fstat(dir.descriptor()?).map_err(|errno| dir.own_error("stat", errno))?;
         let access = ((stat.st_mode & 0o7777) as u16, stat.st_uid, stat.st_gid);
-        Ok(if (stat.st_dev, stat.st_ino) != self.inode {
-            Some(DirectoryChange::Replaced)
-        } else {
+        let same = (stat.st_dev, stat.st_ino) == self.inode
+            || (stat.st_dev == self.inode.0 && self.has_another_number(dir)?);
+        Ok(if same {
             (access != self.access).then_some(DirectoryChange::Access)
+        } else {
+            Some(DirectoryChange::Replaced)
         })
+    }
+
+    /// True where `dir` is the directory that was listed, under another inode number: an overlay of several file systems
+    /// and some by FUSE give a number that holds only as long as the kernel keeps the entry in its cache.
+    fn has_another_number(&self, dir: &Dir) -> Result<bool> {
+        let fd = dir.descriptor()?;
+        let stat = fs::statx(&fd, c"", AtFlags::EMPTY_PATH | UNCACHED, INODE)
+            .map_err(|errno| dir.own_error("stat", errno))?;
+        Ok(Lifetime::of(&stat) == self.since)
     }
 }
 

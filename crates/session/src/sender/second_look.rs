@@ -113,11 +113,12 @@ impl SecondLook {
 
 impl Node {
     fn has_gained(&self, dir: &Dir, began: &Since, key: &RandomState) -> volume::Result<bool> {
-        if dir.identity().1 != self.inode {
-            return Ok(true);
-        }
+        // The number alone says nothing: some file systems do not keep it. A rename changes the time of change.
         if self.since.at_rest(dir)? {
             return Ok(false);
+        }
+        if dir.identity().1 != self.inode {
+            return Ok(true);
         }
         let names = NameList::read(dir)?;
         Ok(names.fingerprint(key) != self.fingerprint && self.since.moved_in(dir, &names, began)?)
