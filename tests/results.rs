@@ -384,6 +384,23 @@ fn with_log_format_json_every_line_on_stderr_is_an_object() {
 }
 
 #[test]
+fn usage_errors_are_escaped_and_have_the_format_that_was_asked_for() {
+    let hostile = "--x\u{1b}]0;T\u{7}\u{202e}abc";
+    let text = Process::run(pvferry(["copy", "s", "d", hostile]));
+    assert_eq!(text.code(), 1, "{}", text.stderr);
+    let shown = |c: char| c == '\n' || !(c.is_control() || c == '\u{202e}');
+    assert!(text.stderr.chars().all(shown), "{:?}", text.stderr);
+    assert!(text.stderr.contains("unexpected argument") && text.stderr.contains("--help"));
+    for format in [&["--log-format", "json"][..], &["--log-format=json"]] {
+        let arguments = [format, &["copy", "s", "d", hostile]].concat();
+        let finished = Process::run(pvferry(arguments));
+        assert_eq!(finished.code(), 1, "{}", finished.stderr);
+        let object: serde_json::Value = serde_json::from_str(finished.stderr.trim()).unwrap();
+        assert!(object.to_string().contains("unexpected argument"), "{object}");
+    }
+}
+
+#[test]
 fn a_destination_that_fails_is_named_as_the_reason_with_any_number_of_streams() {
     let source = small_source();
     source.dir("d").file("d/new", "new");

@@ -108,6 +108,21 @@ fn a_user_namespace_that_does_not_map_all_owners_is_announced_once() {
     assert!(!copy(source.path(), destination.path(), &[]).stderr.contains(what));
 }
 
+/// Both owners read as the same there, and none of them is known.
+#[test]
+fn set_id_bits_fall_where_a_user_namespace_does_not_map_the_owner() {
+    if !(skip::root() && skip::commands(&["unshare"])) {
+        return;
+    }
+    let (source, destination) = (TempTree::new(), TempTree::new());
+    source.file("su", "1").owner("su", 1000, 1000).mode("su", 0o6755);
+    let command = copy_command(source.path(), destination.path(), &[]);
+    let finished = Process::run(below(&["unshare", "--user"], &command));
+    assert_eq!(finished.code(), 23, "{}", finished.stderr);
+    let mode = fs::metadata(destination.at("su")).map(|made| made.permissions().mode() & 0o7777);
+    assert!(!matches!(mode, Ok(mode) if mode & 0o6000 != 0), "{mode:?}");
+}
+
 /// The root of a volume is made by whoever provisions it, and opened to a group by the kubelet.
 #[test]
 fn metadata_of_a_root_directory_of_another_user_are_announced_as_not_kept() {

@@ -12,13 +12,15 @@ mod outcome;
 mod sandbox;
 mod setup;
 
-use std::{io, process};
+use std::{env, io, process};
 
 /// Prints what the parser has to say. Help and version are results, not errors.
 fn explain(message: &clap::Error) -> pod::ExitCode {
-    let printed = message.print();
-    match printed {
-        _ if message.use_stderr() => pod::ExitCode::Usage,
+    if message.use_stderr() {
+        usage_error(&message.render().to_string());
+        return pod::ExitCode::Usage;
+    }
+    match message.print() {
         // The reader has seen enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => pod::ExitCode::Ok,
         Err(error) => {
@@ -28,6 +30,21 @@ fn explain(message: &clap::Error) -> pod::ExitCode {
             failure.code
         }
         Ok(()) => pod::ExitCode::Ok,
+    }
+}
+
+/// It quotes arguments, so it goes the way of all messages, and has the format that was asked for, as far as that is known.
+fn usage_error(text: &str) {
+    let console = telemetry::Console::stdio();
+    let arguments: Vec<_> = env::args_os().collect();
+    let json = arguments.iter().any(|argument| argument == "--log-format=json")
+        || arguments.windows(2).any(|two| two == ["--log-format", "json"]);
+    if json {
+        let lines: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        let console = console.with_format(telemetry::Format::Json);
+        console.message(tracing::Level::ERROR, &lines.join(" "));
+    } else {
+        text.lines().for_each(|line| console.message(tracing::Level::ERROR, line));
     }
 }
 

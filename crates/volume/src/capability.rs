@@ -4,7 +4,7 @@
 //! the volume needs it; where something does, [`metadata`](crate::metadata) reports it entry by entry.
 //! The preflight says it once and in advance.
 
-use std::fmt;
+use std::{fmt, sync::OnceLock};
 
 use rustix::thread::{self, CapabilitySet};
 
@@ -123,17 +123,30 @@ pub(crate) fn may_give_group(gid: u32) -> bool {
 /// True where user ids mean something else here than on the node. Where `/proc` does not say, they
 /// are taken to be the same.
 fn in_user_namespace() -> bool {
-    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let Ok(map) = std::fs::read_to_string("/proc/self/uid_map") else { return false };
     let mut fields = map.split_ascii_whitespace();
     let whole = [Some("0"), Some("0"), Some("4294967295")];
-    !map.is_empty() && whole.iter().any(|&field| fields.next() != field)
+    whole.iter().any(|&field| fields.next() != field)
+}
+
+/// True where one of these ids may stand for any owner that the user namespace of this process does not map.
+pub(crate) fn may_be_unmapped(uid: u32, gid: u32) -> bool {
+    /// The ids that such owners read as; `None` where all are mapped.
+    static OVERFLOW: OnceLock<Option<(u32, u32)>> = OnceLock::new();
+    let overflow = OVERFLOW.get_or_init(|| {
+        let id = |path| std::fs::read_to_string(path).ok()?.trim().parse().ok();
+        let of = |path| id(path).unwrap_or(65_534);
+        (in_user_namespace() && !maps_all_ids())
+            .then(|| (of("/proc/sys/kernel/overflowuid"), of("/proc/sys/kernel/overflowgid")))
+    });
+    overflow.is_some_and(|(unknown_uid, unknown_gid)| uid == unknown_uid || gid == unknown_gid)
 }
 
 /// True where both maps of this process cover every id.
 fn maps_all_ids() -> bool {
     ["/proc/self/uid_map", "/proc/self/gid_map"].iter().all(|path| {
-        let map = std::fs::read_to_string(path).unwrap_or_default();
-        map.is_empty() || mapped(&map) >= u64::from(u32::MAX)
+        // A map that is there and empty maps nothing.
+        std::fs::read_to_string(path).map_or(true, |map| mapped(&map) >= u64::from(u32::MAX))
     })
 }
 

@@ -30,7 +30,7 @@ use rustix::{fs::IFlags, io::Errno};
 use wire::{Attributes, FileKind, Metadata, Name};
 
 use crate::{
-    Dir, Result,
+    Dir, Result, capability,
     held::{Held, OWNER_FILE},
     unlock, xattr,
 };
@@ -284,9 +284,10 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Owner and group are exactly the wanted ones, as read back.
+    /// Owner and group are exactly the wanted ones, as read back, and known.
     fn has_its_owner(&self) -> bool {
         (self.have.uid, self.have.gid) == (self.want.uid, self.want.gid)
+            && !capability::may_be_unmapped(self.want.uid, self.want.gid)
     }
 
     fn set_owner(&mut self) -> Result<(), Errno> {
