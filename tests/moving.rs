@@ -14,7 +14,7 @@ use testkit::{
     Content, Finished, Mount, OddMount, Process, Quirks, Snapshot, TempTree, assert_same, skip,
 };
 
-use crate::support::{assert_untouched, copy, copy_command, report};
+use crate::support::{assert_untouched, below, copy, copy_command, report};
 
 /// Runs `work` again and again on another thread until `run` has ended.
 fn during<T>(work: impl FnMut() + Send, run: impl FnOnce() -> T) -> T {
@@ -234,7 +234,7 @@ fn directories_whose_inode_numbers_are_not_kept_are_copied_and_cleaned_up_as_usu
             || copy(&merged, destination.path(), &["--delete", "--progress", "none"]),
         );
         assert_eq!(finished.code(), 0, "{}", finished.stderr);
-        assert_same(&low, destination.path());
+        assert_same(&merged, destination.path());
     }
     println!("the number of a directory was {before} and is {}", number());
 }
@@ -289,6 +289,75 @@ fn a_directory_that_is_replaced_or_closed_after_it_was_listed_is_named_and_not_r
         let why = if replaced { "was replaced" } else { "mode or owner changed" };
         assert!(finished.stderr.contains(why), "{replaced}: {}", finished.stderr);
         assert_eq!(fs::read(destination.at("z/f")).unwrap(), b"public", "{replaced}");
+    }
+}
+
+/// What was moved may lie in a directory that is new, or have the name of a file that was listed.
+#[test]
+fn on_a_local_file_system_a_move_into_a_new_directory_or_over_a_listed_file_is_seen_and_a_log_is_not()
+ {
+    type Change = fn(&TempTree);
+    let moves: [(&str, Change, bool); 4] = [
+        (
+            "into a new directory",
+            |source| {
+                source.dir("a/new/deep").rename("z/f", "a/new/deep/f");
+            },
+            true,
+        ),
+        (
+            "over a listed file",
+            |source| {
+                source.rename("z/f", "a/x");
+            },
+            true,
+        ),
+        (
+            "a new file and an old one that is written to",
+            |source| {
+                source.file("a/new", "new");
+                source.patch("a/x", 0, b"more");
+            },
+            false,
+        ),
+        (
+            "a file that is saved by rename",
+            |source| {
+                source.file("a/.x", "saved").rename("a/.x", "a/x");
+            },
+            false,
+        ),
+    ];
+    for (what, change, moved) in moves {
+        let (source, destination) = (TempTree::new(), TempTree::new());
+        source.file("z/f", "precious").file("a/x", "listed");
+        for number in 0..2000 {
+            source.dir(format!("m/{number}"));
+        }
+        copy(source.path(), destination.path(), &["--progress", "none"]).expect(0);
+        destination.file("extra", "old");
+        let options = ["--delete", "--progress", "none"];
+        // Each listing waits a little, so that the change comes between those of `a` and `z`.
+        let slow = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=getdents64"];
+        let slow = [&slow[..], &["--inject=getdents64:delay_exit=200"]].concat();
+        if !skip::commands(&["strace"]) {
+            return;
+        }
+        let command = below(&slow, &copy_command(source.path(), destination.path(), &options));
+        let running = Process::start(command);
+        thread::sleep(std::time::Duration::from_millis(700));
+        change(&source);
+        let finished = running.wait();
+        let named = finished.stderr.contains("after it was listed");
+        let there = destination.at("z/f").exists()
+            || !source.at("z/f").exists()
+                && finished.code() == 0
+                && ["a/new/deep/f", "a/x"]
+                    .iter()
+                    .any(|path| fs::read(destination.at(path)).is_ok_and(|c| c == b"precious"));
+        assert!(there, "{what}: {} {}", finished.code(), finished.stderr);
+        assert!(moved || !named, "{what}: {}", finished.stderr);
+        println!("{what}: exit code {}, named {named}", finished.code());
     }
 }
 

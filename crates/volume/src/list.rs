@@ -1,7 +1,7 @@
 //! The names in one directory, sorted.
 //!
 //! A [`NameList`] holds all names of a directory in one arena, in the order of their bytes, which is
-//! the order of listings on the wire and of every merge. An entry costs its name and eight bytes.
+//! the order of listings on the wire and of every merge. An entry costs its name and sixteen bytes.
 //!
 //! A listing that fails part-way is still a listing, of what was read until then, but it is not
 //! [complete](NameList::complete): what it does not name may exist all the same, so nothing may be
@@ -11,10 +11,7 @@
 //! position of `getdents` belongs to the open file, and a [`Dir`] is shared between threads: two
 //! readers of one descriptor would each see half of it.
 
-use std::{
-    hash::{BuildHasher, Hash as _, Hasher as _},
-    ops::Range,
-};
+use std::{hash::BuildHasher, ops::Range};
 
 use rustix::{
     fs::{self, FileType, Mode, OFlags, RawDir},
@@ -40,6 +37,7 @@ struct Slot {
     start: u32,
     len: u16,
     hint: Option<FileKind>,
+    inode: u64,
 }
 
 impl NameList {
@@ -61,7 +59,9 @@ impl NameList {
                 None => break Ok(()),
                 Some(Err(Errno::INTR)) => continue,
                 Some(Err(errno)) => Err(errno),
-                Some(Ok(entry)) => list.add(entry.file_name().to_bytes(), entry.file_type()),
+                Some(Ok(entry)) => {
+                    list.add(entry.file_name().to_bytes(), entry.file_type(), entry.ino())
+                }
             };
             if step.is_err() {
                 break step;
@@ -95,13 +95,12 @@ impl NameList {
         self.slots.get(index)?.hint
     }
 
-    /// A hash of the names and the kinds that the directory records for them.
-    pub fn fingerprint(&self, key: &impl BuildHasher) -> u64 {
-        let mut hasher = key.build_hasher();
-        for slot in &self.slots {
-            (self.bytes(slot), slot.hint).hash(&mut hasher);
-        }
-        hasher.finish()
+    /// A short hash of each name together with the kind and the inode number that the directory records for it.
+    pub fn marks(&self, key: &impl BuildHasher) -> impl Iterator<Item = u32> {
+        self.slots.iter().map(|slot| {
+            let hash = key.hash_one((self.bytes(slot), slot.hint, slot.inode));
+            (hash >> 32) as u32
+        })
     }
 
     /// Number of names.
@@ -160,7 +159,7 @@ struct Collector {
 impl Collector {
     /// Adds one name of `getdents`. `EUCLEAN` for one that is none: only a broken file system has
     /// such, and leaving it out unsaid would pass for a complete listing.
-    fn add(&mut self, name: &[u8], file_type: FileType) -> Result<(), Errno> {
+    fn add(&mut self, name: &[u8], file_type: FileType, inode: u64) -> Result<(), Errno> {
         if matches!(name, b"." | b"..") {
             return Ok(());
         }
@@ -172,7 +171,7 @@ impl Collector {
         let len = u16::try_from(name.len()).map_err(|_| Errno::UCLEAN)?;
         let start = u32::try_from(self.arena.len()).map_err(|_| Errno::OVERFLOW)?;
         self.arena.extend_from_slice(name);
-        self.slots.push(Slot { start, len, hint: kind_of(file_type) });
+        self.slots.push(Slot { start, len, hint: kind_of(file_type), inode });
         Ok(())
     }
 
@@ -241,7 +240,7 @@ mod tests {
     fn collect(names: &[Vec<u8>]) -> Collector {
         let mut list = Collector::default();
         for name in names {
-            list.add(name, FileType::Unknown).unwrap();
+            list.add(name, FileType::Unknown, 0).unwrap();
         }
         list
     }
@@ -278,7 +277,7 @@ mod tests {
     fn what_is_no_name_is_an_error_and_never_left_out_unsaid() {
         for bad in [&b""[..], b"a/b", &[b'x'; 256]] {
             let mut list = Collector::default();
-            assert_eq!(list.add(bad, FileType::RegularFile), Err(Errno::UCLEAN));
+            assert_eq!(list.add(bad, FileType::RegularFile, 0), Err(Errno::UCLEAN));
         }
     }
 

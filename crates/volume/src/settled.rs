@@ -10,11 +10,11 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::{
-    fs::{self, AtFlags, StatxFlags},
+    fs::{self, AtFlags, FileType, StatxFlags},
     io::Errno,
     time::{ClockId, clock_gettime},
 };
-use wire::Timestamp;
+use wire::{Name, Timestamp};
 
 use crate::{Dir, Result, error::CHANGED_LISTING, flush, list::NameList, stat};
 
@@ -82,29 +82,78 @@ impl Since {
         })
     }
 
-    /// True where one of `names` may have been moved or linked into `dir` since then, and not made: it existed when `began`
-    /// was taken. A rename changes the time of change of what it moves. Where times cannot be compared, every name may.
+    /// True where one of `names`, which `dir` has gained since then, may have been moved or linked there and not made: it, or
+    /// something in it, existed when `began` was taken. Where times cannot be compared, every name may. What was not
+    /// compared with the listing (`compared`) counts only if its time of change says so: a rename sets that.
     ///
     /// # Errors
     /// Where the directory or an entry cannot be looked at.
-    pub fn moved_in(&self, dir: &Dir, names: &NameList, began: &Self) -> Result<bool> {
-        let (Self::Clock(since), Self::Clock(began)) = (self, began) else { return Ok(true) };
-        let held = dir.descriptor()?;
-        let wanted = StatxFlags::CTIME | StatxFlags::BTIME;
-        for name in (0..names.len()).filter_map(|index| names.name(index)) {
-            let stat = match fs::statx(&held, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW, wanted) {
-                Ok(stat) => stat,
-                Err(Errno::NOENT) => continue,
-                Err(errno) => return Err(dir.error("stat", &name, errno)),
-            };
-            let born = (stat.stx_mask & StatxFlags::BTIME.bits() != 0)
-                .then(|| stat::timestamp(stat.stx_btime));
-            let is_new = born.is_some_and(|born| born >= *began);
-            if stat::timestamp(stat.stx_ctime) >= *since && !is_new {
+    pub fn moved_in(
+        &self,
+        dir: &Dir,
+        names: impl Iterator<Item = Name>,
+        compared: bool,
+        began: &Self,
+    ) -> Result<bool> {
+        let (Self::Clock(since), Self::Clock(began)) = (self, began) else {
+            return Ok(names.count() > 0);
+        };
+        for name in names {
+            let Some(seen) = Seen::look(dir, &name)? else { continue };
+            let touched = compared || seen.changed >= *since;
+            if touched && seen.holds_older_than(dir, &name, *began)? {
                 return Ok(true);
             }
         }
         Ok(false)
+    }
+}
+
+/// Times of an entry.
+struct Seen {
+    changed: Timestamp,
+    /// `None` where the file system does not keep it.
+    born: Option<Timestamp>,
+    is_dir: bool,
+}
+
+impl Seen {
+    /// `None` where there is no such entry any more.
+    fn look(dir: &Dir, name: &Name) -> Result<Option<Self>> {
+        let wanted = StatxFlags::TYPE | StatxFlags::CTIME | StatxFlags::BTIME;
+        let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+        let stat = match fs::statx(dir.descriptor()?, name.as_bytes(), flags, wanted) {
+            Ok(stat) => stat,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(errno) => return Err(dir.error("stat", name, errno)),
+        };
+        let born = (stat.stx_mask & StatxFlags::BTIME.bits() != 0)
+            .then(|| stat::timestamp(stat.stx_btime));
+        let is_dir = FileType::from_raw_mode(stat.stx_mode.into()) == FileType::Directory;
+        Ok(Some(Self { changed: stat::timestamp(stat.stx_ctime), born, is_dir }))
+    }
+
+    /// True where the entry, or one below it, may be older than `began`: what is old can lie in a directory that is new.
+    fn holds_older_than(&self, dir: &Dir, name: &Name, began: Timestamp) -> Result<bool> {
+        if self.born.is_none_or(|born| born < began) {
+            return Ok(true);
+        }
+        if !self.is_dir {
+            return Ok(false);
+        }
+        let inside = match dir.open_child(name) {
+            Ok(inside) => inside,
+            Err(error) if error.is_vanished() => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        let names = NameList::read(&inside)?;
+        for name in (0..names.len()).filter_map(|index| names.name(index)) {
+            let seen = Self::look(&inside, &name)?;
+            if seen.map_or(Ok(false), |seen| seen.holds_older_than(&inside, &name, began))? {
+                return Ok(true);
+            }
+        }
+        Ok(!names.complete())
     }
 }
 

@@ -5,13 +5,16 @@
 //! name, although the source has it at every moment. The directory that it came to shows that: it has changed since it
 //! was listed, and holds a name that came by a move and was not made meanwhile.
 
-use std::hash::RandomState;
+use std::{hash::RandomState, ops::Range};
 
 use rustix::io::Errno;
 use volume::{Dir, list::NameList, settled::Since};
 
 /// Directories that are looked at again. What is listed beyond them is trusted: the memory of a session is bounded.
 const MAX_DIRECTORIES: usize = 1 << 22;
+/// Names that are kept, as four bytes each. Of directories beyond them only a sum is kept, so that old entries that are
+/// written to count like moved ones where names came or went.
+const MAX_NAMES: usize = 1 << 24;
 
 /// A directory that was listed, by its place in [`SecondLook`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +26,7 @@ pub(super) struct SecondLook {
     key: RandomState,
     nodes: Vec<Node>,
     names: Vec<u8>,
+    marks: Vec<u32>,
 }
 
 struct Node {
@@ -31,7 +35,10 @@ struct Node {
     name_end: u32,
     inode: u64,
     since: Since,
-    fingerprint: u64,
+    /// Of all that it listed, in any order.
+    sum: u64,
+    /// What it listed, in `marks`.
+    marks: Option<Range<u32>>,
 }
 
 /// What a second look found.
@@ -43,9 +50,9 @@ pub(super) enum Seen {
 }
 
 impl SecondLook {
-    /// Bytes of memory that a directory of this name takes.
-    pub(super) fn memory(name: Option<&wire::Name>) -> u64 {
-        (size_of::<Node>() + name.map_or(0, |name| name.len())) as u64
+    /// Bytes of memory that a directory of this name with so many entries takes.
+    pub(super) fn memory(name: Option<&wire::Name>, entries: usize) -> u64 {
+        (size_of::<Node>() + name.map_or(0, |name| name.len()) + 4 * entries) as u64
     }
 
     /// Keeps `dir`, which lies in `parent` and was listed as `names`. `None` where there are too many, or its parent is
@@ -65,9 +72,35 @@ impl SecondLook {
         let name = dir.name().map_or(&[][..], |name| name.as_bytes());
         let name_end = u32::try_from(self.names.len() + name.len()).ok()?;
         self.names.extend_from_slice(name);
-        let fingerprint = names.fingerprint(&self.key);
-        self.nodes.push(Node { parent, name_end, inode: dir.identity().1, since, fingerprint });
+        let sum = sum(names.marks(&self.key));
+        let marks = (self.marks.len() + names.len() <= MAX_NAMES).then(|| {
+            let start = self.marks.len() as u32;
+            self.marks.extend(names.marks(&self.key));
+            self.marks[start as usize..].sort_unstable();
+            start..self.marks.len() as u32
+        });
+        let inode = dir.identity().1;
+        self.nodes.push(Node { parent, name_end, inode, since, sum, marks });
         Some(listed)
+    }
+
+    fn has_gained(&self, node: &Node, dir: &Dir, began: &Since) -> volume::Result<bool> {
+        // The number alone says nothing: some file systems do not keep it. A rename changes the time of change.
+        if node.since.at_rest(dir)? {
+            return Ok(false);
+        }
+        if dir.identity().1 != node.inode {
+            return Ok(true);
+        }
+        let names = NameList::read(dir)?;
+        if sum(names.marks(&self.key)) == node.sum {
+            return Ok(false);
+        }
+        let known = node.marks.clone().map(|at| &self.marks[at.start as usize..at.end as usize]);
+        let is_known = |mark| known.is_some_and(|known| known.binary_search(&mark).is_ok());
+        let gained = names.marks(&self.key).enumerate().filter(|&(_, mark)| !is_known(mark));
+        let gained = gained.filter_map(|(index, _)| names.name(index));
+        node.since.moved_in(dir, gained, known.is_some(), began)
     }
 
     /// Looks at each directory below `root` again and passes on what it sees; `go_on` is asked before each.
@@ -100,7 +133,7 @@ impl SecondLook {
                 _ if node.parent.is_none() => root.clone(),
                 _ => continue,
             };
-            match node.has_gained(&dir, &began, &self.key) {
+            match self.has_gained(node, &dir, &began) {
                 Ok(false) => {}
                 Ok(true) => see(Seen::MovedIn(dir.clone())),
                 Err(error) => see(Seen::Failed(error)),
@@ -111,18 +144,8 @@ impl SecondLook {
     }
 }
 
-impl Node {
-    fn has_gained(&self, dir: &Dir, began: &Since, key: &RandomState) -> volume::Result<bool> {
-        // The number alone says nothing: some file systems do not keep it. A rename changes the time of change.
-        if self.since.at_rest(dir)? {
-            return Ok(false);
-        }
-        if dir.identity().1 != self.inode {
-            return Ok(true);
-        }
-        let names = NameList::read(dir)?;
-        Ok(names.fingerprint(key) != self.fingerprint && self.since.moved_in(dir, &names, began)?)
-    }
+fn sum(marks: impl Iterator<Item = u32>) -> u64 {
+    marks.map(u64::from).fold(0, u64::wrapping_add)
 }
 
 /// True where a directory is gone from its place. If it was moved, the directory that it came to has changed.

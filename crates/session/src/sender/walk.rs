@@ -259,7 +259,7 @@ impl Walker<'_> {
                 self.restless |= names.failure().is_some_and(volume::Error::is_changed);
                 let listed = self.second_look.add(pending.above, &dir, &names, since);
                 if listed.is_some() {
-                    let kept = SecondLook::memory(dir.name());
+                    let kept = SecondLook::memory(dir.name(), names.len());
                     self.memory.grow(&self.shared.control, kept);
                 }
                 self.list(&dir, &names, (pending.id, listed), new)?;
