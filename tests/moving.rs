@@ -297,7 +297,7 @@ fn a_directory_that_is_replaced_or_closed_after_it_was_listed_is_named_and_not_r
 fn on_a_local_file_system_a_move_into_a_new_directory_or_over_a_listed_file_is_seen_and_a_log_is_not()
  {
     type Change = fn(&TempTree);
-    let moves: [(&str, Change, bool); 4] = [
+    let moves: [(&str, Change, bool); 5] = [
         (
             "into a new directory",
             |source| {
@@ -324,6 +324,13 @@ fn on_a_local_file_system_a_move_into_a_new_directory_or_over_a_listed_file_is_s
             "a file that is saved by rename",
             |source| {
                 source.file("a/.x", "saved").rename("a/.x", "a/x");
+            },
+            false,
+        ),
+        (
+            "a log that is rotated",
+            |source| {
+                source.rename("a/x", "a/x.1").file("a/x", "new");
             },
             false,
         ),

@@ -261,6 +261,14 @@ pub fn support(pod: &Pod, name: &str, now: Timestamp) -> Seen {
         let code = u8::try_from(ended.exit_code).ok().and_then(ExitCode::from_number);
         let said =
             ended.message.as_deref().and_then(|text| serde_json::from_str::<Report>(text).ok());
+        // Its code is that of its worst volume. What that means for each of them, the reports of both ends say.
+        let of_volumes = matches!(
+            code,
+            Some(ExitCode::Partial | ExitCode::SourceChanged | ExitCode::DeleteLimit)
+        );
+        if of_volumes && said.as_ref().is_some_and(|report| !report.volumes.is_empty()) {
+            return Seen::Running;
+        }
         let why = said.map(|report| format!(": {}", report.reason)).unwrap_or_default();
         let message = format!("the container {name} ended with {}{why}", ended.exit_code);
         let reason = ended.reason.clone().filter(|reason| reason != "Error");
@@ -379,6 +387,29 @@ mod tests {
             Seen::Failed(failure) => (&failure.reason, failure.retryable),
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn a_server_that_ends_with_the_code_of_a_volume_has_not_failed_the_others() {
+        let seen = |code: ExitCode, volumes: Vec<VolumeReport>| {
+            let message = Report { volumes, ..Report::new("", code, "") }.to_json();
+            let terminated = serde_json::json!({ "exitCode": code.number(), "message": message });
+            let status = serde_json::json!({
+                "phase": "Failed",
+                "containerStatuses": [{
+                    "name": "serve", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+                    "state": { "terminated": terminated },
+                }],
+            });
+            support(&pod(status), "serve", Timestamp::UNIX_EPOCH)
+        };
+        let volumes = || vec![VolumeReport::of(&Report::new("a", ExitCode::SourceChanged, ""))];
+        for code in [ExitCode::Partial, ExitCode::SourceChanged, ExitCode::DeleteLimit] {
+            assert_eq!(seen(code, volumes()), Seen::Running, "{code:?}");
+        }
+        let failed = |seen| matches!(seen, Seen::Failed(_));
+        assert!(failed(seen(ExitCode::Signal, volumes())));
+        assert!(failed(seen(ExitCode::SourceChanged, Vec::new())));
     }
 
     /// All that is said of a container, wherever it came from.

@@ -109,6 +109,8 @@ pub(crate) struct Hints {
     pub(crate) no_noatime: AtomicBool,
     /// When content is known to be kept.
     pub(crate) keeps: OnceLock<crate::flush::Keeps>,
+    /// It is an overlay, whose births are not those of its files.
+    pub(crate) overlay: OnceLock<bool>,
 }
 
 impl Dir {

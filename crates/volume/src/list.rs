@@ -95,10 +95,10 @@ impl NameList {
         self.slots.get(index)?.hint
     }
 
-    /// A short hash of each name together with the kind and the inode number that the directory records for it.
+    /// A short hash of each kind together with the inode number that the directory records for it.
     pub fn marks(&self, key: &impl BuildHasher) -> impl Iterator<Item = u32> {
         self.slots.iter().map(|slot| {
-            let hash = key.hash_one((self.bytes(slot), slot.hint, slot.inode));
+            let hash = key.hash_one((slot.hint, slot.inode));
             (hash >> 32) as u32
         })
     }

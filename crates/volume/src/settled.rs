@@ -47,6 +47,9 @@ impl NameList {
     }
 }
 
+/// The coarsest unit of times, that of FAT, in seconds.
+const WHOLE_SECONDS: i64 = 2;
+
 /// When a listing began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Since {
@@ -79,6 +82,22 @@ impl Since {
                 changed < *begun || changed > now()
             }
             Self::Change(before) => change_time(dir)? == *before,
+        })
+    }
+
+    /// As [`Since::at_rest`], where a doubt is to be looked into: true only if no change can hide in the unit that the file
+    /// system keeps times in, which may be two seconds.
+    ///
+    /// # Errors
+    /// As [`Since::at_rest`].
+    pub fn surely_at_rest(&self, dir: &Dir) -> Result<bool> {
+        Ok(match self {
+            Self::Clock(begun) => {
+                let changed = local_change_time(dir)?;
+                let whole = changed.nanos == 0;
+                changed < *begun && !(whole && changed.secs + WHOLE_SECONDS > begun.secs)
+            }
+            Self::Change(before) => change_time(dir)? == *before && before.nanos != 0,
         })
     }
 
@@ -128,7 +147,9 @@ impl Seen {
             Err(errno) => return Err(dir.error("stat", name, errno)),
         };
         let born = (stat.stx_mask & StatxFlags::BTIME.bits() != 0)
-            .then(|| stat::timestamp(stat.stx_btime));
+            .then(|| stat::timestamp(stat.stx_btime))
+            // Of a birth to come only the clock is known: that it cannot be believed.
+            .filter(|born| *born <= now() && !is_overlay(dir));
         let is_dir = FileType::from_raw_mode(stat.stx_mode.into()) == FileType::Directory;
         Ok(Some(Self { changed: stat::timestamp(stat.stx_ctime), born, is_dir }))
     }
@@ -155,6 +176,16 @@ impl Seen {
         }
         Ok(!names.complete())
     }
+}
+
+/// True on an overlay, where a file that is moved or written to is born again in the upper layer.
+fn is_overlay(dir: &Dir) -> bool {
+    const OVERLAY: u64 = 0x794c_7630;
+    let ask = || {
+        let stat = dir.descriptor().ok().and_then(|fd| fs::fstatfs(fd).ok());
+        stat.is_none_or(|stat| stat.f_type as u64 == OVERLAY)
+    };
+    *dir.hints().overlay.get_or_init(ask)
 }
 
 fn local_change_time(dir: &Dir) -> Result<Timestamp> {

@@ -86,7 +86,7 @@ impl SecondLook {
 
     fn has_gained(&self, node: &Node, dir: &Dir, began: &Since) -> volume::Result<bool> {
         // The number alone says nothing: some file systems do not keep it. A rename changes the time of change.
-        if node.since.at_rest(dir)? {
+        if node.since.surely_at_rest(dir)? {
             return Ok(false);
         }
         if dir.identity().1 != node.inode {

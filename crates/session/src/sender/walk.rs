@@ -306,7 +306,7 @@ impl Walker<'_> {
         let shared = self.shared;
         let mut missed = self.restless;
         let why = if shared.agreed.hello.options.delete {
-            "changed after it was listed: what was moved into it may be missing, so nothing is deleted in this run"
+            "changed after it was listed: what was moved into it may be missing, so what only the destination has is kept in this run"
         } else {
             "changed after it was listed: what was moved into it may be missing"
         };
