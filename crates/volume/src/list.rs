@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_costs_its_name_and_eight_bytes() {
-        assert_eq!(size_of::<Slot>(), 8);
+    fn an_entry_costs_its_name_and_sixteen_bytes() {
+        assert_eq!(size_of::<Slot>(), 16);
     }
 }
