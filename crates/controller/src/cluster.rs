@@ -207,7 +207,7 @@ impl Cluster {
         Ok(self.create_new(object).await?.is_some())
     }
 
-    /// Makes the object and returns it as the server has it; `None` where one of that name is there already.
+    /// Makes the object and returns it as the server has it; `None` if one of that name exists.
     ///
     /// # Errors
     /// [`Error::Api`].

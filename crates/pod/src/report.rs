@@ -3,7 +3,7 @@
 //! The same object is printed by `--json`, left as termination message, and written as completion
 //! marker. A reader must find `outcome` and `exit_code`; every other field may be missing and is
 //! then empty or zero, and fields it does not know are skipped, so that versions can be mixed.
-//! Its texts are [`Text`]: whoever reads the report of another container can show them.
+//! Its texts are [`Text`]: a process that reads the report of another container can show them.
 
 use serde::{Deserialize, Serialize, Serializer};
 use text::Text;
@@ -70,7 +70,7 @@ pub struct VolumeReport {
 }
 
 impl VolumeReport {
-    /// The part of a report that the other end knows too.
+    /// The part of a report that both ends know.
     #[must_use]
     pub fn of(report: &Report) -> Self {
         Self {

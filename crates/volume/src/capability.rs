@@ -70,7 +70,7 @@ const INITIAL_ONLY: CapabilitySet =
     CapabilitySet::MKNOD.union(CapabilitySet::SYS_ADMIN).union(CapabilitySet::LINUX_IMMUTABLE);
 
 /// In a user namespace that maps a part of all ids, every other owner reads as the same one. Nobody there can tell them
-/// apart, nor from that one, so this is said in advance and is no error of an entry.
+/// apart, nor from that one, so this is announced once and does not count as an error of an entry.
 const UNMAPPED: Loss = Loss {
     consequence: "owners that this user namespace does not map are all read as one owner and not kept",
     missing: "a map of all ids",

@@ -2,7 +2,7 @@
 //!
 //! The source reports when its sync container ends, the server for all volumes of its pod when it ends. Until then the source's report
 //! waits. A server that goes on, because another volume of its pod failed, has written its report of the volume to its log. Where
-//! neither is found, the volume is moved again: that is cheap where everything is there already.
+//! neither is found, the volume is moved again: that is cheap if the destination has everything.
 
 use k8s_openapi::{
     api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Time, jiff::SignedDuration,
@@ -138,7 +138,7 @@ fn reports_in(log: &str) -> Vec<VolumeReport> {
     ended.filter_map(|line| serde_json::from_str(&line.report).ok()).collect()
 }
 
-/// Why the reports of both ends are no proof.
+/// Why the reports of both ends do not prove that the volume arrived.
 fn disagreement(volume: &Planned, source: &Report, server: &VolumeReport) -> Option<Failure> {
     let own = VolumeReport::of(source);
     let verified = !volume.verify || own.tree_digest.is_some() || source.exit_code != ExitCode::Ok;
