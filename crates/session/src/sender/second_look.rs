@@ -72,13 +72,16 @@ impl SecondLook {
         let name = dir.name().map_or(&[][..], |name| name.as_bytes());
         let name_end = u32::try_from(self.names.len() + name.len()).ok()?;
         self.names.extend_from_slice(name);
-        let sum = sum(names.marks(&self.key));
-        let marks = (self.marks.len() + names.len() <= MAX_NAMES).then(|| {
-            let start = self.marks.len() as u32;
-            self.marks.extend(names.marks(&self.key));
-            self.marks[start as usize..].sort_unstable();
-            start..self.marks.len() as u32
+        let start = self.marks.len();
+        self.marks.extend(names.marks(&self.key));
+        let sum = sum(self.marks[start..].iter().copied());
+        let marks = (self.marks.len() <= MAX_NAMES).then(|| {
+            self.marks[start..].sort_unstable();
+            start as u32..self.marks.len() as u32
         });
+        if marks.is_none() {
+            self.marks.truncate(start);
+        }
         let inode = dir.identity().1;
         self.nodes.push(Node { parent, name_end, inode, since, sum, marks });
         Some(listed)
