@@ -239,6 +239,42 @@ fn directories_whose_inode_numbers_are_not_kept_are_copied_and_cleaned_up_as_usu
     println!("the number of a directory was {before} and is {}", number());
 }
 
+/// On an overlay a file that is moved is born again, by a copy in the upper layer.
+#[test]
+fn on_an_overlay_an_entry_that_is_moved_past_the_walk_is_seen() {
+    if !skip::commands(&["strace"]) {
+        return;
+    }
+    let (Some(upper), lower) = (Mount::tmpfs("size=64m"), TempTree::new()) else { return };
+    lower.file("low/z/f", "precious").file("low/a/x", "old").dir("merged");
+    for number in 0..2000 {
+        lower.dir(format!("low/m/{number}"));
+    }
+    for dir in ["upper", "work"] {
+        fs::create_dir(upper.path().join(dir)).unwrap();
+    }
+    let (low, at, merged) = (lower.at("low"), upper.path(), lower.at("merged"));
+    let layers = format!(
+        "lowerdir={},upperdir={},workdir={}",
+        low.display(),
+        at.join("upper").display(),
+        at.join("work").display()
+    );
+    let Some(_overlay) = Overlaid::mount(&layers, &merged) else { return };
+    let destination = TempTree::new();
+    copy(&merged, destination.path(), &["--progress", "none"]).expect(0);
+    let slow = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=getdents64"];
+    let slow = [&slow[..], &["--inject=getdents64:delay_exit=200"]].concat();
+    let command = copy_command(&merged, destination.path(), &["--delete", "--progress", "none"]);
+    let running = Process::start(below(&slow, &command));
+    thread::sleep(std::time::Duration::from_millis(700));
+    fs::rename(merged.join("z/f"), merged.join("a/f")).unwrap();
+    let finished = running.wait();
+    assert!([0, 24].contains(&finished.code()), "{}", finished.stderr);
+    let there = ["z/f", "a/f"].iter().any(|path| destination.at(path).exists());
+    assert!(there, "{}: f is lost: {}", finished.code(), finished.stderr);
+}
+
 /// A mounted overlay; unmounted when dropped.
 struct Overlaid<'a>(&'a Path);
 
