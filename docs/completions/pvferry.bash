@@ -151,7 +151,7 @@ _pvferry() {
             return 0
             ;;
         pvferry__subcmd__copy)
-            opts="-c -n -i -h --delete --max-delete --checksum --verify --atomic --dry-run --itemize --exclude --include --bwlimit --compress --streams --progress --json --allow-empty-source --no-owner --timeout --log-format --metrics --help"
+            opts="-c -n -i -h --checksum --verify --atomic --no-owner --allow-empty-source --dry-run --delete --max-delete --exclude --include --bwlimit --compress --streams --timeout --itemize --progress --json --log-format --metrics --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -181,12 +181,12 @@ _pvferry() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
-                --progress)
-                    COMPREPLY=($(compgen -W "auto bar json none" -- "${cur}"))
-                    return 0
-                    ;;
                 --timeout)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --progress)
+                    COMPREPLY=($(compgen -W "auto bar json none" -- "${cur}"))
                     return 0
                     ;;
                 --log-format)
@@ -639,7 +639,7 @@ _pvferry() {
             return 0
             ;;
         pvferry__subcmd__sync)
-            opts="-c -n -i -h --volume --via --connect --identity --server-name --marker-dir --termination-log --wait --attempts --delete --max-delete --checksum --verify --atomic --dry-run --itemize --exclude --include --bwlimit --compress --streams --progress --json --allow-empty-source --no-owner --timeout --log-format --metrics --help"
+            opts="-c -n -i -h --volume --via --connect --identity --server-name --marker-dir --termination-log --wait --attempts --checksum --verify --atomic --no-owner --allow-empty-source --dry-run --delete --max-delete --exclude --include --bwlimit --compress --streams --timeout --itemize --progress --json --log-format --metrics --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -705,12 +705,12 @@ _pvferry() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
-                --progress)
-                    COMPREPLY=($(compgen -W "auto bar json none" -- "${cur}"))
-                    return 0
-                    ;;
                 --timeout)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --progress)
+                    COMPREPLY=($(compgen -W "auto bar json none" -- "${cur}"))
                     return 0
                     ;;
                 --log-format)

@@ -15,8 +15,8 @@ _pvferry() {
 
     local context curcontext="$curcontext" state line
     _arguments "${_arguments_options[@]}" : \
-'--log-format=[How logs on standard error look]:FORMAT:(text json)' \
-'--metrics=[Serve Prometheus metrics, /healthz and /readyz here\: ADDR\:PORT, or \:PORT for every address]:ADDR:_default' \
+'--log-format=[Log format on standard error]:FORMAT:(text json)' \
+'--metrics=[Serve Prometheus metrics, /healthz and /readyz at this address\: ADDR\:PORT, or \:PORT for all addresses]:ADDR:_default' \
 '-h[Print help]' \
 '--help[Print help]' \
 '-V[Print version]' \
@@ -32,115 +32,111 @@ _pvferry() {
         case $line[1] in
             (copy)
 _arguments "${_arguments_options[@]}" : \
-'--max-delete=[Remove no more than N entries; exit with 25 when there would be more]:N:_default' \
-'*--exclude=[Leave out what matches, on both sides; the first --exclude or --include that matches decides]:GLOB:_default' \
-'*--include=[Keep what matches]:GLOB:_default' \
-'--bwlimit=[Send at most RATE bytes a second\: a number with K, M or G; KiB where it has none]:RATE:_default' \
-'--compress=[Compress what is sent]:WHEN:((auto\:"Where a sample shows that it pays"
-never\:"Never"
-zstd\:"Always, with Zstandard"))' \
-'--streams=[Use N connections side by side; worth it on long links]:N:_default' \
-'--progress=[Show progress as a bar, or as one JSON object a second]:HOW:(auto bar json none)' \
-'--timeout=[Give up after SECONDS without a sign of life from the other end]:SECONDS:_default' \
-'--log-format=[How logs on standard error look]:FORMAT:(text json)' \
-'--metrics=[Serve Prometheus metrics, /healthz and /readyz here\: ADDR\:PORT, or \:PORT for every address]:ADDR:_default' \
-'--delete[Remove what the source does not have]' \
-'-c[Compare content, not size and modification time]' \
-'--checksum[Compare content, not size and modification time]' \
-'--verify[Afterwards read both trees again and compare their digests]' \
-'--atomic[Build every file beside and rename it; never patch one in place]' \
-'-n[Change nothing; print what would be done]' \
-'--dry-run[Change nothing; print what would be done]' \
-'-i[Print every change as it is made]' \
-'--itemize[Print every change as it is made]' \
-'--json[End with one JSON object on standard output]' \
-'--allow-empty-source[An empty source is meant; without this it is taken for a wrong mount and refused]' \
-'(--verify)--no-owner[Keep owner and group as the destination gives them]' \
-'-h[Print help (see more with '\''--help'\'')]' \
-'--help[Print help (see more with '\''--help'\'')]' \
-':source -- Directory whose content is copied, or block device:_files' \
-':destination -- Directory that becomes like it, or block device:_files' \
+'--max-delete=[Stop deleting after N entries and exit 25]:N:_default' \
+'*--exclude=[Exclude matching files (rsync patterns). The first matching --exclude or --include wins; excluded files are not deleted either]:GLOB:_default' \
+'*--include=[Include matching files, even if a later --exclude matches them]:GLOB:_default' \
+'--bwlimit=[Limit the send rate, e.g. 500K, 20M, 1.5G per second (default unit\: KiB)]:RATE:_default' \
+'--compress=[Compress the data that is sent\: auto (if a sample shows that it helps), never, or zstd (always)]:WHEN:(auto never zstd)' \
+'--streams=[Number of parallel connections (helps on high-latency links)]:N:_default' \
+'--timeout=[Fail after SECONDS without traffic from the peer]:SECONDS:_default' \
+'--progress=[Progress output\: bar, or one JSON object per second]:HOW:(auto bar json none)' \
+'--log-format=[Log format on standard error]:FORMAT:(text json)' \
+'--metrics=[Serve Prometheus metrics, /healthz and /readyz at this address\: ADDR\:PORT, or \:PORT for all addresses]:ADDR:_default' \
+'-c[Compare file content instead of size and modification time]' \
+'--checksum[Compare file content instead of size and modification time]' \
+'--verify[After the transfer, re-read both sides and compare digests]' \
+'--atomic[Write changed files to a temporary file and rename it (needs extra space); default is to patch large files in place]' \
+'(--verify)--no-owner[Do not preserve owner and group]' \
+'--allow-empty-source[Allow an empty source (refused by default\: usually a missing mount)]' \
+'-n[Show what would be done, change nothing]' \
+'--dry-run[Show what would be done, change nothing]' \
+'--delete[Delete files at the destination that are not in the source]' \
+'-i[List every change as it is made]' \
+'--itemize[List every change as it is made]' \
+'--json[Print the result as one JSON object]' \
+'-h[Print help]' \
+'--help[Print help]' \
+':source -- Source\: directory whose content is copied, or block device:_files' \
+':destination -- Destination directory or block device:_files' \
 && ret=0
 ;;
 (sync)
 _arguments "${_arguments_options[@]}" : \
-'--volume=[Name of the volume at the server]:NAME:_default' \
-'--via=[Tunnel of this pod\: loopback ADDR\:PORT or unix\:PATH]:ADDR:_default' \
-'--connect=[Server, reached by TLS from this process\: HOST\:PORT]:HOST:PORT:_default' \
+'--volume=[Volume at the server that receives the content]:NAME:_default' \
+'--via=[Tunnel to send through\: loopback ADDR\:PORT or unix\:PATH]:ADDR:_default' \
+'--connect=[Server to connect to directly over TLS\: HOST\:PORT]:HOST:PORT:_default' \
 '--identity=[Directory with ca.crt, tls.crt and tls.key, for --connect]:DIR:_files' \
-'--server-name=[Name to ask the server for (SNI), where it is not the host of --connect]:NAME:_default' \
-'--marker-dir=[Leave a completion marker, VOLUME.done, in DIR when it ends, well or badly]:DIR:_files' \
-'--termination-log=[Write the termination message here \[default\: /dev/termination-log where there is one\]]:FILE:_files' \
-'--wait=[How long to wait for the tunnel, the server and the volume, in seconds]:SECONDS:_default' \
-'--attempts=[How often to begin again after a connection is lost, within this run]:N:_default' \
-'--max-delete=[Remove no more than N entries; exit with 25 when there would be more]:N:_default' \
-'*--exclude=[Leave out what matches, on both sides; the first --exclude or --include that matches decides]:GLOB:_default' \
-'*--include=[Keep what matches]:GLOB:_default' \
-'--bwlimit=[Send at most RATE bytes a second\: a number with K, M or G; KiB where it has none]:RATE:_default' \
-'--compress=[Compress what is sent]:WHEN:((auto\:"Where a sample shows that it pays"
-never\:"Never"
-zstd\:"Always, with Zstandard"))' \
-'--streams=[Use N connections side by side; worth it on long links]:N:_default' \
-'--progress=[Show progress as a bar, or as one JSON object a second]:HOW:(auto bar json none)' \
-'--timeout=[Give up after SECONDS without a sign of life from the other end]:SECONDS:_default' \
-'--log-format=[How logs on standard error look]:FORMAT:(text json)' \
-'--metrics=[Serve Prometheus metrics, /healthz and /readyz here\: ADDR\:PORT, or \:PORT for every address]:ADDR:_default' \
-'--delete[Remove what the source does not have]' \
-'-c[Compare content, not size and modification time]' \
-'--checksum[Compare content, not size and modification time]' \
-'--verify[Afterwards read both trees again and compare their digests]' \
-'--atomic[Build every file beside and rename it; never patch one in place]' \
-'-n[Change nothing; print what would be done]' \
-'--dry-run[Change nothing; print what would be done]' \
-'-i[Print every change as it is made]' \
-'--itemize[Print every change as it is made]' \
-'--json[End with one JSON object on standard output]' \
-'--allow-empty-source[An empty source is meant; without this it is taken for a wrong mount and refused]' \
-'(--verify)--no-owner[Keep owner and group as the destination gives them]' \
-'-h[Print help (see more with '\''--help'\'')]' \
-'--help[Print help (see more with '\''--help'\'')]' \
-':source -- Directory whose content is sent, or block device:_files' \
+'--server-name=[TLS server name (SNI) \[default\: host of --connect\]]:NAME:_default' \
+'--marker-dir=[On exit, write the result to DIR/VOLUME.done (the completion marker)]:DIR:_files' \
+'--termination-log=[Write the termination message to FILE \[default\: /dev/termination-log if it exists\]]:FILE:_files' \
+'--wait=[Fail if the tunnel, the server or the volume is not ready after SECONDS]:SECONDS:_default' \
+'--attempts=[Maximum number of attempts\: reconnect and resume after a connection is lost]:N:_default' \
+'--max-delete=[Stop deleting after N entries and exit 25]:N:_default' \
+'*--exclude=[Exclude matching files (rsync patterns). The first matching --exclude or --include wins; excluded files are not deleted either]:GLOB:_default' \
+'*--include=[Include matching files, even if a later --exclude matches them]:GLOB:_default' \
+'--bwlimit=[Limit the send rate, e.g. 500K, 20M, 1.5G per second (default unit\: KiB)]:RATE:_default' \
+'--compress=[Compress the data that is sent\: auto (if a sample shows that it helps), never, or zstd (always)]:WHEN:(auto never zstd)' \
+'--streams=[Number of parallel connections (helps on high-latency links)]:N:_default' \
+'--timeout=[Fail after SECONDS without traffic from the peer]:SECONDS:_default' \
+'--progress=[Progress output\: bar, or one JSON object per second]:HOW:(auto bar json none)' \
+'--log-format=[Log format on standard error]:FORMAT:(text json)' \
+'--metrics=[Serve Prometheus metrics, /healthz and /readyz at this address\: ADDR\:PORT, or \:PORT for all addresses]:ADDR:_default' \
+'-c[Compare file content instead of size and modification time]' \
+'--checksum[Compare file content instead of size and modification time]' \
+'--verify[After the transfer, re-read both sides and compare digests]' \
+'--atomic[Write changed files to a temporary file and rename it (needs extra space); default is to patch large files in place]' \
+'(--verify)--no-owner[Do not preserve owner and group]' \
+'--allow-empty-source[Allow an empty source (refused by default\: usually a missing mount)]' \
+'-n[Show what would be done, change nothing]' \
+'--dry-run[Show what would be done, change nothing]' \
+'--delete[Delete files at the destination that are not in the source]' \
+'-i[List every change as it is made]' \
+'--itemize[List every change as it is made]' \
+'--json[Print the result as one JSON object]' \
+'-h[Print help]' \
+'--help[Print help]' \
+':source -- Source\: directory whose content is sent, or block device:_files' \
 && ret=0
 ;;
 (tunnel)
 _arguments "${_arguments_options[@]}" : \
-'--listen=[Listen address for plaintext, for every volume that the identity permits\: loopback ADDR\:PORT, or unix\:PATH]:ADDR:_default' \
-'*--volume=[Listen on DIR/tunnel.sock for volume NAME and no other, with the identity in the subdirectory NAME of --identity; its completion marker is expected in DIR. May be given several times, each with its own DIR]:NAME=DIR:_default' \
-'--connect=[The TLS server\: HOST\:PORT]:HOST:PORT:_default' \
-'--identity=[Directory with ca.crt, tls.crt and tls.key, or with --volume one subdirectory with them for each volume; read again when they rotate]:DIR:_files' \
-'--server-name=[Name to ask the server for (SNI), where it is not the host of --connect]:NAME:_default' \
-'--exit-when=[Exit 0 once N completion markers exist, in --marker-dir or in the directories of --volume]:N:_default' \
-'--marker-dir=[Directory of the completion markers, shared with the sync containers; must hold none of an earlier run]:DIR:_files' \
-'--idle=[With --exit-when\: leave with 30 after SECONDS without any connection]:SECONDS:_default' \
-'--termination-log=[Write the termination message here if it fails \[default\: /dev/termination-log where there is one\]]:FILE:_files' \
-'--log-format=[How logs on standard error look]:FORMAT:(text json)' \
-'--metrics=[Serve Prometheus metrics, /healthz and /readyz here\: ADDR\:PORT, or \:PORT for every address]:ADDR:_default' \
+'--listen=[Listen address for plaintext\: loopback ADDR\:PORT or unix\:PATH]:ADDR:_default' \
+'*--volume=[Listen on DIR/tunnel.sock for volume NAME only, with the identity in the subdirectory NAME of --identity. Its completion marker is expected in DIR. Can be repeated, with a different DIR for each volume]:NAME=DIR:_default' \
+'--connect=[TLS server to forward to\: HOST\:PORT]:HOST:PORT:_default' \
+'--identity=[Directory with ca.crt, tls.crt and tls.key (with --volume\: one such subdirectory per volume); reloaded when they rotate]:DIR:_files' \
+'--server-name=[TLS server name (SNI) \[default\: host of --connect\]]:NAME:_default' \
+'--exit-when=[Exit 0 once N completion markers exist in --marker-dir (or in the directories of --volume)]:N:_default' \
+'--marker-dir=[Directory of the completion markers, shared with the sync containers. Remove markers of earlier runs first]:DIR:_files' \
+'--idle=[With --exit-when\: exit 30 after SECONDS without a connection]:SECONDS:_default' \
+'--termination-log=[On failure, write the termination message to FILE \[default\: /dev/termination-log if it exists\]]:FILE:_files' \
+'--log-format=[Log format on standard error]:FORMAT:(text json)' \
+'--metrics=[Serve Prometheus metrics, /healthz and /readyz at this address\: ADDR\:PORT, or \:PORT for all addresses]:ADDR:_default' \
 '-h[Print help]' \
 '--help[Print help]' \
 && ret=0
 ;;
 (serve)
 _arguments "${_arguments_options[@]}" : \
-'--listen=[Where TLS connections are taken\: ADDR\:PORT, or \:PORT for every address]:ADDR:_default' \
-'--identity=[Directory with ca.crt, tls.crt and tls.key; read again when they rotate]:DIR:_files' \
-'*--volume=[A volume by its name, and where it is mounted; may be given several times]:NAME=PATH:_default' \
-'*--allow-delete=[Let a source delete files with sync --delete\: in every volume, or in NAME. Refused by default]::NAME:_default' \
-'*--max-delete=[Let a source delete at most N entries in each run, in every volume or in NAME; the lower limit of both ends holds]:[NAME=]N:_default' \
-'*--allow-empty-source=[Accept sync --allow-empty-source\: for every volume, or for NAME. Refused by default]::NAME:_default' \
-'*--no-delta=[Send no hash or other answer about the content of existing files\: in every volume, or in NAME. Changed files are received whole]::NAME:_default' \
-'--exit-when=[Leave when N volumes have been received to their end]:N:_default' \
-'--termination-log=[Write the termination message here \[default\: /dev/termination-log where there is one\]]:FILE:_files' \
-'--timeout=[Give up on a session after SECONDS without a sign of life from the other end]:SECONDS:_default' \
-'--log-format=[How logs on standard error look]:FORMAT:(text json)' \
-'--metrics=[Serve Prometheus metrics, /healthz and /readyz here\: ADDR\:PORT, or \:PORT for every address]:ADDR:_default' \
+'--listen=[Listen address for TLS\: ADDR\:PORT, or \:PORT for all addresses]:ADDR:_default' \
+'--identity=[Directory with ca.crt, tls.crt and tls.key; reloaded when they rotate]:DIR:_files' \
+'*--volume=[Name of a volume and the directory or block device that holds it; can be repeated]:NAME=PATH:_default' \
+'*--allow-delete=[Allow sync --delete for all volumes, or for volume NAME (refused by default)]::NAME:_default' \
+'*--max-delete=[Allow at most N deletions per run in each volume, or in volume NAME; if sync sets a limit too, the lower one applies]:[NAME=]N:_default' \
+'*--allow-empty-source=[Allow sync --allow-empty-source for all volumes, or for volume NAME (refused by default)]::NAME:_default' \
+'*--no-delta=[Do not reveal hashes of existing files to the source, for all volumes or for volume NAME; changed files are received whole]::NAME:_default' \
+'--exit-when=[Exit after N volumes have been received]:N:_default' \
+'--termination-log=[Write the termination message to FILE \[default\: /dev/termination-log if it exists\]]:FILE:_files' \
+'--timeout=[End a session after SECONDS without traffic from the peer]:SECONDS:_default' \
+'--log-format=[Log format on standard error]:FORMAT:(text json)' \
+'--metrics=[Serve Prometheus metrics, /healthz and /readyz at this address\: ADDR\:PORT, or \:PORT for all addresses]:ADDR:_default' \
 '-h[Print help]' \
 '--help[Print help]' \
 && ret=0
 ;;
 (digest)
 _arguments "${_arguments_options[@]}" : \
-'--log-format=[How logs on standard error look]:FORMAT:(text json)' \
-'--metrics=[Serve Prometheus metrics, /healthz and /readyz here\: ADDR\:PORT, or \:PORT for every address]:ADDR:_default' \
+'--log-format=[Log format on standard error]:FORMAT:(text json)' \
+'--metrics=[Serve Prometheus metrics, /healthz and /readyz at this address\: ADDR\:PORT, or \:PORT for all addresses]:ADDR:_default' \
 '--json[Print one JSON object with counts]' \
 '-h[Print help]' \
 '--help[Print help]' \
@@ -149,18 +145,18 @@ _arguments "${_arguments_options[@]}" : \
 ;;
 (verify)
 _arguments "${_arguments_options[@]}" : \
-'--log-format=[How logs on standard error look]:FORMAT:(text json)' \
-'--metrics=[Serve Prometheus metrics, /healthz and /readyz here\: ADDR\:PORT, or \:PORT for every address]:ADDR:_default' \
+'--log-format=[Log format on standard error]:FORMAT:(text json)' \
+'--metrics=[Serve Prometheus metrics, /healthz and /readyz at this address\: ADDR\:PORT, or \:PORT for all addresses]:ADDR:_default' \
 '-h[Print help]' \
 '--help[Print help]' \
-':a -- One directory or block device:_files' \
-':b -- The other:_files' \
+':a -- First directory or block device:_files' \
+':b -- Second directory or block device:_files' \
 && ret=0
 ;;
 (pki)
 _arguments "${_arguments_options[@]}" : \
-'--log-format=[How logs on standard error look]:FORMAT:(text json)' \
-'--metrics=[Serve Prometheus metrics, /healthz and /readyz here\: ADDR\:PORT, or \:PORT for every address]:ADDR:_default' \
+'--log-format=[Log format on standard error]:FORMAT:(text json)' \
+'--metrics=[Serve Prometheus metrics, /healthz and /readyz at this address\: ADDR\:PORT, or \:PORT for all addresses]:ADDR:_default' \
 '-h[Print help]' \
 '--help[Print help]' \
 ":: :_pvferry__subcmd__pki_commands" \
@@ -175,27 +171,26 @@ _arguments "${_arguments_options[@]}" : \
         case $line[1] in
             (init)
 _arguments "${_arguments_options[@]}" : \
-'--migration=[The id of the migration, which both ends must share]:UID:_default' \
+'--migration=[ID of the migration; source and destination must use the same]:UID:_default' \
 '--hours=[Validity in hours]:HOURS:_default' \
-'--log-format=[How logs on standard error look]:FORMAT:(text json)' \
-'--metrics=[Serve Prometheus metrics, /healthz and /readyz here\: ADDR\:PORT, or \:PORT for every address]:ADDR:_default' \
+'--log-format=[Log format on standard error]:FORMAT:(text json)' \
+'--metrics=[Serve Prometheus metrics, /healthz and /readyz at this address\: ADDR\:PORT, or \:PORT for all addresses]:ADDR:_default' \
 '-h[Print help]' \
 '--help[Print help]' \
-':directory -- Where ca.crt, ca.key, source/ and destination/ go:_files' \
+':directory -- Directory to create ca.crt, ca.key, source/ and destination/ in:_files' \
 && ret=0
 ;;
 (issue)
 _arguments "${_arguments_options[@]}" : \
-'--role=[For which end]:ROLE:((source\:"The end that sends"
-destination\:"The end that receives"))' \
-'--volume=[A source that may reach this volume only]:NAME:_default' \
-'--out=[Where ca.crt, tls.crt and tls.key go]:OUT:_files' \
+'--role=[Role of the identity\: source (sync, tunnel) or destination (serve)]:ROLE:(source destination)' \
+'--volume=[Restrict a source identity to this volume]:NAME:_default' \
+'--out=[Directory to write ca.crt, tls.crt and tls.key to]:OUT:_files' \
 '--hours=[Validity in hours]:HOURS:_default' \
-'--log-format=[How logs on standard error look]:FORMAT:(text json)' \
-'--metrics=[Serve Prometheus metrics, /healthz and /readyz here\: ADDR\:PORT, or \:PORT for every address]:ADDR:_default' \
-'-h[Print help (see more with '\''--help'\'')]' \
-'--help[Print help (see more with '\''--help'\'')]' \
-':directory -- The directory that `init` made:_files' \
+'--log-format=[Log format on standard error]:FORMAT:(text json)' \
+'--metrics=[Serve Prometheus metrics, /healthz and /readyz at this address\: ADDR\:PORT, or \:PORT for all addresses]:ADDR:_default' \
+'-h[Print help]' \
+'--help[Print help]' \
+':directory -- Directory created by `pvferry pki init`:_files' \
 && ret=0
 ;;
 (help)
@@ -232,17 +227,17 @@ esac
 ;;
 (completions)
 _arguments "${_arguments_options[@]}" : \
-'--log-format=[How logs on standard error look]:FORMAT:(text json)' \
-'--metrics=[Serve Prometheus metrics, /healthz and /readyz here\: ADDR\:PORT, or \:PORT for every address]:ADDR:_default' \
+'--log-format=[Log format on standard error]:FORMAT:(text json)' \
+'--metrics=[Serve Prometheus metrics, /healthz and /readyz at this address\: ADDR\:PORT, or \:PORT for all addresses]:ADDR:_default' \
 '-h[Print help]' \
 '--help[Print help]' \
-':shell -- Which shell to complete in:(bash elvish fish powershell zsh)' \
+':shell -- Shell to generate the script for:(bash elvish fish powershell zsh)' \
 && ret=0
 ;;
 (man)
 _arguments "${_arguments_options[@]}" : \
-'--log-format=[How logs on standard error look]:FORMAT:(text json)' \
-'--metrics=[Serve Prometheus metrics, /healthz and /readyz here\: ADDR\:PORT, or \:PORT for every address]:ADDR:_default' \
+'--log-format=[Log format on standard error]:FORMAT:(text json)' \
+'--metrics=[Serve Prometheus metrics, /healthz and /readyz at this address\: ADDR\:PORT, or \:PORT for all addresses]:ADDR:_default' \
 '-h[Print help]' \
 '--help[Print help]' \
 && ret=0
@@ -331,13 +326,13 @@ esac
 (( $+functions[_pvferry_commands] )) ||
 _pvferry_commands() {
     local commands; commands=(
-'copy:Copy a directory or block device on this machine, over TLS on loopback with throw-away keys' \
-'sync:Send a volume\: the container of the Source Transfer Pod that holds it' \
-'tunnel:Carry plaintext of this pod over mutual TLS to a server' \
-'serve:Receive volumes\: the container of the Destination Transfer Pod' \
-'digest:Print one digest of a tree or block device\: names, metadata and content' \
-'verify:Name every difference between two trees or block devices' \
-'pki:Make the keys and certificates of a migration' \
+'copy:Copy a directory or block device locally' \
+'sync:Send a volume (runs in the source pod)' \
+'tunnel:Forward local plaintext connections to a server over mutual TLS' \
+'serve:Receive volumes (runs in the destination pod)' \
+'digest:Print a digest of a directory tree (names, metadata, content) or block device' \
+'verify:Compare two directory trees or block devices and list every difference' \
+'pki:Create keys and certificates for a migration' \
 'completions:Print a completion script' \
 'man:Print the manual page' \
 'help:Print this message or the help of the given subcommand(s)' \
@@ -362,13 +357,13 @@ _pvferry__subcmd__digest_commands() {
 (( $+functions[_pvferry__subcmd__help_commands] )) ||
 _pvferry__subcmd__help_commands() {
     local commands; commands=(
-'copy:Copy a directory or block device on this machine, over TLS on loopback with throw-away keys' \
-'sync:Send a volume\: the container of the Source Transfer Pod that holds it' \
-'tunnel:Carry plaintext of this pod over mutual TLS to a server' \
-'serve:Receive volumes\: the container of the Destination Transfer Pod' \
-'digest:Print one digest of a tree or block device\: names, metadata and content' \
-'verify:Name every difference between two trees or block devices' \
-'pki:Make the keys and certificates of a migration' \
+'copy:Copy a directory or block device locally' \
+'sync:Send a volume (runs in the source pod)' \
+'tunnel:Forward local plaintext connections to a server over mutual TLS' \
+'serve:Receive volumes (runs in the destination pod)' \
+'digest:Print a digest of a directory tree (names, metadata, content) or block device' \
+'verify:Compare two directory trees or block devices and list every difference' \
+'pki:Create keys and certificates for a migration' \
 'completions:Print a completion script' \
 'man:Print the manual page' \
 'help:Print this message or the help of the given subcommand(s)' \
@@ -403,8 +398,8 @@ _pvferry__subcmd__help__subcmd__man_commands() {
 (( $+functions[_pvferry__subcmd__help__subcmd__pki_commands] )) ||
 _pvferry__subcmd__help__subcmd__pki_commands() {
     local commands; commands=(
-'init:Make a certificate authority, and one identity for each role' \
-'issue:Issue an identity by an authority that \`init\` made, for rotation or for one volume' \
+'init:Create a certificate authority and one identity per role' \
+'issue:Issue an identity with an existing authority\: for rotation, or for one volume' \
     )
     _describe -t commands 'pvferry help pki commands' commands "$@"
 }
@@ -446,8 +441,8 @@ _pvferry__subcmd__man_commands() {
 (( $+functions[_pvferry__subcmd__pki_commands] )) ||
 _pvferry__subcmd__pki_commands() {
     local commands; commands=(
-'init:Make a certificate authority, and one identity for each role' \
-'issue:Issue an identity by an authority that \`init\` made, for rotation or for one volume' \
+'init:Create a certificate authority and one identity per role' \
+'issue:Issue an identity with an existing authority\: for rotation, or for one volume' \
 'help:Print this message or the help of the given subcommand(s)' \
     )
     _describe -t commands 'pvferry pki commands' commands "$@"
@@ -455,8 +450,8 @@ _pvferry__subcmd__pki_commands() {
 (( $+functions[_pvferry__subcmd__pki__subcmd__help_commands] )) ||
 _pvferry__subcmd__pki__subcmd__help_commands() {
     local commands; commands=(
-'init:Make a certificate authority, and one identity for each role' \
-'issue:Issue an identity by an authority that \`init\` made, for rotation or for one volume' \
+'init:Create a certificate authority and one identity per role' \
+'issue:Issue an identity with an existing authority\: for rotation, or for one volume' \
 'help:Print this message or the help of the given subcommand(s)' \
     )
     _describe -t commands 'pvferry pki help commands' commands "$@"

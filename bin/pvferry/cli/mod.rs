@@ -8,29 +8,34 @@ use std::{
 };
 
 use clap::{
-    ArgAction, ArgGroup, ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser,
-    Subcommand, ValueEnum,
+    ArgGroup, ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand,
+    ValueEnum,
     builder::{OsStringValueParser, TypedValueParser as _, styling},
 };
 use pod::{Listen, VolumeName};
 use tunnel::{Endpoint, ServerName, Target};
 use wire::{FilterAction, FilterRule};
 
+mod transfer;
+
+use transfer::CONNECTION;
+pub(crate) use transfer::{Compress, TransferArgs};
+
 const STYLES: styling::Styles = styling::Styles::styled()
     .header(styling::AnsiColor::Green.on_default().bold())
     .usage(styling::AnsiColor::Green.on_default().bold())
     .literal(styling::AnsiColor::Cyan.on_default().bold());
 
-/// Moves the content of volumes between clusters over mutual TLS, and proves that it arrived.
+/// Copy volumes between clusters over mutual TLS and verify the result
 #[derive(Debug, Parser)]
 #[command(name = "pvferry", version, styles = STYLES, max_term_width = 100, after_help = EXIT_CODES)]
 pub(crate) struct Cli {
-    /// How logs on standard error look
-    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    /// Log format on standard error
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT", help_heading = LOGS)]
     pub(crate) log_format: LogFormat,
 
-    /// Serve Prometheus metrics, /healthz and /readyz here: ADDR:PORT, or :PORT for every address
-    #[arg(long, global = true, value_name = "ADDR")]
+    /// Serve Prometheus metrics, /healthz and /readyz at this address: ADDR:PORT, or :PORT for all addresses
+    #[arg(long, global = true, value_name = "ADDR", help_heading = LOGS)]
     pub(crate) metrics: Option<Listen>,
 
     #[command(subcommand)]
@@ -38,15 +43,27 @@ pub(crate) struct Cli {
 }
 
 const EXIT_CODES: &str = "\
-Exit codes follow rsync's where it has one:
-   0  complete, proved by the manifest of both ends
-   1  usage            2  protocol         3  source or destination unfit
-   5  start-up         10 socket           11 file I/O
-   12 stream           20 signal           22 memory
-   23 partial: some entries were left out, each is named
-   24 only entries that changed or vanished at the source are missing
-   25 limit on deletions
-   30 I/O timeout      35 connect timeout";
+Exit codes follow rsync where rsync defines one:
+   0  complete: source and destination hold the same manifest
+   1  usage error
+   2  protocol error
+   3  source or destination not usable
+   5  cannot start
+  10  socket error
+  11  file I/O error
+  12  connection lost
+  20  interrupted by a signal
+  22  out of memory
+  23  partial: entries that failed are listed
+  24  only entries that changed or vanished at the source are missing
+  25  stopped by --max-delete
+  30  timeout during the transfer
+  35  timeout while connecting";
+
+/// Headings of the groups of options.
+const LOGS: &str = "Logs and metrics";
+const KUBERNETES: &str = "Kubernetes";
+const PERMISSIONS: &str = "Permissions of the source";
 
 #[derive(Debug, Clone, Copy, Default, ValueEnum)]
 pub(crate) enum LogFormat {
@@ -57,24 +74,24 @@ pub(crate) enum LogFormat {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Copy a directory or block device on this machine, over TLS on loopback with throw-away keys
+    /// Copy a directory or block device locally
     Copy(CopyArgs),
-    /// Send a volume: the container of the Source Transfer Pod that holds it
+    /// Send a volume (runs in the source pod)
     Sync(SyncArgs),
-    /// Carry plaintext of this pod over mutual TLS to a server
+    /// Forward local plaintext connections to a server over mutual TLS
     Tunnel(TunnelArgs),
-    /// Receive volumes: the container of the Destination Transfer Pod
+    /// Receive volumes (runs in the destination pod)
     Serve(ServeArgs),
-    /// Print one digest of a tree or block device: names, metadata and content
+    /// Print a digest of a directory tree (names, metadata, content) or block device
     Digest(DigestArgs),
-    /// Name every difference between two trees or block devices
+    /// Compare two directory trees or block devices and list every difference
     Verify(VerifyArgs),
-    /// Make the keys and certificates of a migration
+    /// Create keys and certificates for a migration
     #[command(subcommand)]
     Pki(PkiCommand),
     /// Print a completion script
     Completions {
-        /// Which shell to complete in
+        /// Shell to generate the script for
         #[arg(value_name = "SHELL")]
         shell: clap_complete::Shell,
     },
@@ -82,95 +99,12 @@ pub(crate) enum Command {
     Man,
 }
 
-/// What `copy` and `sync` both take.
-#[derive(Debug, Args)]
-pub(crate) struct TransferArgs {
-    /// Remove what the source does not have
-    #[arg(long)]
-    pub(crate) delete: bool,
-
-    /// Remove no more than N entries; exit with 25 when there would be more
-    #[arg(long, value_name = "N", requires = "delete")]
-    pub(crate) max_delete: Option<u64>,
-
-    /// Compare content, not size and modification time
-    #[arg(long, short = 'c')]
-    pub(crate) checksum: bool,
-
-    /// Afterwards read both trees again and compare their digests
-    #[arg(long)]
-    pub(crate) verify: bool,
-
-    /// Build every file beside and rename it; never patch one in place
-    #[arg(long)]
-    pub(crate) atomic: bool,
-
-    /// Change nothing; print what would be done
-    #[arg(long, short = 'n')]
-    pub(crate) dry_run: bool,
-
-    /// Print every change as it is made
-    #[arg(long, short = 'i')]
-    pub(crate) itemize: bool,
-
-    /// Leave out what matches, on both sides; the first --exclude or --include that matches decides
-    #[arg(long, value_name = "GLOB", action = ArgAction::Append)]
-    pub(crate) exclude: Vec<OsString>,
-
-    /// Keep what matches
-    #[arg(long, value_name = "GLOB", action = ArgAction::Append)]
-    pub(crate) include: Vec<OsString>,
-
-    /// Send at most RATE bytes a second: a number with K, M or G; KiB where it has none
-    #[arg(long, value_name = "RATE", value_parser = parse_rate)]
-    pub(crate) bwlimit: Option<u64>,
-
-    /// Compress what is sent
-    #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
-    pub(crate) compress: Compress,
-
-    /// Use N connections side by side; worth it on long links
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16))]
-    pub(crate) streams: u32,
-
-    /// Show progress as a bar, or as one JSON object a second
-    #[arg(long, default_value = "auto", value_name = "HOW", value_parser = ["auto", "bar", "json", "none"])]
-    pub(crate) progress: String,
-
-    /// End with one JSON object on standard output
-    #[arg(long)]
-    pub(crate) json: bool,
-
-    /// An empty source is meant; without this it is taken for a wrong mount and refused
-    #[arg(long)]
-    pub(crate) allow_empty_source: bool,
-
-    /// Keep owner and group as the destination gives them
-    #[arg(long, conflicts_with = "verify")]
-    pub(crate) no_owner: bool,
-
-    /// Give up after SECONDS without a sign of life from the other end
-    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=86_400))]
-    pub(crate) timeout: u32,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Compress {
-    /// Where a sample shows that it pays
-    #[default]
-    Auto,
-    /// Never
-    Never,
-    /// Always, with Zstandard
-    Zstd,
-}
-
 #[derive(Debug, Args)]
 pub(crate) struct CopyArgs {
-    /// Directory whose content is copied, or block device
+    /// Source: directory whose content is copied, or block device
     #[arg(value_name = "SRC")]
     pub(crate) source: PathBuf,
-    /// Directory that becomes like it, or block device
+    /// Destination directory or block device
     #[arg(value_name = "DST")]
     pub(crate) destination: PathBuf,
     #[command(flatten)]
@@ -179,11 +113,11 @@ pub(crate) struct CopyArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct SyncArgs {
-    /// Directory whose content is sent, or block device
+    /// Source: directory whose content is sent, or block device
     #[arg(value_name = "SRC")]
     pub(crate) source: PathBuf,
 
-    /// Name of the volume at the server
+    /// Volume at the server that receives the content
     #[arg(long, value_name = "NAME")]
     pub(crate) volume: VolumeName,
 
@@ -191,27 +125,27 @@ pub(crate) struct SyncArgs {
     pub(crate) route: Route,
 
     /// Directory with ca.crt, tls.crt and tls.key, for --connect
-    #[arg(long, value_name = "DIR", requires = "connect")]
+    #[arg(long, value_name = "DIR", requires = "connect", help_heading = CONNECTION)]
     pub(crate) identity: Option<PathBuf>,
 
-    /// Name to ask the server for (SNI), where it is not the host of --connect
-    #[arg(long, value_name = "NAME", requires = "connect")]
+    /// TLS server name (SNI) [default: host of --connect]
+    #[arg(long, value_name = "NAME", requires = "connect", help_heading = CONNECTION)]
     pub(crate) server_name: Option<ServerName>,
 
-    /// Leave a completion marker, VOLUME.done, in DIR when it ends, well or badly
-    #[arg(long, value_name = "DIR")]
+    /// On exit, write the result to DIR/VOLUME.done (the completion marker)
+    #[arg(long, value_name = "DIR", help_heading = KUBERNETES)]
     pub(crate) marker_dir: Option<PathBuf>,
 
-    /// Write the termination message here [default: /dev/termination-log where there is one]
-    #[arg(long, value_name = "FILE")]
+    /// Write the termination message to FILE [default: /dev/termination-log if it exists]
+    #[arg(long, value_name = "FILE", help_heading = KUBERNETES)]
     pub(crate) termination_log: Option<PathBuf>,
 
-    /// How long to wait for the tunnel, the server and the volume, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    /// Fail if the tunnel, the server or the volume is not ready after SECONDS
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, help_heading = CONNECTION)]
     pub(crate) wait: u32,
 
-    /// How often to begin again after a connection is lost, within this run
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    /// Maximum number of attempts: reconnect and resume after a connection is lost
+    #[arg(long, value_name = "N", default_value_t = 5, help_heading = CONNECTION, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub(crate) attempts: u32,
 
     #[command(flatten)]
@@ -221,11 +155,11 @@ pub(crate) struct SyncArgs {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 pub(crate) struct Route {
-    /// Tunnel of this pod: loopback ADDR:PORT or unix:PATH
-    #[arg(long, value_name = "ADDR")]
+    /// Tunnel to send through: loopback ADDR:PORT or unix:PATH
+    #[arg(long, value_name = "ADDR", help_heading = CONNECTION)]
     pub(crate) via: Option<Endpoint>,
-    /// Server, reached by TLS from this process: HOST:PORT
-    #[arg(long, value_name = "HOST:PORT", requires = "identity")]
+    /// Server to connect to directly over TLS: HOST:PORT
+    #[arg(long, value_name = "HOST:PORT", requires = "identity", help_heading = CONNECTION)]
     pub(crate) connect: Option<Target>,
 }
 
@@ -233,82 +167,82 @@ pub(crate) struct Route {
 #[command(group = ArgGroup::new("sockets").required(true).args(["listen", "volume"]))]
 #[command(group = ArgGroup::new("markers").args(["marker_dir", "volume"]))]
 pub(crate) struct TunnelArgs {
-    /// Listen address for plaintext, for every volume that the identity permits: loopback ADDR:PORT, or unix:PATH
+    /// Listen address for plaintext: loopback ADDR:PORT or unix:PATH
     #[arg(long, value_name = "ADDR")]
     pub(crate) listen: Option<Endpoint>,
 
-    /// Listen on DIR/tunnel.sock for volume NAME and no other, with the identity in the subdirectory NAME of --identity; its completion marker is expected in DIR. May be given several times, each with its own DIR
+    /// Listen on DIR/tunnel.sock for volume NAME only, with the identity in the subdirectory NAME of --identity. Its completion marker is expected in DIR. Can be repeated, with a different DIR for each volume
     #[arg(long, value_name = "NAME=DIR", value_parser = OsStringValueParser::new().try_map(parse_volume))]
     pub(crate) volume: Vec<(VolumeName, PathBuf)>,
 
-    /// The TLS server: HOST:PORT
+    /// TLS server to forward to: HOST:PORT
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) connect: Target,
 
-    /// Directory with ca.crt, tls.crt and tls.key, or with --volume one subdirectory with them for each volume; read again when they rotate
+    /// Directory with ca.crt, tls.crt and tls.key (with --volume: one such subdirectory per volume); reloaded when they rotate
     #[arg(long, value_name = "DIR")]
     pub(crate) identity: PathBuf,
 
-    /// Name to ask the server for (SNI), where it is not the host of --connect
+    /// TLS server name (SNI) [default: host of --connect]
     #[arg(long, value_name = "NAME")]
     pub(crate) server_name: Option<ServerName>,
 
-    /// Exit 0 once N completion markers exist, in --marker-dir or in the directories of --volume
-    #[arg(long, value_name = "N", requires = "markers", value_parser = clap::value_parser!(u32).range(1..))]
+    /// Exit 0 once N completion markers exist in --marker-dir (or in the directories of --volume)
+    #[arg(long, value_name = "N", requires = "markers", help_heading = KUBERNETES, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) exit_when: Option<u32>,
 
-    /// Directory of the completion markers, shared with the sync containers; must hold none of an earlier run
-    #[arg(long, value_name = "DIR")]
+    /// Directory of the completion markers, shared with the sync containers. Remove markers of earlier runs first
+    #[arg(long, value_name = "DIR", help_heading = KUBERNETES)]
     pub(crate) marker_dir: Option<PathBuf>,
 
-    /// With --exit-when: leave with 30 after SECONDS without any connection
-    #[arg(long, value_name = "SECONDS", default_value_t = 900)]
+    /// With --exit-when: exit 30 after SECONDS without a connection
+    #[arg(long, value_name = "SECONDS", default_value_t = 900, help_heading = KUBERNETES)]
     pub(crate) idle: u32,
 
-    /// Write the termination message here if it fails [default: /dev/termination-log where there is one]
-    #[arg(long, value_name = "FILE")]
+    /// On failure, write the termination message to FILE [default: /dev/termination-log if it exists]
+    #[arg(long, value_name = "FILE", help_heading = KUBERNETES)]
     pub(crate) termination_log: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
-    /// Where TLS connections are taken: ADDR:PORT, or :PORT for every address
+    /// Listen address for TLS: ADDR:PORT, or :PORT for all addresses
     #[arg(long, value_name = "ADDR")]
     pub(crate) listen: Listen,
 
-    /// Directory with ca.crt, tls.crt and tls.key; read again when they rotate
+    /// Directory with ca.crt, tls.crt and tls.key; reloaded when they rotate
     #[arg(long, value_name = "DIR")]
     pub(crate) identity: PathBuf,
 
-    /// A volume by its name, and where it is mounted; may be given several times
+    /// Name of a volume and the directory or block device that holds it; can be repeated
     #[arg(long, value_name = "NAME=PATH", required = true, value_parser = OsStringValueParser::new().try_map(parse_volume))]
     pub(crate) volume: Vec<(VolumeName, PathBuf)>,
 
-    /// Let a source delete files with sync --delete: in every volume, or in NAME. Refused by default
-    #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true, default_missing_value = EVERY_VOLUME)]
+    /// Allow sync --delete for all volumes, or for volume NAME (refused by default)
+    #[arg(long, help_heading = PERMISSIONS, value_name = "NAME", num_args = 0..=1, require_equals = true, default_missing_value = EVERY_VOLUME)]
     pub(crate) allow_delete: Vec<Scope>,
 
-    /// Let a source delete at most N entries in each run, in every volume or in NAME; the lower limit of both ends holds
-    #[arg(long, value_name = "[NAME=]N", requires = "allow_delete", value_parser = parse_max_delete)]
+    /// Allow at most N deletions per run in each volume, or in volume NAME; if sync sets a limit too, the lower one applies
+    #[arg(long, help_heading = PERMISSIONS, value_name = "[NAME=]N", requires = "allow_delete", value_parser = parse_max_delete)]
     pub(crate) max_delete: Vec<(Scope, u64)>,
 
-    /// Accept sync --allow-empty-source: for every volume, or for NAME. Refused by default
-    #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true, default_missing_value = EVERY_VOLUME)]
+    /// Allow sync --allow-empty-source for all volumes, or for volume NAME (refused by default)
+    #[arg(long, help_heading = PERMISSIONS, value_name = "NAME", num_args = 0..=1, require_equals = true, default_missing_value = EVERY_VOLUME)]
     pub(crate) allow_empty_source: Vec<Scope>,
 
-    /// Send no hash or other answer about the content of existing files: in every volume, or in NAME. Changed files are received whole
-    #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true, default_missing_value = EVERY_VOLUME)]
+    /// Do not reveal hashes of existing files to the source, for all volumes or for volume NAME; changed files are received whole
+    #[arg(long, help_heading = PERMISSIONS, value_name = "NAME", num_args = 0..=1, require_equals = true, default_missing_value = EVERY_VOLUME)]
     pub(crate) no_delta: Vec<Scope>,
 
-    /// Leave when N volumes have been received to their end
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    /// Exit after N volumes have been received
+    #[arg(long, value_name = "N", help_heading = KUBERNETES, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) exit_when: Option<u32>,
 
-    /// Write the termination message here [default: /dev/termination-log where there is one]
-    #[arg(long, value_name = "FILE")]
+    /// Write the termination message to FILE [default: /dev/termination-log if it exists]
+    #[arg(long, value_name = "FILE", help_heading = KUBERNETES)]
     pub(crate) termination_log: Option<PathBuf>,
 
-    /// Give up on a session after SECONDS without a sign of life from the other end
+    /// End a session after SECONDS without traffic from the peer
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub(crate) timeout: u32,
 }
@@ -359,40 +293,40 @@ pub(crate) struct DigestArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct VerifyArgs {
-    /// One directory or block device
+    /// First directory or block device
     #[arg(value_name = "A")]
     pub(crate) a: PathBuf,
-    /// The other
+    /// Second directory or block device
     #[arg(value_name = "B")]
     pub(crate) b: PathBuf,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum PkiCommand {
-    /// Make a certificate authority, and one identity for each role
+    /// Create a certificate authority and one identity per role
     Init {
-        /// Where ca.crt, ca.key, source/ and destination/ go
+        /// Directory to create ca.crt, ca.key, source/ and destination/ in
         #[arg(value_name = "DIR")]
         directory: PathBuf,
-        /// The id of the migration, which both ends must share
+        /// ID of the migration; source and destination must use the same
         #[arg(long, value_name = "UID")]
         migration: String,
         /// Validity in hours
         #[arg(long, value_name = "HOURS", default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..=8784))]
         hours: u32,
     },
-    /// Issue an identity by an authority that `init` made, for rotation or for one volume
+    /// Issue an identity with an existing authority: for rotation, or for one volume
     Issue {
-        /// The directory that `init` made
+        /// Directory created by `pvferry pki init`
         #[arg(value_name = "DIR")]
         directory: PathBuf,
-        /// For which end
+        /// Role of the identity: source (sync, tunnel) or destination (serve)
         #[arg(long, value_enum, value_name = "ROLE")]
         role: RoleArg,
-        /// A source that may reach this volume only
+        /// Restrict a source identity to this volume
         #[arg(long, value_name = "NAME")]
         volume: Option<VolumeName>,
-        /// Where ca.crt, tls.crt and tls.key go
+        /// Directory to write ca.crt, tls.crt and tls.key to
         #[arg(long, value_name = "OUT")]
         out: PathBuf,
         /// Validity in hours
@@ -403,9 +337,7 @@ pub(crate) enum PkiCommand {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum RoleArg {
-    /// The end that sends
     Source,
-    /// The end that receives
     Destination,
 }
 
@@ -456,23 +388,6 @@ fn parse_max_delete(text: &str) -> Result<(Scope, u64), String> {
     Ok((scope, number))
 }
 
-/// Bytes a second: a number, and K, M or G for powers of 1024; KiB where there is no letter, as
-/// rsync has it.
-fn parse_rate(text: &str) -> Result<u64, String> {
-    let wrong = || format!("'{text}' is not a rate such as 500K, 20M or 1.5G");
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit: f64 = match text[digits.len()..].to_ascii_uppercase().as_str() {
-        "" | "K" | "KIB" => 1024.0,
-        "B" => 1.0,
-        "M" | "MIB" => 1024.0 * 1024.0,
-        "G" | "GIB" => 1024.0 * 1024.0 * 1024.0,
-        _ => return Err(wrong()),
-    };
-    let number: f64 = digits.parse().map_err(|_| wrong())?;
-    let rate = number * unit;
-    if rate.is_finite() && (1.0..1e15).contains(&rate) { Ok(rate as u64) } else { Err(wrong()) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -521,15 +436,5 @@ mod tests {
         let words = words.chain([pattern, "s".into(), "d".into()]);
         let matches = Cli::command().try_get_matches_from(words).unwrap();
         assert_eq!(filters(matches.subcommand().unwrap().1)[0].pattern, b"*\xff");
-    }
-
-    #[test]
-    fn rates_have_units() {
-        assert_eq!(parse_rate("10"), Ok(10 * 1024));
-        assert_eq!(parse_rate("1.5M"), Ok(3 << 19));
-        assert_eq!(parse_rate("7b"), Ok(7));
-        for wrong in ["", "K", "0", "-1M", "1X", "nan", "infG"] {
-            assert!(parse_rate(wrong).is_err(), "{wrong}");
-        }
     }
 }

@@ -1,0 +1,124 @@
+//! The options of a transfer, which `copy` and `sync` share.
+
+use std::ffi::OsString;
+
+use clap::{ArgAction, Args, ValueEnum};
+
+/// Headings of the groups of options.
+pub(super) const CONNECTION: &str = "Connection";
+const TRANSFER: &str = "Transfer";
+const FILTERS: &str = "Filters";
+const DELETION: &str = "Deletion";
+const OUTPUT: &str = "Output";
+
+/// What `copy` and `sync` both take.
+#[derive(Debug, Args)]
+pub(crate) struct TransferArgs {
+    /// Compare file content instead of size and modification time
+    #[arg(long, short = 'c', help_heading = TRANSFER)]
+    pub(crate) checksum: bool,
+
+    /// After the transfer, re-read both sides and compare digests
+    #[arg(long, help_heading = TRANSFER)]
+    pub(crate) verify: bool,
+
+    /// Write changed files to a temporary file and rename it (needs extra space); default is to patch large files in place
+    #[arg(long, help_heading = TRANSFER)]
+    pub(crate) atomic: bool,
+
+    /// Do not preserve owner and group
+    #[arg(long, conflicts_with = "verify", help_heading = TRANSFER)]
+    pub(crate) no_owner: bool,
+
+    /// Allow an empty source (refused by default: usually a missing mount)
+    #[arg(long, help_heading = TRANSFER)]
+    pub(crate) allow_empty_source: bool,
+
+    /// Show what would be done, change nothing
+    #[arg(long, short = 'n', help_heading = TRANSFER)]
+    pub(crate) dry_run: bool,
+
+    /// Delete files at the destination that are not in the source
+    #[arg(long, help_heading = DELETION)]
+    pub(crate) delete: bool,
+
+    /// Stop deleting after N entries and exit 25
+    #[arg(long, value_name = "N", requires = "delete", help_heading = DELETION)]
+    pub(crate) max_delete: Option<u64>,
+
+    /// Exclude matching files (rsync patterns). The first matching --exclude or --include wins; excluded files are not deleted either
+    #[arg(long, value_name = "GLOB", action = ArgAction::Append, help_heading = FILTERS)]
+    pub(crate) exclude: Vec<OsString>,
+
+    /// Include matching files, even if a later --exclude matches them
+    #[arg(long, value_name = "GLOB", action = ArgAction::Append, help_heading = FILTERS)]
+    pub(crate) include: Vec<OsString>,
+
+    /// Limit the send rate, e.g. 500K, 20M, 1.5G per second (default unit: KiB)
+    #[arg(long, value_name = "RATE", value_parser = parse_rate, help_heading = CONNECTION)]
+    pub(crate) bwlimit: Option<u64>,
+
+    /// Compress the data that is sent: auto (if a sample shows that it helps), never, or zstd (always)
+    #[arg(long, value_enum, default_value_t, value_name = "WHEN", help_heading = CONNECTION)]
+    pub(crate) compress: Compress,
+
+    /// Number of parallel connections (helps on high-latency links)
+    #[arg(long, value_name = "N", default_value_t = 1, help_heading = CONNECTION, value_parser = clap::value_parser!(u32).range(1..=16))]
+    pub(crate) streams: u32,
+
+    /// Fail after SECONDS without traffic from the peer
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, help_heading = CONNECTION, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub(crate) timeout: u32,
+
+    /// List every change as it is made
+    #[arg(long, short = 'i', help_heading = OUTPUT)]
+    pub(crate) itemize: bool,
+
+    /// Progress output: bar, or one JSON object per second
+    #[arg(long, default_value = "auto", value_name = "HOW", help_heading = OUTPUT, value_parser = ["auto", "bar", "json", "none"])]
+    pub(crate) progress: String,
+
+    /// Print the result as one JSON object
+    #[arg(long, help_heading = OUTPUT)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Compress {
+    #[default]
+    Auto,
+    Never,
+    Zstd,
+}
+
+/// Bytes a second: a number, and K, M or G for powers of 1024; KiB where there is no letter, as
+/// rsync has it.
+fn parse_rate(text: &str) -> Result<u64, String> {
+    let wrong = || format!("'{text}' is not a rate such as 500K, 20M or 1.5G");
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit: f64 = match text[digits.len()..].to_ascii_uppercase().as_str() {
+        "" | "K" | "KIB" => 1024.0,
+        "B" => 1.0,
+        "M" | "MIB" => 1024.0 * 1024.0,
+        "G" | "GIB" => 1024.0 * 1024.0 * 1024.0,
+        _ => return Err(wrong()),
+    };
+    let number: f64 = digits.parse().map_err(|_| wrong())?;
+    let rate = number * unit;
+    if rate.is_finite() && (1.0..1e15).contains(&rate) { Ok(rate as u64) } else { Err(wrong()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_have_units() {
+        assert_eq!(parse_rate("10"), Ok(10 * 1024));
+        assert_eq!(parse_rate("1.5M"), Ok(3 << 19));
+        assert_eq!(parse_rate("7b"), Ok(7));
+        for wrong in ["", "K", "0", "-1M", "1X", "nan", "infG"] {
+            assert!(parse_rate(wrong).is_err(), "{wrong}");
+        }
+    }
+}
