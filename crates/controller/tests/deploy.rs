@@ -183,3 +183,56 @@ fn metrics_of_the_controller_are_documented() {
         assert!(documented.contains(&name), "docs/METRICS.md does not name {name}");
     }
 }
+
+/// `kubectl explain` shows one field at a time: each description must make sense without the others.
+#[test]
+fn every_description_stands_alone_and_lists_the_values_of_its_field() {
+    // Types of Kubernetes.
+    const FOREIGN: [&str; 5] =
+        ["conditions", "imagePullSecrets", "resources", "seLinuxOptions", "tolerations"];
+    fn look(path: &str, schema: &serde_json::Value, wrong: &mut Vec<String>) {
+        let text = schema["description"].as_str().unwrap_or_default();
+        let words = text.split_whitespace().count();
+        let vague = ["It ", "Its ", "They ", "The same", "What ", "Which ", "As ", "Where "];
+        let explained = ["What a cutover does"];
+        let is_vague = vague.iter().any(|start| text.starts_with(start))
+            && !explained.iter().any(|start| text.starts_with(start));
+        if words < 3 || is_vague || text.contains("Auto-generated") {
+            wrong.push(format!("{path}: {text:?}"));
+        }
+        for value in schema["enum"].as_array().into_iter().flatten() {
+            let value = value.as_str().unwrap();
+            if !text.contains(&format!("`{value}`")) {
+                wrong.push(format!("{path}: {text:?} does not list {value}"));
+            }
+        }
+        for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+            if !FOREIGN.contains(&&**name) {
+                look(&format!("{path}.{name}"), field, wrong);
+            }
+        }
+        let items = &schema["items"];
+        if items["properties"].is_object() {
+            look(&format!("{path}[]"), items, wrong);
+        }
+    }
+    let mut wrong = Vec::new();
+    for definition in api::definitions() {
+        let definition = serde_json::to_value(&definition).unwrap();
+        let version = &definition["spec"]["versions"][0];
+        let schema = &version["schema"]["openAPIV3Schema"];
+        let kind = definition["spec"]["names"]["kind"].as_str().unwrap();
+        look(kind, schema, &mut wrong);
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// `migration.openshift.io` has kinds of the same names: on a cluster with both, a short name must select these.
+#[test]
+fn short_names_are_not_those_of_migration_openshift_io() {
+    let names: Vec<_> = api::definitions()
+        .into_iter()
+        .flat_map(|definition| definition.spec.names.short_names.unwrap_or_default())
+        .collect();
+    assert_eq!(names, ["pvm", "pvmp"]);
+}

@@ -8,62 +8,69 @@ use serde::{Deserialize, Serialize};
 
 use super::{DirectVolumeMigrationStatus, Pods};
 
-/// Which volumes are copied, where, and how.
+/// Volumes to copy, their destination, and options of the copy.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
     group = "pvferry.io",
     version = "v1alpha1",
     kind = "DirectVolumeMigration",
     plural = "directvolumemigrations",
-    shortname = "dvm",
+    shortname = "pvm",
     category = "pvferry",
     namespaced,
-    doc = "Copies the content of persistent volumes from one namespace to another, in the same cluster or in another one.",
+    doc = "DirectVolumeMigration copies the content of PersistentVolumeClaims to another namespace or cluster.",
     status = "DirectVolumeMigrationStatus",
     printcolumn(name = "Mode", type_ = "string", json_path = ".spec.mode"),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
     printcolumn(name = "Volumes", type_ = "string", json_path = ".status.volumesDone"),
     printcolumn(name = "Progress", type_ = "string", json_path = ".status.progress"),
     printcolumn(name = "Rate", type_ = "string", json_path = ".status.rate"),
+    printcolumn(name = "Duration", type_ = "string", json_path = ".status.duration"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Succeeded\")].reason",
+        priority = 1
+    ),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.message", priority = 1)
 )]
 #[kube(
     validation = Rule::new("!has(self.status) || !(self.status.phase in ['Preparing', 'Quiescing', 'Transferring', 'CleaningUp']) || (self.spec.pods == oldSelf.spec.pods && self.spec.transfer == oldSelf.spec.transfer)")
-        .message("pods and transfer cannot be changed during a run; wait for its end")
+        .message("pods and transfer cannot be changed during a run; wait until it completes or fails")
 )]
 #[x_kube(
     validation = Rule::new("self.source == oldSelf.source && self.destination == oldSelf.destination && self.endpoint == oldSelf.endpoint")
-        .message("source, destination and endpoint cannot be changed; make another migration"),
+        .message("source, destination and endpoint are immutable; create another migration"),
     validation = Rule::new("(has(self.source.cluster) == has(self.destination.cluster) && (!has(self.source.cluster) || (self.source.cluster.kubeconfigSecret == self.destination.cluster.kubeconfigSecret && self.source.cluster.key == self.destination.cluster.key))) || self.endpoint.type != 'ClusterIP'")
-        .message("a ClusterIP is not reached from another cluster: choose NodePort, LoadBalancer, Ingress or Route"),
+        .message("endpoint.type ClusterIP cannot be reached from another cluster; use NodePort, LoadBalancer, Ingress or Route"),
     validation = Rule::new("self.volumes == oldSelf.volumes")
-        .message("volumes cannot be changed; make another migration for others"),
+        .message("volumes are immutable; create another migration for other volumes"),
 )]
 #[serde(rename_all = "camelCase")]
 pub struct DirectVolumeMigrationSpec {
-    /// Namespace and cluster of the volumes.
+    /// Namespace and cluster of the source volumes.
     pub source: Side,
     /// Namespace and cluster that the volumes are copied to.
     pub destination: Destination,
     /// PersistentVolumeClaims to copy.
-    #[x_kube(validation = Rule::new("self.size() >= 1").message("name at least one volume"))]
+    #[x_kube(validation = Rule::new("self.size() >= 1").message("at least one volume is required"))]
     #[schemars(length(min = 1, max = 500))]
     pub volumes: Vec<Volume>,
     /// Purpose of the run: `Stage` copies while the application keeps running, `Cutover` is the last copy, `Rollback` restores
-    /// the replicas that a cutover took.
+    /// the replicas of workloads that a cutover scaled to zero.
     #[serde(default)]
     pub mode: Mode,
-    /// Number of the run. Increase it to start another run; a change of `mode` starts one, too.
+    /// Number of the run. Increase it to start another run. A change of `mode` also starts a run.
     #[serde(default = "one")]
     #[schemars(range(min = 1))]
-    #[x_kube(validation = Rule::new("self >= oldSelf").message("runs are counted upwards"))]
+    #[x_kube(validation = Rule::new("self >= oldSelf").message("run can only be increased"))]
     pub run: i64,
-    /// What a cutover does with workloads that mount the volumes at the source: `None` does nothing, `ScaleToZero` scales Deployments
+    /// What a cutover does with workloads that mount the source volumes: `None` changes nothing, `ScaleToZero` scales Deployments
     /// and StatefulSets to zero.
     #[serde(default)]
     pub quiesce: Quiesce,
-    /// Cut over although pods use the claims at the source. What they write after it was read is not copied.
+    /// Allow a cutover while pods use the source claims. What these pods write after it was read is not copied.
     #[serde(default)]
     pub acknowledge_in_use: bool,
     /// How the source pods reach the destination pods.
@@ -88,10 +95,10 @@ fn one() -> i64 {
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Side {
-    /// Namespace of volumes without a namespace of their own.
+    /// Source namespace of volumes that do not set `namespace`.
     #[schemars(length(min = 1, max = 63))]
     pub namespace: String,
-    /// Cluster, if it is not the one of this resource.
+    /// Source cluster. By default the cluster of this resource.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster: Option<ClusterReference>,
 }
@@ -100,25 +107,25 @@ pub struct Side {
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Destination {
-    /// Namespace of targets without a namespace of their own.
+    /// Destination namespace of volumes that do not set `target.namespace`.
     #[schemars(length(min = 1, max = 63))]
     pub namespace: String,
-    /// Cluster, if it is not the one of this resource.
+    /// Destination cluster. By default the cluster of this resource.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster: Option<ClusterReference>,
-    /// Create missing namespaces.
+    /// Create destination namespaces that do not exist.
     #[serde(default)]
     pub create_namespace: bool,
 }
 
-/// A cluster, by a Secret with a kubeconfig in the namespace of this resource.
+/// A cluster that the kubeconfig in a Secret describes.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Hash, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterReference {
-    /// Name of a Secret with a kubeconfig, in the namespace of this resource.
+    /// Name of the Secret with the kubeconfig of the cluster, in the namespace of this resource. The kubeconfig must embed its credentials.
     #[schemars(length(min = 1, max = 253))]
     pub kubeconfig_secret: String,
-    /// Key in the Secret.
+    /// Key of the kubeconfig in the Secret.
     #[serde(default = "kubeconfig")]
     pub key: String,
 }
@@ -131,37 +138,37 @@ fn kubeconfig() -> String {
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Volume {
-    /// Name of the PersistentVolumeClaim.
+    /// Name of the source PersistentVolumeClaim.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
-    /// Namespace of the PersistentVolumeClaim. By default the namespace of `source`.
+    /// Namespace of the source PersistentVolumeClaim. By default `source.namespace`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
     /// Destination PersistentVolumeClaim, if it differs from the source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<Target>,
-    /// Compare digests of both sides after the copy. By default as `transfer.verify` says.
+    /// Read both sides again after the copy and compare their digests. By default as `transfer.verify` says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify: Option<bool>,
 }
 
-/// Destination PersistentVolumeClaim. An existing one is used as it is.
+/// Destination PersistentVolumeClaim. An existing one is reused.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Target {
-    /// Name of the claim. By default the name of the source.
+    /// Name of the destination claim. By default the name of the source claim.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Namespace of the claim. By default the namespace of `destination`.
+    /// Namespace of the destination claim. By default `destination.namespace`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
-    /// Storage class of a new claim. By default the class of the source; an empty string means the default class of the cluster.
+    /// Storage class of a new destination claim. By default the class of the source claim. An empty string selects the default class of the cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage_class: Option<String>,
-    /// Access modes of a new claim. By default the modes of the source.
+    /// Access modes of a new destination claim. By default the access modes of the source claim.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access_modes: Option<Vec<String>>,
-    /// Size of a new claim, at least the size of the source, which is the default.
+    /// Size of a new destination claim, at least the size of the source claim, which is the default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<String>,
 }
@@ -172,9 +179,9 @@ pub enum Mode {
     /// Copies while the application keeps running. The next run copies the changes only.
     #[default]
     Stage,
-    /// The last run. With `quiesce: ScaleToZero` the application is stopped first.
+    /// Copies for the last time. With `quiesce: ScaleToZero` the application is stopped first.
     Cutover,
-    /// Restores the replicas that a cutover took from workloads at the source. Copies nothing.
+    /// Restores the replicas of workloads that a cutover scaled to zero. Copies nothing.
     Rollback,
 }
 
@@ -192,29 +199,30 @@ pub enum Quiesce {
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, KubeSchema)]
 #[x_kube(
     validation = Rule::new("!(self.type in ['Ingress', 'Route']) || has(self.host)")
-        .message("an Ingress or a Route needs a host name"),
+        .message("endpoint.type Ingress and Route require endpoint.host"),
     validation = Rule::new("!has(self.host) || !self.host.contains('*') || (self.type in ['Ingress', 'Route'] && self.host.startsWith('*.') && !self.host.substring(1).contains('*'))")
-        .message("a wildcard host is for an Ingress or a Route, and starts with `*.`"),
+        .message("a wildcard host requires endpoint.type Ingress or Route and starts with `*.`"),
 )]
 #[serde(rename_all = "camelCase")]
 pub struct Endpoint {
-    /// Kind of endpoint in front of a destination pod.
+    /// How a destination pod is exposed to source pods: `ClusterIP`, `NodePort` and `LoadBalancer` create a Service of that type, `Ingress`
+    /// an Ingress with TLS passthrough, `Route` an OpenShift Route with passthrough termination.
     #[serde(default, rename = "type")]
     pub kind: EndpointKind,
-    /// Host name or address that source pods connect to: of a node for a NodePort, of the router for Ingress and Route. For Ingress and
-    /// Route a wildcard such as `*.apps.example.com` gives each transfer a host of its own; with a plain name only one transfer runs at a
+    /// Host name or address that source pods connect to: of a node for NodePort, of the router for Ingress and Route. For Ingress and
+    /// Route a wildcard such as `*.apps.example.com` gives each transfer its own host; with a plain host name only one transfer runs at a
     /// time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub host: Option<String>,
-    /// Port that source pods connect to. By default it follows from the type.
+    /// Port that source pods connect to. By default the port of the Service, the node port, or 443 for Ingress and Route.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65535))]
     pub port: Option<i32>,
-    /// Class of the Ingress.
+    /// IngressClass of the Ingress, if `type` is `Ingress`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class: Option<String>,
-    /// Annotations of the Service, Ingress or Route.
+    /// Annotations of the Service, Ingress or Route of each transfer.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
 }
@@ -239,29 +247,29 @@ pub enum EndpointKind {
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Transfer {
-    /// Delete files at the destination that are not at the source.
+    /// Delete files at the destination that are not in the source.
     #[serde(default = "yes")]
     pub delete: bool,
-    /// Delete also at a claim that existed before the migration and holds entries that the source does not have.
+    /// Also delete files in a destination claim that existed before the migration and contains files that are not in the source.
     #[serde(default)]
     pub overwrite: bool,
     /// Compare file content instead of size and modification time.
     #[serde(default)]
     pub checksum: bool,
-    /// Compare digests of both sides after the copy.
+    /// Read both sides again after the copy and compare their digests.
     #[serde(default)]
     pub verify: bool,
-    /// Accept an empty source. It is refused by default, because it is usually a missing mount.
+    /// Allow an empty source. It is refused by default, because it is usually a missing mount.
     #[serde(default)]
     pub allow_empty_source: bool,
-    /// Files to leave out, as rsync patterns. They are not deleted at the destination either.
+    /// Files to exclude, as rsync patterns. Excluded files are not deleted at the destination either.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exclude: Vec<String>,
-    /// Maximum bytes per second of each volume, for example `20M`. No limit by default.
+    /// Maximum bytes per second of each volume, for example `20M`. Without a unit the number is in KiB. No limit by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = r"^[0-9]+(\.[0-9]+)?[KMG]?$"))]
     pub bandwidth: Option<String>,
-    /// Parallel connections of each volume.
+    /// Number of parallel connections of each volume. Helps on links with high latency.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 16))]
     pub streams: Option<i32>,
@@ -290,7 +298,7 @@ fn yes() -> bool {
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Limits {
-    /// Maximum volumes copied at once.
+    /// Maximum volumes of this migration copied at once.
     #[serde(default = "four")]
     #[schemars(range(min = 1, max = 100))]
     pub parallel: i32,
@@ -302,11 +310,11 @@ pub struct Limits {
     #[serde(default = "three")]
     #[schemars(range(min = 1, max = 20))]
     pub attempts: i32,
-    /// Maximum seconds until the pods of a transfer run.
+    /// Maximum seconds from the start of a transfer until its pods run.
     #[serde(default = "five_minutes")]
     #[schemars(range(min = 10))]
     pub start_seconds: i64,
-    /// Maximum seconds of one attempt from then on. No limit by default.
+    /// Maximum seconds of one attempt after its pods run. No limit by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 60))]
     pub run_seconds: Option<i64>,

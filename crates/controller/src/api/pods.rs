@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::schema::unknown_defaults;
 
-/// How the transfer pods run.
+/// Settings of the transfer pods.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Pods {
@@ -43,34 +43,34 @@ pub struct User {
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PodSettings {
-    /// Image of the containers.
+    /// Image of the transfer containers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
-    /// Pull policy of the image.
+    /// Pull policy of the transfer image: `Always`, `IfNotPresent` or `Never`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_pull_policy: Option<String>,
-    /// Secrets with registry credentials, in the namespace of the pod.
+    /// Secrets with registry credentials, in the namespace of the transfer pod.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub image_pull_secrets: Vec<LocalObjectReference>,
-    /// Requests and limits of each container.
+    /// Resource requests and limits of each transfer container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<ResourceRequirements>,
-    /// Labels of the nodes that the pods can run on.
+    /// Labels of the nodes that the transfer pods can run on.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub node_selector: BTreeMap<String, String>,
-    /// Tolerations of the pods.
+    /// Tolerations of the transfer pods.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tolerations: Vec<Toleration>,
-    /// Priority class of the pods.
+    /// PriorityClass of the transfer pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority_class_name: Option<String>,
-    /// Service account of the pods. Its token is never mounted.
+    /// ServiceAccount of the transfer pods. Its token is never mounted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service_account_name: Option<String>,
-    /// SELinux context of the containers.
+    /// SELinux context of the transfer containers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub se_linux_options: Option<SELinuxOptions>,
-    /// Labels of the pods, in addition to those of the controller.
+    /// Labels of the transfer pods, in addition to those that the controller sets.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
 }

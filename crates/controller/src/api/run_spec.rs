@@ -1,4 +1,4 @@
-//! What a run holds on to from its start.
+//! Fields of the specification that a run keeps from its start.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -9,16 +9,16 @@ use super::{DirectVolumeMigrationSpec, Pods, Quiesce, Transfer};
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RunSpec {
-    /// `spec.quiesce`.
+    /// Copy of `spec.quiesce`.
     #[serde(default)]
     pub quiesce: Quiesce,
-    /// `spec.acknowledgeInUse`.
+    /// Copy of `spec.acknowledgeInUse`.
     #[serde(default)]
     pub acknowledge_in_use: bool,
-    /// `spec.transfer`.
+    /// Copy of `spec.transfer`.
     #[serde(default)]
     pub transfer: Transfer,
-    /// `spec.pods`.
+    /// Copy of `spec.pods`.
     #[serde(default)]
     pub pods: Pods,
 }

@@ -1,4 +1,4 @@
-//! The definitions of the custom resources, and what they say about an object.
+//! The definitions of the custom resources, and fields of an object that they do not have.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
@@ -8,12 +8,13 @@ use serde_json::Value;
 
 use super::{DirectVolumeMigration, DirectVolumeMigrationProgress};
 
-/// The definitions of both resources, for `kubectl apply`.
+/// The CustomResourceDefinitions of both kinds, for `kubectl apply`.
 #[must_use]
 pub fn definitions() -> Vec<CustomResourceDefinition> {
     let mut all = vec![DirectVolumeMigration::crd(), DirectVolumeMigrationProgress::crd()];
     for schema in all.iter_mut().filter_map(schema_of) {
-        // Of a status nothing is ever left out by a user.
+        describe_values(schema);
+        // Users do not write a status: its defaults are of no interest.
         if let Some(spec) = schema.properties.as_mut().and_then(|all| all.get_mut("spec")) {
             describe_defaults(spec);
         }
@@ -25,7 +26,22 @@ fn schema_of(definition: &mut CustomResourceDefinition) -> Option<&mut JSONSchem
     definition.spec.versions.first_mut()?.schema.as_mut()?.open_api_v3_schema.as_mut()
 }
 
-/// `kubectl explain` shows descriptions and no defaults.
+/// Lists the values of an enumeration in the descriptions that do not explain each of them.
+fn describe_values(schema: &mut JSONSchemaProps) {
+    let values = schema.enum_.iter().flatten().filter_map(|value| value.0.as_str());
+    let values: Vec<String> = values.map(|value| format!("`{value}`")).collect();
+    if let Some(description) = &mut schema.description
+        && !values.iter().all(|value| description.contains(value))
+    {
+        *description = format!("{description} One of {}.", values.join(", "));
+    }
+    schema.properties.iter_mut().flat_map(|all| all.values_mut()).for_each(describe_values);
+    if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
+        describe_values(items);
+    }
+}
+
+/// Appends defaults to descriptions: not every version of `kubectl explain` shows them.
 fn describe_defaults(schema: &mut JSONSchemaProps) {
     for field in schema.properties.iter_mut().flat_map(|all| all.values_mut()) {
         let default = match field.default.as_ref().map(|default| &default.0) {

@@ -1,4 +1,4 @@
-//! How far a migration is.
+//! Status of a migration.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
@@ -6,59 +6,62 @@ use serde::{Deserialize, Serialize};
 
 use super::{Mode, RunSpec, VolumePhase, progress::is_zero};
 
-/// Status of a migration.
+/// Status of the migration.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DirectVolumeMigrationStatus {
-    /// Generation of the specification that was handled last.
+    /// Generation of the specification that the controller handled last.
     #[serde(default)]
     pub observed_generation: i64,
-    /// Number of the run.
+    /// Number of the current or last run.
     #[serde(default)]
     pub run: i64,
-    /// Mode of the run.
+    /// Mode of the current or last run.
     #[serde(default)]
     pub mode: Mode,
-    /// Current phase.
+    /// Current phase of the run.
     #[serde(default)]
     pub phase: Phase,
-    /// Human-readable message.
+    /// Human-readable message about the phase.
     #[serde(default)]
     pub message: String,
-    /// Volumes copied, of all, for example `2/5`.
+    /// Number of volumes that were copied, and of all volumes, for example `2/5`.
     #[serde(default)]
     pub volumes_done: String,
-    /// Share of the bytes that are at the destination, for example `40%`.
+    /// Percentage of the bytes that are at the destination, for example `40%`.
     #[serde(default)]
     pub progress: String,
-    /// Current rate, for example `58.5 MiB/s`.
+    /// Current rate of all volumes together, for example `58.5 MiB/s`.
     #[serde(default)]
     pub rate: String,
     /// Start of the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub started: Option<Time>,
+    pub start_time: Option<Time>,
     /// End of the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ended: Option<Time>,
-    /// Transfers started in this run.
+    pub completion_time: Option<Time>,
+    /// Duration of the run after its end, for example `1m15s`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub duration: String,
+    /// Number of transfers that the run started.
     #[serde(default)]
-    pub transfers_begun: i64,
-    /// Active transfers.
+    pub transfers_started: i64,
+    /// Transfers whose pods exist or are being created.
     #[serde(default)]
     pub transfers: Vec<ActiveTransfer>,
-    /// Objects of a run that a rollback ended, which may still be there.
+    /// Objects that may remain of a run that a rollback ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub leftovers: Option<Leftovers>,
-    /// What the run holds on to from its start.
+    /// Fields of the specification as they were at the start of the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_spec: Option<RunSpec>,
-    /// Watches of the pods at the source, from the moment at which no pod used the volumes of a cutover.
+    /// Watches of the pods in the source namespaces, from the moment at which no pod used the volumes of a cutover.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub source_watches: Vec<SourceWatch>,
-    /// Pods that use the volumes of a cutover, which `acknowledgeInUse` accepts.
+    /// Pods that use source volumes during a cutover and that `acknowledgeInUse` accepts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub acknowledged: Vec<String>,
-    /// Volumes, in the order of the specification.
+    /// Status of each volume, in the order of `spec.volumes`.
     #[serde(default)]
     pub volumes: Vec<VolumeStatus>,
     /// Conditions `Validated`, `Prepared`, `Quiesced`, `Succeeded` and, after a rollback, `CleanedUp`.
@@ -69,27 +72,27 @@ pub struct DirectVolumeMigrationStatus {
 /// Phase of a run.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
 pub enum Phase {
-    /// Nothing was done yet.
+    /// The run has not started.
     #[default]
     Pending,
-    /// Claims are looked at, and made at the destination.
+    /// Claims are checked, and created at the destination.
     Preparing,
-    /// Workloads are being stopped.
+    /// Workloads are being scaled to zero.
     Quiescing,
-    /// Volumes are on their way.
+    /// Transfer pods copy the volumes.
     Transferring,
-    /// Pods, Services and Secrets are being removed.
+    /// Transfer pods, Services and Secrets are being deleted.
     CleaningUp,
-    /// Every volume arrived, proved by the manifests of both ends.
+    /// Every volume was copied, and both sides report the same manifest.
     Completed,
-    /// At least one did not.
+    /// At least one volume failed.
     Failed,
-    /// The workloads at the source have their replicas again.
+    /// The replicas of the workloads at the source were restored.
     RolledBack,
 }
 
 impl Phase {
-    /// True where only another run leads on.
+    /// True if only another run changes the phase.
     #[must_use]
     pub fn is_final(self) -> bool {
         matches!(self, Self::Completed | Self::Failed | Self::RolledBack)
@@ -100,9 +103,9 @@ impl Phase {
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Leftovers {
-    /// The run.
+    /// Number of the run that left the objects.
     pub run: i64,
-    /// Transfers that it has begun.
+    /// Number of transfers that this run started.
     pub transfers: i64,
 }
 
@@ -110,20 +113,20 @@ pub struct Leftovers {
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SourceWatch {
-    /// The namespace.
+    /// Source namespace that is watched.
     pub namespace: String,
-    /// Every change up to this resource version was seen.
+    /// Resource version up to which every change was seen.
     #[serde(default)]
     pub version: String,
-    /// The resource version at which the last volume of the namespace was committed.
+    /// Resource version at which the last volume of the namespace was committed.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub until: String,
-    /// Why changes may have been missed.
+    /// Why the watch may have missed changes.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub gap: String,
 }
 
-/// A pair of transfer pods.
+/// A transfer: a source pod, a destination pod and their volumes.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ActiveTransfer {
@@ -132,83 +135,83 @@ pub struct ActiveTransfer {
     /// Random label value of the objects of the transfer, which tells them from objects that existed before. It is not a secret.
     #[serde(default)]
     pub token: String,
-    /// Indices of the volumes in the specification.
+    /// Indices of the volumes in `spec.volumes`.
     pub volumes: Vec<usize>,
-    /// Node that the source pod must run on, because a volume is in use there.
+    /// Node that the source pod must run on, because a pod uses a volume there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
-    /// Node that the destination pod must run on, because the pod of an earlier attempt has the claim mounted there.
+    /// Node that the destination pod must run on, because the pod of an earlier attempt mounts the claim there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub destination_node: Option<String>,
-    /// Nodes that the pods run on.
+    /// Nodes that the transfer pods run on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nodes: Option<PodNodes>,
     /// Start of the transfer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub begun: Option<Time>,
-    /// The Secrets with the identities of the pods, once they were created.
+    pub start_time: Option<Time>,
+    /// UIDs of the Secrets with the identities of the pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identities: Option<IdentityUids>,
-    /// Whether the source pod was created: if it does not exist any more, it is lost.
+    /// Whether the source pod was created. If it no longer exists, it is lost.
     #[serde(default)]
-    pub source_made: bool,
-    /// Whether the destination pod was created.
+    pub source_created: bool,
+    /// Whether the destination pod was created. If it no longer exists, it is lost.
     #[serde(default)]
-    pub destination_made: bool,
-    /// Time when all containers of the source pod ran for the first time.
+    pub destination_created: bool,
+    /// Time at which all containers of the source pod ran for the first time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub running_since: Option<Time>,
-    /// Whether all its volumes have ended and its objects are being deleted.
+    /// Whether all volumes of the transfer have finished and its objects are being deleted.
     #[serde(default)]
     pub ending: bool,
-    /// Time when the Secrets were deleted, which own the pods.
+    /// Time at which the Secrets that own the pods were deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deleted: Option<Time>,
 }
 
-/// Uids of the Secrets of a transfer. They own its pods and its Service, which are deleted with them.
+/// UIDs of the Secrets of a transfer. They own its pods and its Service, which are deleted with them.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, JsonSchema)]
 pub struct IdentityUids {
-    /// Uid of the Secret of the source pod.
+    /// UID of the Secret of the source pod.
     pub source: String,
-    /// Uid of the Secret of the destination pod.
+    /// UID of the Secret of the destination pod.
     pub destination: String,
 }
 
-/// Nodes of a pair of transfer pods.
+/// Nodes of the transfer pods.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, JsonSchema)]
 pub struct PodNodes {
-    /// Node of the source pod.
+    /// Node that the source pod runs on.
     pub source: String,
-    /// Node of the destination pod.
+    /// Node that the destination pod runs on.
     pub destination: String,
 }
 
-/// Status of a volume.
+/// Status of one volume.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct VolumeStatus {
-    /// `NAMESPACE/NAME` of the claim at the source.
+    /// Source claim, as `NAMESPACE/NAME`.
     pub claim: String,
-    /// Current phase.
+    /// Current phase of the volume.
     #[serde(default)]
     pub phase: VolumePhase,
-    /// Attempts in this run.
+    /// Number of attempts in this run.
     #[serde(default)]
     pub attempts: i32,
-    /// Reason for the phase, as one word.
+    /// Reason for the phase, in CamelCase.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
-    /// Everything in the claim at the destination is from this migration: it created the claim, or a run has made it equal to the source.
+    /// Whether this migration wrote everything in the destination claim: it created the claim, or a run has made it equal to the source.
     #[serde(default)]
     pub owned: bool,
     /// Entries that changed at the source during a stage run. The next run or the cutover will copy them.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub changed: i64,
-    /// The pod that used the claim during the cutover.
+    /// Pod that used the source claim during the cutover.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub used_by: String,
-    /// Time at which the source had reported that the volume is copied. The report of the destination is awaited.
+    /// Time at which the source reported that the volume is copied. The controller waits for the report of the destination.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reported_at: Option<Time>,
     /// Earliest start of the next attempt.
@@ -220,7 +223,7 @@ pub struct VolumeStatus {
     /// Bytes of file content at the source.
     #[serde(default)]
     pub bytes_total: i64,
-    /// Bytes per second.
+    /// Current rate in bytes per second.
     #[serde(default)]
     pub rate: i64,
 }

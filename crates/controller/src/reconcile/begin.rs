@@ -198,7 +198,7 @@ impl Step<'_> {
         node: Option<String>,
         destination_node: Option<String>,
     ) -> Result<()> {
-        self.status.transfers_begun += 1;
+        self.status.transfers_started += 1;
         for transfer in &mut self.status.transfers {
             transfer.volumes.retain(|index| !volumes.contains(index));
         }
@@ -211,12 +211,12 @@ impl Step<'_> {
             }
         }
         self.status.transfers.push(ActiveTransfer {
-            number: self.status.transfers_begun,
+            number: self.status.transfers_started,
             token: token()?,
             volumes,
             node,
             destination_node,
-            begun: Some(Time(self.now)),
+            start_time: Some(Time(self.now)),
             ..ActiveTransfer::default()
         });
         Ok(())

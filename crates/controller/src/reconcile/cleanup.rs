@@ -39,7 +39,7 @@ impl Step<'_> {
         }
         self.status.transfers.clear();
         self.status.leftovers = None;
-        self.status.ended = Some(Time(self.now));
+        self.status.completion_time = Some(Time(self.now));
         let all = self.status.volumes.len();
         let known = self.volumes.iter().map(|volume| volume.claim.to_string());
         if all == 0 || !known.eq(self.status.volumes.iter().map(|volume| volume.claim.clone())) {
@@ -66,7 +66,7 @@ impl Step<'_> {
             self.context.events.normal(&self.migration, "RunCompleted", message.clone()).await;
             return Ok(self.enter(Phase::Completed, message));
         };
-        let message = if all == 0 || self.status.transfers_begun == 0 {
+        let message = if all == 0 || self.status.transfers_started == 0 {
             self.status.message.clone()
         } else {
             format!(

@@ -342,7 +342,7 @@ impl Step<'_> {
             mode: spec.mode,
             phase: Phase::Preparing,
             message: "looking at the claims".into(),
-            started: Some(Time(self.now)),
+            start_time: Some(Time(self.now)),
             conditions: std::mem::take(&mut self.status.conditions),
             volumes: begin::fresh(&self.volumes, &self.status.volumes),
             run_spec: Some(RunSpec::of(spec)),
@@ -360,7 +360,7 @@ impl Step<'_> {
     fn leftovers(&self) -> Option<Leftovers> {
         match self.status.phase {
             Phase::Transferring | Phase::CleaningUp => {
-                Some(Leftovers { run: self.status.run, transfers: self.status.transfers_begun })
+                Some(Leftovers { run: self.status.run, transfers: self.status.transfers_started })
             }
             _ => self.status.leftovers,
         }

@@ -3,13 +3,14 @@
 use k8s_openapi::{
     api::core::v1::Pod,
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
+    jiff::Timestamp,
 };
 use kube::{
     Api, Resource as _, ResourceExt as _,
     api::{LogParams, Patch, PatchParams},
 };
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::Step;
 use crate::{
@@ -88,6 +89,7 @@ impl Step<'_> {
     pub(super) async fn tell(&self, volume: &Planned, mut fields: Value) -> Result<()> {
         if let Some(fields) = fields.as_object_mut() {
             fields.insert("run".into(), json!(self.status.run));
+            add_columns(fields, self.now);
         }
         let namespace = self.migration.namespace().unwrap_or_default();
         let name = self.progress_name(volume);
@@ -133,7 +135,7 @@ impl Step<'_> {
         let line = self.last_line(pod, &container).await;
         let mut told = json!({
             "phase": VolumePhase::Running, "reason": "", "message": "", "pod": pod.name_any(),
-            "container": container, "attempt": attempts, "started": started, "ended": null,
+            "container": container, "attempt": attempts, "startTime": started, "completionTime": null,
             "exitCode": null,
         });
         if let (Some(status), Some(line)) = (self.status.volumes.get_mut(volume.index), &line) {
@@ -184,6 +186,11 @@ impl Step<'_> {
         } else {
             size(u64::try_from(bytes).unwrap_or(0))
         };
+        let (start, end) = (&self.status.start_time, &self.status.completion_time);
+        self.status.duration = match (start, end) {
+            (Some(start), Some(end)) => elapsed(start.0, end.0),
+            _ => String::new(),
+        };
         self.status.rate = match u64::try_from(rate) {
             Ok(0) | Err(_) => String::new(),
             Ok(rate) => format!("{}/s", size(rate)),
@@ -222,8 +229,36 @@ fn blank() -> Value {
         "phase": VolumePhase::Pending, "reason": "", "message": "", "pod": "", "container": "",
         "attempt": 0, "exitCode": null, "progress": "", "rate": "", "eta": "", "bytesDone": 0,
         "bytesTotal": 0, "bytesSent": 0, "wireBytes": 0, "entries": 0, "filesWritten": 0,
-        "filesDeleted": 0, "digest": null, "changed": 0, "errors": [], "started": null, "ended": null,
+        "filesDeleted": 0, "digest": null, "changed": 0, "errors": [], "startTime": null, "completionTime": null,
     })
+}
+
+/// Adds the columns that follow from other fields, if these are written.
+fn add_columns(fields: &mut Map<String, Value>, now: Timestamp) {
+    let number = |name: &str| fields.get(name).and_then(Value::as_u64);
+    let amounts = (number("bytesDone"), number("bytesTotal"));
+    let time = |name: &str| fields.get(name)?.as_str()?.parse::<Timestamp>().ok();
+    let (start, end) = (time("startTime"), time("completionTime").unwrap_or(now));
+    if let (Some(done), Some(total)) = amounts {
+        fields.insert("bytes".into(), json!(amount(done, total)));
+    }
+    if fields.contains_key("startTime") {
+        fields.insert("duration".into(), json!(start.map(|start| elapsed(start, end))));
+    }
+}
+
+/// Bytes that are done, and all unless these are the same.
+fn amount(done: u64, total: u64) -> String {
+    match total {
+        0 => String::new(),
+        _ if done == total => size(total),
+        _ => format!("{}/{}", size(done), size(total)),
+    }
+}
+
+/// Time from `start` to `end`.
+fn elapsed(start: Timestamp, end: Timestamp) -> String {
+    duration(u64::try_from(end.duration_since(start).as_secs()).unwrap_or(0))
 }
 
 /// A part of a whole; never 100 % before it is.
@@ -265,10 +300,31 @@ mod tests {
         assert_eq!(size(0), "0 B");
         assert_eq!(size(1536), "1.5 KiB");
         assert_eq!(size(5 << 30), "5.0 GiB");
+        assert_eq!((amount(0, 0).as_str(), amount(0, 1536).as_str()), ("", "0 B/1.5 KiB"));
+        assert_eq!(amount(1536, 1536), "1.5 KiB");
         assert_eq!(duration(75), "1m15s");
         assert_eq!(duration(7260), "2h1m");
         assert_eq!(share(999, 1000), "99%");
         assert_eq!(share(1, 0), "");
         assert_eq!(share(i64::MAX, i64::MAX), "99%");
+    }
+
+    #[test]
+    fn duration_of_a_running_attempt_grows_and_that_of_a_finished_one_does_not() {
+        let now: Timestamp = "2026-01-01T00:02:00Z".parse().unwrap();
+        let columns = |end: Value| {
+            let mut fields = Map::new();
+            fields.insert("startTime".into(), json!("2026-01-01T00:00:00Z"));
+            fields.insert("completionTime".into(), end);
+            add_columns(&mut fields, now);
+            fields
+        };
+        assert_eq!(columns(Value::Null)["duration"], "2m0s");
+        assert_eq!(columns(json!("2026-01-01T00:00:07Z"))["duration"], "7s");
+        // What is not written stays as it is.
+        assert!(!columns(Value::Null).contains_key("bytes"));
+        let mut other = Map::new();
+        add_columns(&mut other, now);
+        assert!(other.is_empty());
     }
 }

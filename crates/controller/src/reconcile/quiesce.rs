@@ -181,7 +181,7 @@ impl Step<'_> {
         self.condition(conditions::QUIESCED, Some(false), "RolledBack", &message);
         self.condition(conditions::SUCCEEDED, None, "RolledBack", &message);
         self.context.events.normal(&self.migration, "RolledBack", message.clone()).await;
-        self.status.ended = Some(Time(self.now));
+        self.status.completion_time = Some(Time(self.now));
         // What the transfer has left behind goes now, beside the application that starts.
         Ok(self.enter(Phase::RolledBack, message))
     }

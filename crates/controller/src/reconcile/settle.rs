@@ -64,8 +64,8 @@ impl Step<'_> {
                 "digest": report.digest,
                 "changed": changed,
                 "errors": errors(report),
-                "started": started,
-                "ended": ended,
+                "startTime": started,
+                "completionTime": ended,
             }),
         );
         self.tell(volume, told).await?;
@@ -97,7 +97,7 @@ impl Step<'_> {
         let container = build::sync_container(volume);
         let (started, ended) = observe::times(pod, &container);
         let place = json!({
-            "pod": pod.name_any(), "container": container, "started": started, "ended": ended,
+            "pod": pod.name_any(), "container": container, "startTime": started, "completionTime": ended,
         });
         self.failed_with(volume, failure, place).await
     }
@@ -178,8 +178,8 @@ impl Step<'_> {
     ) -> Result<Option<Pod>> {
         let name = current.names.of(role);
         let made = match role {
-            Role::Source => current.transfer.source_made,
-            Role::Destination => current.transfer.destination_made,
+            Role::Source => current.transfer.source_created,
+            Role::Destination => current.transfer.destination_created,
         };
         let informer = cluster.informers().current::<Pod>().await;
         let known = informer.and_then(|pods| pods.get(namespace, &name));

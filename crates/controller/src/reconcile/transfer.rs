@@ -134,7 +134,7 @@ impl Step<'_> {
             return Ok(());
         }
         let Some(server) = self.pod(current, Role::Destination).await? else {
-            if current.transfer.destination_made {
+            if current.transfer.destination_created {
                 let failure =
                     Failure::new("DestinationPodLost", "the destination pod is gone", true);
                 self.fail_all(current, &failure).await;
@@ -146,17 +146,17 @@ impl Step<'_> {
             self.fail_all(current, &not_ours(&server)).await;
             return Ok(());
         }
-        current.transfer.destination_made = true;
+        current.transfer.destination_created = true;
         match self.pod(current, Role::Source).await? {
             Some(client) if !is_ours(&client, &current.names, Role::Source) => {
                 self.fail_all(current, &not_ours(&client)).await;
                 Ok(())
             }
             Some(client) => {
-                current.transfer.source_made = true;
+                current.transfer.source_created = true;
                 self.watch(current, &client, &server).await
             }
-            None if current.transfer.source_made => {
+            None if current.transfer.source_created => {
                 let failure = Failure::new("SourcePodLost", "the source pod is gone", true);
                 self.fail_all(current, &failure).await;
                 Ok(())
@@ -170,12 +170,12 @@ impl Step<'_> {
     async fn pod(&mut self, current: &Current, role: Role) -> Result<Option<Pod>> {
         let (cluster, namespace, made) = match role {
             Role::Source => {
-                (&self.source, current.source_namespace(), current.transfer.source_made)
+                (&self.source, current.source_namespace(), current.transfer.source_created)
             }
             Role::Destination => (
                 &self.destination,
                 current.destination_namespace(),
-                current.transfer.destination_made,
+                current.transfer.destination_created,
             ),
         };
         let name = current.names.of(role);
@@ -205,7 +205,8 @@ impl Step<'_> {
             let status = self.status.volumes.get(volume.index);
             status.is_some_and(|status| status.phase == VolumePhase::Starting)
         };
-        over(&current.transfer.begun, limits.start_seconds) && current.volumes.iter().any(starting)
+        over(&current.transfer.start_time, limits.start_seconds)
+            && current.volumes.iter().any(starting)
             || limits.run_seconds.is_some_and(|limit| over(&current.transfer.running_since, limit))
     }
 
@@ -261,7 +262,7 @@ impl Step<'_> {
             build::bind(&mut pod, node);
         }
         self.destination.create_watched(&pod).await?;
-        current.transfer.destination_made = true;
+        current.transfer.destination_created = true;
         Ok(())
     }
 
@@ -322,7 +323,7 @@ impl Step<'_> {
             current.transfer.node.as_deref(),
         );
         self.source.create_watched(&pod).await?;
-        current.transfer.source_made = true;
+        current.transfer.source_created = true;
         self.condition(conditions::PREPARED, Some(true), "Prepared", "pods are being started");
         Ok(())
     }
@@ -401,7 +402,7 @@ impl Step<'_> {
     async fn check_start(&mut self, current: &mut Current, message: &str, what: &str) {
         let limit = self.migration.spec.limits.start_seconds;
         self.status.message = message.into();
-        let begun = current.transfer.begun.clone();
+        let begun = current.transfer.start_time.clone();
         if let Some(begun) = &begun {
             self.due_after(begun, limit + 1);
         }

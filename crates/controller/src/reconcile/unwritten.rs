@@ -50,8 +50,8 @@ fn essence(status: &DirectVolumeMigrationStatus) -> DirectVolumeMigrationStatus 
     for transfer in &mut essence.transfers {
         transfer.identities = None;
         transfer.deleted = None;
-        transfer.source_made = false;
-        transfer.destination_made = false;
+        transfer.source_created = false;
+        transfer.destination_created = false;
         transfer.running_since = None;
         transfer.nodes = None;
     }

@@ -30,7 +30,7 @@ fn printed(place: &Place, words: &[&str]) -> String {
 }
 
 fn watch(place: &Place, file: &Path) -> Child {
-    let mut watch = kubectl(place, &["get", "dvm", "-w"]);
+    let mut watch = kubectl(place, &["get", "pvm", "-w"]);
     watch.stdout(fs::File::create(file).unwrap()).spawn().unwrap()
 }
 
@@ -100,7 +100,7 @@ fn operations_shows_what_kubectl_prints_of_a_stage_a_cutover_and_a_rollback() {
         }
         place.start_controller();
         place.completes().await;
-        let volumes = printed(&place, &["get", "dvmp"]);
+        let volumes = printed(&place, &["get", "pvmp"]);
         place.change(json!({ "run": 2, "mode": "Cutover" })).await;
         let status = place.ends(2).await;
         assert_eq!(status.phase, Phase::Completed, "{status:#?}");
@@ -113,12 +113,12 @@ fn operations_shows_what_kubectl_prints_of_a_stage_a_cutover_and_a_rollback() {
         watching.kill().unwrap();
         watching.wait().unwrap();
         let table = fs::read_to_string(&watched).unwrap();
-        let description = printed(&place, &["describe", "dvm", "m"]);
+        let description = printed(&place, &["describe", "pvm", "m"]);
         println!("{table}\n{volumes}\n{description}");
 
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let operations = fs::read_to_string(root.join("docs/OPERATIONS.md")).unwrap();
-        let shown = operations.split("kubectl -n pvferry get dvm -w\n").nth(1).unwrap();
+        let shown = operations.split("kubectl -n pvferry get pvm -w\n").nth(1).unwrap();
         let shown = shown.split("```").next().unwrap();
         assert_eq!(phases(shown), phases(&table));
         assert_eq!(events(shown), events(&description));

@@ -62,7 +62,7 @@ async fn fifty_volumes(class: &str, duration: u32, a_volume: usize) {
     world.assert_clean();
     // That a volume has arrived is read from the server.
     let read = world.calls.by_verb_and_kind().get("GET pods").copied().unwrap_or(0);
-    assert!(read >= usize::try_from(status.transfers_begun).unwrap(), "{read} pods were read");
+    assert!(read >= usize::try_from(status.transfers_started).unwrap(), "{read} pods were read");
     assert!(world.calls.count() <= VOLUMES * a_volume, "{} calls", world.calls.count());
 }
 

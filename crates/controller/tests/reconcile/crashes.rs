@@ -29,7 +29,7 @@ impl Run {
             Self::Rollback => drop(world.completes(1).await),
             Self::RollbackMidway => {
                 let copies = |s: &controller::api::DirectVolumeMigrationStatus| {
-                    s.transfers.iter().any(|transfer| transfer.source_made)
+                    s.transfers.iter().any(|transfer| transfer.source_created)
                 };
                 world.until("source pod", copies).await;
             }

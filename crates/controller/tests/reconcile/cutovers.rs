@@ -18,7 +18,7 @@ async fn a_pod_that_wrote_and_ended_during_a_cutover_fails_it() {
     let mut world = World::new();
     world.migrate(cutover());
     transferring(&mut world).await;
-    world.until("source pod", |s| s.transfers.iter().any(|t| t.source_made)).await;
+    world.until("source pod", |s| s.transfers.iter().any(|t| t.source_created)).await;
     world.visitor("nightly", "c");
     let status = world.ends(1).await;
     assert_eq!(status.phase, Phase::Failed, "{status:#?}");
@@ -80,7 +80,7 @@ async fn a_cutover_beside_a_running_application_fails_before_anything_is_made() 
     assert_eq!(status.phase, Phase::Failed, "{status:#?}");
     assert_eq!(status.message, "pod web-0 (StatefulSet/web) uses shop/data");
     assert_eq!(world.condition("Succeeded"), ("False".into(), "ClaimInUse".into()));
-    assert_eq!(status.transfers_begun, 0);
+    assert_eq!(status.transfers_started, 0);
     assert!(!world.exists("persistentvolumeclaims", "shop-new", "data"));
 }
 

@@ -46,7 +46,7 @@ async fn what_only_an_operator_may_choose_fails_the_next_run_at_its_start() {
     let status = world.ends(2).await;
     assert_eq!(status.phase, Phase::Failed);
     assert_eq!(world.condition("Succeeded"), ("False".into(), "NotPermitted".into()));
-    assert_eq!(status.transfers_begun, 0);
+    assert_eq!(status.transfers_started, 0);
 }
 
 /// Each field that only an operator may set, with a specification that sets it.
@@ -88,7 +88,7 @@ async fn every_field_that_only_an_operator_may_set_fails_a_run_with_its_name_bef
         assert_eq!(status.phase, Phase::Failed, "{path}");
         assert_eq!(world.condition("Succeeded"), ("False".into(), "NotPermitted".into()), "{path}");
         assert!(status.message.starts_with(&format!("{path} ")), "{path}: {}", status.message);
-        assert_eq!(status.transfers_begun, 0, "{path}");
+        assert_eq!(status.transfers_started, 0, "{path}");
         assert!(!world.exists("persistentvolumeclaims", "shop-new", "data"), "{path}");
     }
 }

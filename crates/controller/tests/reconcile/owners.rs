@@ -53,7 +53,7 @@ async fn the_next_attempt_waits_for_pods_that_no_garbage_collector_removes() {
     let [source, _] = pods.map(|pod| pod["metadata"]["name"].as_str().unwrap().to_owned());
     world.remove("pods", "shop", &source);
     for _ in 0..60 {
-        let begun = world.status().transfers_begun;
+        let begun = world.status().transfers_started;
         let of_the_first = world.transfer_pods("destination").into_iter();
         let first = of_the_first
             .filter(|pod| pod["metadata"]["labels"]["pvferry.io/transfer"] == "1-1")

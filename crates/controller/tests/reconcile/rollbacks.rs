@@ -12,7 +12,7 @@ async fn cutover_to_other(world: &mut World) {
         "mode": "Cutover", "quiesce": "ScaleToZero", "destination": far,
         "endpoint": { "type": "NodePort", "host": "n" },
     }));
-    world.until("source pod", |s| s.transfers.iter().any(|t| t.source_made)).await;
+    world.until("source pod", |s| s.transfers.iter().any(|t| t.source_created)).await;
     assert_eq!(world.replicas("deployments", "web"), 0);
 }
 

@@ -42,7 +42,7 @@ async fn a_volume_that_has_ended_makes_room_while_others_of_its_group_go_on() {
     let third = |s: &DirectVolumeMigrationStatus| phase(s, 2) == VolumePhase::Succeeded;
     let status = world.until("end of the third volume", third).await;
     assert_eq!(phase(&status, 1), VolumePhase::Running, "{status:#?}");
-    assert_eq!(status.transfers_begun, 2, "data and long share a pair of pods");
+    assert_eq!(status.transfers_started, 2, "data and long share a pair of pods");
     world.completes(1).await;
     world.assert_clean();
 }
@@ -106,7 +106,9 @@ async fn a_retry_beside_its_group_runs_on_the_nodes_of_the_group() {
     world.kubelet.endings.insert("data-0".into(), broken_once());
     world.migrate(json!({ "volumes": volumes(&["data", "long"]) }));
     world
-        .until("retry", |s| s.transfers_begun == 2 && s.transfers.iter().all(|t| t.source_made))
+        .until("retry", |s| {
+            s.transfers_started == 2 && s.transfers.iter().all(|t| t.source_created)
+        })
         .await;
     for role in ["source", "destination"] {
         let pods = world.transfer_pods(role);
@@ -131,7 +133,7 @@ async fn a_retry_beside_its_group_does_not_write_under_a_pod_that_uses_the_targe
     }});
     add(&world.home, "pods", "shop-new", user);
     let status = world.until("wait", |s| s.message.contains("in use by the pod user")).await;
-    assert_eq!((phase(&status, 0), status.transfers_begun), (VolumePhase::Retrying, 1));
+    assert_eq!((phase(&status, 0), status.transfers_started), (VolumePhase::Retrying, 1));
     world.remove("pods", "shop-new", "user");
     world.completes(1).await;
 }

@@ -67,7 +67,7 @@ async fn a_source_that_is_its_own_target_through_another_kubeconfig_is_refused()
     let status = world.ends(1).await;
     assert_eq!(status.phase, Phase::Failed, "{status:#?}");
     assert_eq!(world.condition("Succeeded"), ("False".into(), "SourceIsTarget".into()));
-    assert_eq!(status.transfers_begun, 0);
+    assert_eq!(status.transfers_started, 0);
 }
 
 #[tokio::test]
@@ -174,7 +174,7 @@ async fn a_target_that_is_the_source_volume_under_another_name_is_refused() {
         if same {
             let failed = ("False".into(), "SourceIsTarget".into());
             assert_eq!(world.condition("Succeeded"), failed, "{case}");
-            assert_eq!(status.transfers_begun, 0, "{case}");
+            assert_eq!(status.transfers_started, 0, "{case}");
         }
     }
 }
@@ -189,7 +189,7 @@ async fn two_targets_that_are_one_volume_are_refused() {
     }
     world.migrate(json!({ "volumes": [{ "name": "data" }, { "name": "other" }] }));
     let status = world.ends(1).await;
-    assert_eq!((status.phase, status.transfers_begun), (Phase::Failed, 0), "{status:#?}");
+    assert_eq!((status.phase, status.transfers_started), (Phase::Failed, 0), "{status:#?}");
     assert!(status.message.contains("are the same volume"), "{}", status.message);
 }
 
@@ -201,7 +201,8 @@ async fn conditions_have_the_time_of_the_step_that_set_them() {
     let status = world.completes(1).await;
     for condition in &status.conditions {
         let since = condition.last_transition_time.0;
-        let run = status.started.as_ref().unwrap().0..=status.ended.as_ref().unwrap().0;
+        let run =
+            status.start_time.as_ref().unwrap().0..=status.completion_time.as_ref().unwrap().0;
         assert!(run.contains(&since), "{condition:#?}");
     }
 }
