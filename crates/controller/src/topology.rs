@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::{core::v1::PersistentVolume, storage::v1::StorageClass};
 
 /// The provisioner of classes whose volumes somebody creates by hand, each where its disk is.
-const NO_PROVISIONER: &str = "kubernetes.io/no-provisioner";
+pub(crate) const NO_PROVISIONER: &str = "kubernetes.io/no-provisioner";
 /// Labels by which the scheduler keeps pods to the zone of a volume, besides its node affinity.
 const ZONES: [&str; 4] = [
     "topology.kubernetes.io/zone",

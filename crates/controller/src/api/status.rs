@@ -187,6 +187,19 @@ pub struct PodNodes {
     pub destination: String,
 }
 
+/// A claim and the PersistentVolume that it is bound to.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BoundClaim {
+    /// Uid of the claim.
+    pub uid: String,
+    /// Name of the PersistentVolume.
+    pub volume: String,
+    /// Uid of the PersistentVolume, if the controller can read it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub volume_uid: String,
+}
+
 /// Status of one volume.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -202,7 +215,13 @@ pub struct VolumeStatus {
     /// Reason for the phase, in CamelCase.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
-    /// Whether this migration wrote everything in the destination claim: it created the claim, or a run has made it equal to the source.
+    /// Uid of the destination claim, if this migration created it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub created: String,
+    /// The destination claim that the volume was copied to last, and its PersistentVolume.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<BoundClaim>,
+    /// Whether this migration wrote everything in `target`: a run has made it equal to the source.
     #[serde(default)]
     pub owned: bool,
     /// Entries that changed at the source during a stage run. The next run or the cutover will copy them.

@@ -137,6 +137,10 @@ pub(super) const DOMAIN: &str = "pvferry.io";
 pub const CREATED_BY: &str = "pvferry.io/created-by";
 /// The annotation of a claim with the migration that writes to it, as [`reservation`] has it.
 pub const RESERVED_BY: &str = "pvferry.io/reserved-by";
+/// The annotation of a PersistentVolume with the provisioner that made it.
+pub const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
+/// The annotation of a source pod with the claims that it fills.
+pub const TARGETS: &str = "pvferry.io/targets";
 /// The annotation that names the migration, `NAMESPACE/NAME`.
 pub const MIGRATION: &str = "pvferry.io/migration";
 /// The label that bears the token of a transfer.

@@ -32,6 +32,8 @@ pub struct Defaults {
 }
 
 const IDENTITY: &str = "/identity";
+/// Entries that the source does not have stay, and fail the transfer.
+const KEEP: &str = "--max-delete=0";
 /// Where a sync container shares files with the tunnel. The tunnel has a directory for each volume below it.
 const RUN: &str = "/run/pvferry";
 
@@ -166,7 +168,7 @@ fn sync(spec: &DirectVolumeMigrationSpec, settings: &PodSettings, volume: &Plann
         }
     }
     if transfer.delete && volume.keep_extraneous {
-        args.push("--max-delete=0".into());
+        args.push(KEEP.into());
     }
     for pattern in &transfer.exclude {
         // The kubelet would take a dollar for the beginning of a variable.
@@ -183,6 +185,28 @@ fn sync(spec: &DirectVolumeMigrationSpec, settings: &PodSettings, volume: &Plann
     let mounts =
         vec![mount(&files::run_name(volume), RUN, false), mount(&volume.name, &path, true)];
     container(spec, settings, &sync_container(volume), args, mounts, &SOURCE_CAPABILITIES)
+}
+
+/// Whether the sync container of a volume deletes nothing at the destination.
+#[must_use]
+pub fn keeps_extraneous(source: &Pod, volume: &Planned) -> bool {
+    has_argument(source, &sync_container(volume), KEEP)
+}
+
+/// Whether a destination pod permits the source to delete entries of a volume without a limit.
+#[must_use]
+pub fn permits_deletion(destination: &Pod, volume: &Planned) -> bool {
+    let name = &volume.name;
+    has_argument(destination, SERVE, &format!("--allow-delete={name}"))
+        && !has_argument(destination, SERVE, &format!("--max-delete={name}=0"))
+}
+
+fn has_argument(pod: &Pod, container: &str, argument: &str) -> bool {
+    let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+    let mut args = containers
+        .filter(|found| found.name == container)
+        .flat_map(|found| found.args.iter().flatten());
+    args.any(|found| found == argument)
 }
 
 /// The name of the sync container of a volume.

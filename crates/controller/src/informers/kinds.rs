@@ -11,7 +11,7 @@ use kube::{Api, Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 
 use super::{Informer, Informers, Key, Name};
-use crate::build::{MANAGER, MIGRATION};
+use crate::build::{MANAGER, MIGRATION, PROVISIONED_BY};
 
 /// A kind with a watch.
 pub(crate) trait Watched:
@@ -129,16 +129,20 @@ impl Watched for PersistentVolume {
 
     fn trim(&mut self) {
         self.metadata.managed_fields = None;
-        self.metadata.annotations = None;
+        // Who provisioned it.
+        if let Some(annotations) = &mut self.metadata.annotations {
+            annotations.retain(|key, _| key == PROVISIONED_BY);
+        }
         self.metadata.resource_version = None;
         self.status = None;
+        // What it is, where it is, and which claim it belongs to stays.
         if let Some(spec) = &mut self.spec {
-            *spec = k8s_openapi::api::core::v1::PersistentVolumeSpec {
-                node_affinity: spec.node_affinity.take(),
-                csi: spec.csi.take(),
-                nfs: spec.nfs.take(),
-                ..Default::default()
-            };
+            spec.access_modes = None;
+            spec.capacity = None;
+            spec.mount_options = None;
+            spec.persistent_volume_reclaim_policy = None;
+            spec.storage_class_name = None;
+            spec.volume_mode = None;
         }
     }
 }

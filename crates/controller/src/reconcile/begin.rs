@@ -84,8 +84,9 @@ impl Moving {
 pub(super) fn fresh(volumes: &[Planned], before: &[VolumeStatus]) -> Vec<VolumeStatus> {
     let status = |volume: &Planned| {
         let claim = volume.claim.to_string();
-        let owned = before.iter().any(|before| before.claim == claim && before.owned);
-        VolumeStatus { claim, owned, ..VolumeStatus::default() }
+        let before = before.iter().find(|before| before.claim == claim).cloned();
+        let VolumeStatus { created, target, owned, .. } = before.unwrap_or_default();
+        VolumeStatus { claim, created, target, owned, ..VolumeStatus::default() }
     };
     volumes.iter().map(status).collect()
 }

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     api::{DirectVolumeMigration, EndpointKind, Phase, VolumePhase},
-    build,
+    build::{self, Role},
     cluster::{Cluster, Kind},
     error::Result,
     informers::Name,
@@ -122,8 +122,8 @@ async fn clean(
     destination: &Cluster,
     now: Timestamp,
 ) -> Result<Option<String>> {
-    let near = clean_end(migration, source, now, |volume| &volume.claim.namespace).await;
-    let far = clean_end(migration, destination, now, |volume| &volume.target.namespace).await;
+    let near = clean_end(migration, source, now, Role::Source).await;
+    let far = clean_end(migration, destination, now, Role::Destination).await;
     Ok(near?.or(far?))
 }
 
@@ -133,7 +133,7 @@ async fn release_end(
     cluster: &Cluster,
     now: Timestamp,
 ) -> Result<Option<String>> {
-    let left = clean_end(migration, cluster, now, |volume| &volume.target.namespace).await?;
+    let left = clean_end(migration, cluster, now, Role::Destination).await?;
     if left.is_none() {
         reserve::release(migration, cluster).await?;
     }
@@ -144,16 +144,20 @@ async fn clean_end(
     migration: &DirectVolumeMigration,
     cluster: &Cluster,
     now: Timestamp,
-    namespace: impl Fn(&Planned) -> &String,
+    role: Role,
 ) -> Result<Option<String>> {
     let volumes = plan::volumes(&migration.spec);
+    let namespace = |volume: &Planned| match role {
+        Role::Source => volume.claim.namespace.clone(),
+        Role::Destination => volume.target.namespace.clone(),
+    };
     let namespaces: BTreeSet<_> = volumes.iter().map(namespace).collect();
     let uid = migration.uid().unwrap_or_default();
     let selector = build::selector(&uid);
     let status = migration.status.clone().unwrap_or_default();
     let has_secrets = !status.transfers.is_empty() || status.leftovers.is_some();
     let mut left = None;
-    for namespace in namespaces {
+    for namespace in &namespaces {
         // A pod whose node is lost goes when that comes back, or is removed.
         let lost = |pod: &Pod| observe::is_lost(pod, now);
         let pod = remove_all::<Pod>(cluster, namespace, &uid, lost).await?;
@@ -166,6 +170,10 @@ async fn clean_end(
             objects::delete_secrets(cluster, namespace, &selector).await?;
         }
         left = left.or(remove_all(cluster, namespace, &uid, never::<NetworkPolicy>).await?);
+        if role == Role::Source {
+            // Nothing is in front of a source pod.
+            continue;
+        }
         left = left.or(remove_all(cluster, namespace, &uid, never::<Service>).await?);
         match migration.spec.endpoint.kind {
             EndpointKind::Ingress => {
@@ -217,7 +225,7 @@ pub(super) async fn finalize(
     let spec = &migration.spec;
     let home = migration.namespace().unwrap_or_default();
     let near = match context.clusters.find(&home, spec.source.cluster.as_ref()).await {
-        Ok(cluster) => clean_end(&migration, &cluster, now, |volume| &volume.claim.namespace).await,
+        Ok(cluster) => clean_end(&migration, &cluster, now, Role::Source).await,
         Err(error) => Err(error),
     };
     let far = match context.clusters.find(&home, spec.destination.cluster.as_ref()).await {

@@ -129,6 +129,7 @@ impl Step<'_> {
             if self.migration.spec.acknowledge_in_use {
                 self.status.acknowledged.push(what);
             } else if status.phase == VolumePhase::Succeeded {
+                self.condition(conditions::QUIESCED, Some(false), reason, &what);
                 self.fail_success(&volume, reason, what).await?;
             }
         }
@@ -137,8 +138,13 @@ impl Step<'_> {
         Ok(())
     }
 
-    async fn fail_success(&mut self, volume: &Planned, reason: &str, what: String) -> Result<()> {
-        self.condition(conditions::QUIESCED, Some(false), reason, &what);
+    /// Fails a volume that was copied, because something else is wrong.
+    pub(super) async fn fail_success(
+        &mut self,
+        volume: &Planned,
+        reason: &str,
+        what: String,
+    ) -> Result<()> {
         let told = json!({ "phase": VolumePhase::Failed, "reason": reason, "message": what });
         self.tell(volume, told).await?;
         if let Some(status) = self.status.volumes.get_mut(volume.index) {

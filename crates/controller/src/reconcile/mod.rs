@@ -17,6 +17,7 @@ mod conditions;
 mod in_use;
 mod latest;
 mod objects;
+mod ownership;
 mod patience;
 mod policies;
 mod prepare;

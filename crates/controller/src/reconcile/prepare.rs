@@ -219,13 +219,13 @@ impl Step<'_> {
         source: &PersistentVolumeClaim,
     ) -> Result<()> {
         let claim = target_claim(&self.migration, volume, source);
-        if !self.destination.create(&claim).await? {
+        let Some(made) = self.destination.create_new(&claim).await? else {
             // It is looked at like any other that exists.
             let what = format!("claim {} was created by another client meanwhile", volume.target);
             return Err(Error::Waiting("TargetTaken", what));
-        }
+        };
         if let Some(status) = self.status.volumes.get_mut(volume.index) {
-            status.owned = true;
+            status.created = made.uid().unwrap_or_default();
         }
         Ok(())
     }

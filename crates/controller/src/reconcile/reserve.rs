@@ -42,9 +42,15 @@ impl Step<'_> {
         index: usize,
         claim: &PersistentVolumeClaim,
     ) -> Result<()> {
-        if let Some(status) = self.status.volumes.get_mut(index) {
-            status.owned |=
-                claim.annotations().get(CREATED_BY) == self.migration.metadata.uid.as_ref();
+        // A controller that ended between creating the claim and writing the status knows it by its annotation. Later an annotation proves
+        // nothing: it is copied with a claim.
+        let by_us = claim.annotations().get(CREATED_BY) == self.migration.metadata.uid.as_ref();
+        if let Some(status) = self.status.volumes.get_mut(index)
+            && by_us
+            && status.created.is_empty()
+            && status.target.is_none()
+        {
+            status.created = claim.uid().unwrap_or_default();
         }
         if claim.annotations().contains_key(RESERVED_BY) {
             return Ok(());

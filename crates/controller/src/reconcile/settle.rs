@@ -15,6 +15,7 @@ use serde_json::json;
 use super::{
     Step,
     objects::{self, is_ours},
+    ownership::recorded,
     proof::missing_report,
     transfer::Current,
 };
@@ -74,7 +75,10 @@ impl Step<'_> {
             status.reported_at = None;
             // An entry in a directory that vanished before it was listed may be of somebody else.
             let is_equal = report.is_success() || report.all_listed;
-            status.owned |= self.migration.spec.transfer.delete && is_equal;
+            let target = recorded(pod, volume);
+            status.owned &= status.target == target;
+            status.owned |= self.migration.spec.transfer.delete && is_equal && target.is_some();
+            status.target = target;
             status.reason = reason.into();
             status.changed = changed;
             status.bytes_total = signed(report.bytes_total);

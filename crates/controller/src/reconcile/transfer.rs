@@ -12,6 +12,7 @@ use pod::ExitCode;
 use super::{
     SOON, Step, conditions,
     objects::{self, is_ours},
+    ownership,
 };
 use crate::{
     api::{ActiveTransfer, EndpointKind, IdentityUids, Mode, Phase, VolumePhase},
@@ -53,7 +54,7 @@ impl Step<'_> {
             self.status.transfers.iter().filter(|t| t.ending).map(|t| t.number).collect();
         for at in 0..self.status.transfers.len() {
             let Some(transfer) = self.status.transfers.get(at).cloned() else { continue };
-            let chosen = transfer.volumes.iter().filter_map(|i| self.guarded(*i));
+            let chosen = transfer.volumes.iter().filter_map(|i| self.volumes.get(*i).cloned());
             let mut current = Current {
                 volumes: chosen.collect(),
                 names: Names::new(
@@ -106,6 +107,7 @@ impl Step<'_> {
                 return Ok(Action::requeue(SOON));
             }
             self.fail_used().await?;
+            self.fail_replaced().await?;
             return Ok(self.enter(Phase::CleaningUp, "removing what the transfer needed"));
         }
         // What has begun, and what has ended, goes on when this is written; the rest when a watch wakes the migration.
@@ -225,16 +227,9 @@ impl Step<'_> {
         }
     }
 
-    /// A volume, with the protection of what is in its target.
-    fn guarded(&self, index: usize) -> Option<Planned> {
-        let volume = self.volumes.get(index)?.clone();
-        let owned = self.status.volumes.get(index).is_some_and(|volume| volume.owned);
-        let keep_extraneous = !owned && !self.migration.spec.transfer.overwrite;
-        Some(Planned { keep_extraneous, ..volume })
-    }
-
     async fn make_destination(&mut self, current: &mut Current) -> Result<()> {
         self.check_permission()?;
+        self.protect_targets(current).await?;
         let namespace = current.destination_namespace().to_owned();
         if current.transfer.identities.is_none() {
             let identities = self.make_identities(current).await?;
@@ -306,15 +301,27 @@ impl Step<'_> {
             self.check_start(current, "the destination is not reachable yet", "Endpoint").await;
             return Ok(());
         };
-        self.make_client(current, &address).await
+        self.make_client(current, &address, server).await
     }
 
-    async fn make_client(&mut self, current: &mut Current, address: &Address) -> Result<()> {
+    async fn make_client(
+        &mut self,
+        current: &mut Current,
+        address: &Address,
+        peer: &Pod,
+    ) -> Result<()> {
         self.check_permission()?;
+        let targets = match self.bind_targets(current, peer).await? {
+            Ok(targets) => targets,
+            Err(failure) => {
+                self.fail_all(current, &failure).await;
+                return Ok(());
+            }
+        };
         let namespace = current.source_namespace().to_owned();
         let server = Some((address, current.destination_namespace()));
         self.apply_policy(&self.source, Role::Source, &namespace, server).await?;
-        let pod = build::source_pod(
+        let mut pod = build::source_pod(
             &self.migration,
             &self.context.defaults,
             &current.names,
@@ -322,6 +329,7 @@ impl Step<'_> {
             address,
             current.transfer.node.as_deref(),
         );
+        ownership::record(&mut pod, &targets);
         self.source.create_watched(&pod).await?;
         current.transfer.source_created = true;
         self.condition(conditions::PREPARED, Some(true), "Prepared", "pods are being started");
@@ -359,7 +367,7 @@ impl Step<'_> {
                             sources.push((volume, report.clone()));
                         }
                         None => {
-                            let failure = not_empty(&volume, failure);
+                            let failure = not_empty(&volume, client, failure);
                             self.failed(&volume, client, &failure).await?;
                         }
                     }
@@ -421,8 +429,8 @@ impl Step<'_> {
 }
 
 /// A limit of zero deletions that was reached means that the target holds what the source does not have.
-fn not_empty(volume: &Planned, failure: Failure) -> Failure {
-    if !volume.keep_extraneous
+fn not_empty(volume: &Planned, client: &Pod, failure: Failure) -> Failure {
+    if !build::keeps_extraneous(client, volume)
         || failure.exit_code != Some(i32::from(ExitCode::DeleteLimit.number()))
     {
         return failure;

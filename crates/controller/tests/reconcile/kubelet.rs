@@ -274,18 +274,51 @@ fn find_server(all: &[&Server], client: &Value) -> Option<(&'static str, Value)>
     })
 }
 
+/// Binds claims to the volume that was made for them by hand, if there is one, and to a new one else.
 fn bind_claims(cluster: &Server) {
     for claim in list(cluster, "persistentvolumeclaims") {
         let held = claim["metadata"]["annotations"]["test/unbound"] == "true";
         if claim["status"]["phase"].is_null() && !held {
+            let volume = volume_of(cluster, &claim);
             let size = claim["spec"]["resources"]["requests"]["storage"].clone();
             let status = json!({ "phase": "Bound", "capacity": { "storage": size } });
-            cluster
-                .store
-                .lock()
-                .change(&key("persistentvolumeclaims", &claim), |claim| claim["status"] = status);
+            cluster.store.lock().change(&key("persistentvolumeclaims", &claim), |claim| {
+                claim["status"] = status;
+                claim["spec"]["volumeName"] = json!(volume);
+            });
         }
     }
+}
+
+/// The name of the volume that a claim is bound to.
+fn volume_of(cluster: &Server, claim: &Value) -> String {
+    let metadata = &claim["metadata"];
+    let reserved = |volume: &Value| {
+        let of = &volume["spec"]["claimRef"];
+        of["name"] == metadata["name"]
+            && of["namespace"] == metadata["namespace"]
+            && (of["uid"].is_null() || of["uid"] == metadata["uid"])
+    };
+    let found = list(cluster, "persistentvolumes").into_iter().find(reserved);
+    let uid = metadata["uid"].clone();
+    if let Some(volume) = found {
+        let key = key("persistentvolumes", &volume);
+        cluster.store.lock().change(&key, |volume| volume["spec"]["claimRef"]["uid"] = uid);
+        return key.2;
+    }
+    let name = format!("pvc-{}", text(&uid));
+    let volume = json!({
+        "metadata": {
+            "name": name, "annotations": { "pv.kubernetes.io/provisioned-by": "csi.example" },
+        },
+        "spec": {
+            "csi": { "driver": "csi.example", "volumeHandle": name },
+            "claimRef": { "name": metadata["name"], "namespace": metadata["namespace"], "uid": uid },
+        },
+    });
+    let key = ("persistentvolumes".to_owned(), String::new(), name.clone());
+    cluster.store.lock().create(key, volume).unwrap();
+    name
 }
 
 /// One pod for a workload with replicas, none for one without.

@@ -15,6 +15,7 @@ mod crashes;
 mod cutovers;
 mod freezes;
 mod owners;
+mod ownership;
 mod proofs;
 mod reach;
 mod rollbacks;
