@@ -9,7 +9,7 @@ use std::{fs, path::Path, process::Command};
 use serde_json::Value;
 
 /// Which of our crates each package may import. `testkit` may be a dev-dependency of any.
-const MAY_IMPORT: [(&str, &[&str]); 12] = [
+const MAY_IMPORT: [(&str, &[&str]); 13] = [
     ("text", &[]),
     ("delta", &[]),
     ("wire", &["text"]),
@@ -18,10 +18,11 @@ const MAY_IMPORT: [(&str, &[&str]); 12] = [
     ("tunnel", &[]),
     ("pod", &["text"]),
     ("telemetry", &["session", "text"]),
+    ("sandbox", &[]),
     ("controller", &["pod"]),
     ("testkit", &["delta", "wire", "volume", "session", "tunnel", "pod", "telemetry"]),
-    ("pvferry", &["delta", "wire", "volume", "session", "tunnel", "pod", "telemetry"]),
-    ("pvferry-controller-bin", &["controller", "pod", "telemetry", "tunnel"]),
+    ("pvferry", &["delta", "wire", "volume", "session", "tunnel", "pod", "telemetry", "sandbox"]),
+    ("pvferry-controller-bin", &["controller", "pod", "telemetry", "tunnel", "sandbox"]),
 ];
 
 /// An outside package that only some of ours may import.
@@ -63,11 +64,12 @@ const CONFINED: [Confined; 6] = [
         to: &["pvferry", "pvferry-controller-bin"],
         free_in_tests: true,
     },
-    Confined { packages: &["landlock"], to: &["pvferry"], free_in_tests: false },
+    Confined { packages: &["landlock"], to: &["sandbox"], free_in_tests: false },
 ];
 
 /// Packages that a peer can talk to, or that hold credentials: without `unsafe`, for good.
-const FORBID_UNSAFE: [&str; 6] = ["text", "wire", "session", "tunnel", "pod", "controller"];
+const FORBID_UNSAFE: [&str; 7] =
+    ["text", "wire", "session", "tunnel", "pod", "sandbox", "controller"];
 
 /// Packages that may relax the workspace's `deny(unsafe_code)`, where it is measured to pay; the binary for its
 /// allocator and the end of a process without memory.
@@ -213,6 +215,11 @@ fn package(package: &Value) -> Package {
         name: text(&dependency["name"]).to_owned(),
         dev: dependency["kind"] == "dev",
     });
+    let tests: Vec<_> = array(&package["targets"])
+        .iter()
+        .filter(|target| text(&array(&target["kind"])[0]) == "test")
+        .map(|target| Path::new(text(&target["src_path"])).parent().unwrap())
+        .collect();
     let (mut roots, mut files) = (Vec::new(), Vec::new());
     for target in array(&package["targets"]) {
         let kind = text(&array(&target["kind"])[0]);
@@ -222,8 +229,11 @@ fn package(package: &Value) -> Package {
             roots.push(fs::read_to_string(root).unwrap());
         }
         let folder = root.parent().unwrap();
+        // Where a program has its tests in the same folder, they are other targets.
+        let of_another = |file: &Path| product && tests.iter().any(|test| file.starts_with(test));
         for file in walkdir::WalkDir::new(folder).into_iter().map(Result::unwrap) {
-            if file.path().extension().is_some_and(|extension| extension == "rs") {
+            let is_rust = file.path().extension().is_some_and(|extension| extension == "rs");
+            if is_rust && !of_another(file.path()) {
                 files.push((fs::read_to_string(file.path()).unwrap(), !product));
             }
         }

@@ -1,21 +1,24 @@
 //! The `pvferry-controller` command.
 //!
-//! Here arguments are parsed, crates are wired together, and errors become exit codes and sentences. What schedules transfers
+//! Here arguments are parsed, the process gives up what it does not need, crates are wired together, and errors become exit
+//! codes and sentences. What schedules transfers
 //! is in the crate `controller`, what makes identities in `tunnel`.
 
 mod cli;
 mod issuer;
+mod policy;
 
 use std::{fmt, io::Read as _, path::Path, sync::Arc};
 
 use clap::Parser as _;
-use controller::{Settings, api, build::Defaults, metrics::Metrics, render};
+use controller::{Home, Settings, api, build::Defaults, metrics::Metrics, render};
 use futures::FutureExt as _;
 use pod::{ExitCode, Shutdown};
 use telemetry::{
     Console, Format, logging,
     metrics::{Exposition, Readiness, serve},
 };
+use tokio::net::TcpListener;
 
 use cli::{Cli, Command, RenderArgs, RunArgs};
 
@@ -100,11 +103,24 @@ impl Exposition for Shown {
     }
 }
 
+/// The API server, read on this thread: the sandbox closes the kubeconfig, and comes before the first thread of the runtime.
+fn home() -> Result<Home, Box<dyn std::error::Error>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    Ok(runtime.block_on(Home::find())?)
+}
+
 fn run(args: RunArgs, console: &Console) -> Result<(), Failed> {
     let start = |error: &dyn fmt::Display| (ExitCode::StartUp, error.to_string());
     let filter = std::env::var(pod::env::LOG).unwrap_or_else(|_| "info,kube=warn".into());
     logging::init(&filter, console).map_err(|error| (ExitCode::Usage, error.to_string()))?;
     let pods = pod_defaults(args.pod_defaults.as_deref())?;
+    let listener = args
+        .metrics
+        .bind_blocking()
+        .map_err(|error| start(&format!("cannot serve metrics on {}: {error}", args.metrics)))?;
+    let home = home().map_err(|error| start(&error))?;
+    // No volume that could be out of reach.
+    let _ = policy::run(&home).enter();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -113,9 +129,7 @@ fn run(args: RunArgs, console: &Console) -> Result<(), Failed> {
     let outcome = runtime.block_on(async {
         let readiness = Readiness::default();
         let metrics = Arc::new(Metrics::default());
-        let listener = args.metrics.bind().await.map_err(|error| {
-            start(&format!("cannot serve metrics on {}: {error}", args.metrics))
-        })?;
+        let listener = TcpListener::from_std(listener).map_err(|error| start(&error))?;
         tokio::spawn(serve(listener, Arc::new(Shown(Arc::clone(&metrics))), readiness.clone()));
         let signals = Shutdown::install().map_err(|error| start(&error))?;
         let stop = async move { signals.requested().await }.boxed().shared();
@@ -128,7 +142,9 @@ fn run(args: RunArgs, console: &Console) -> Result<(), Failed> {
             namespace: args.namespace,
             parallel: args.parallel.map(usize::from),
         };
-        controller::run(settings, || readiness.set(true), stop).await.map_err(|error| start(&error))
+        controller::run(settings, home, || readiness.set(true), stop)
+            .await
+            .map_err(|error| start(&error))
     });
     // A thread that looks up a name cannot be interrupted, and is not waited for.
     runtime.shutdown_background();

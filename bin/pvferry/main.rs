@@ -9,7 +9,7 @@ mod link;
 mod memory;
 mod out_of_memory;
 mod outcome;
-mod sandbox;
+mod policy;
 mod setup;
 
 use std::{env, io, process};

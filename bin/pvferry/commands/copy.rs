@@ -19,7 +19,7 @@ use crate::{
     link::BoxedLink,
     out_of_memory::{self, Destinations},
     outcome::Failure,
-    sandbox::Sandbox,
+    policy,
     setup::{self, Common, Surroundings},
 };
 
@@ -55,7 +55,7 @@ fn begin(
     let source = endpoints::open_source(&args.source)?;
     let metrics = common.listen()?;
     endpoints::prepare(&args.source, &args.destination, args.transfer.dry_run)?;
-    with_runtime(&Sandbox::copy(&args), metrics, surroundings, async {
+    with_runtime(&policy::copy(&args), metrics, surroundings, async {
         let run = Run::new(VOLUME, source, args.transfer, filters, surroundings)?;
         surroundings.readiness.set(true);
         let session = match over_loopback(&run, &args.destination).await {

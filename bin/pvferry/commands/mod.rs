@@ -15,12 +15,13 @@ mod tunnel;
 use std::net::TcpListener;
 
 use pod::ExitCode;
+use sandbox::Sandbox;
 use wire::FilterRule;
 
 use crate::{
     cli::{Cli, Command},
     outcome::{self, Failure},
-    sandbox::Sandbox,
+    policy,
     setup::{self, Common, Surroundings},
 };
 
@@ -71,11 +72,11 @@ fn dispatch(
 fn tool(command: &Command, surroundings: &Surroundings) -> Result<ExitCode, Failure> {
     match command {
         Command::Digest(args) => {
-            Sandbox::digest(args).enter()?;
+            policy::enter(&policy::digest(args))?;
             inspect::digest(args, surroundings)
         }
         Command::Verify(args) => {
-            Sandbox::verify(args).enter()?;
+            policy::enter(&policy::verify(args))?;
             inspect::verify(args, surroundings)
         }
         Command::Pki(command) => pki::run(command),
@@ -94,7 +95,7 @@ fn with_runtime<T>(
     surroundings: &Surroundings,
     work: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {
-    sandbox.enter()?;
+    policy::enter(sandbox)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(setup::workers())
         .enable_all()

@@ -32,7 +32,7 @@ use crate::{
     link::BoxedLink,
     out_of_memory::{self, Destinations},
     outcome::{self, Failure},
-    sandbox::Sandbox,
+    policy,
     setup::{self, Common, Surroundings},
 };
 
@@ -87,7 +87,7 @@ fn begin(
     }
     let identity = setup::identity(&args.identity, Role::Destination)?;
     let metrics = common.listen()?;
-    with_runtime(&Sandbox::serve(&args), metrics, surroundings, async {
+    with_runtime(&policy::serve(&args), metrics, surroundings, async {
         serve(args, identity, surroundings, Arc::clone(ended)).await
     })
 }

@@ -21,7 +21,7 @@ use crate::{
     link::BoxedLink,
     out_of_memory::{self, Destinations},
     outcome::Failure,
-    sandbox::Sandbox,
+    policy,
     setup::{self, Common, Surroundings},
 };
 
@@ -73,7 +73,7 @@ fn begin(
     transfer::check_rate(&args.transfer)?;
     let source = endpoints::open_source(&args.source)?;
     let metrics = common.listen()?;
-    with_runtime(&Sandbox::sync(&args), metrics, surroundings, async {
+    with_runtime(&policy::sync(&args), metrics, surroundings, async {
         attempts(args, source, filters, surroundings).await
     })
 }

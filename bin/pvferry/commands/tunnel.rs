@@ -25,7 +25,7 @@ use crate::{
     cli::TunnelArgs,
     out_of_memory::{self, Destinations},
     outcome::{self, Failure},
-    sandbox::Sandbox,
+    policy,
     setup::{self, Common, Surroundings},
 };
 
@@ -54,7 +54,7 @@ fn begin(args: TunnelArgs, common: &Common, surroundings: &Surroundings) -> Resu
     common.begin(&surroundings.console, "info")?;
     let sockets = sockets(&args)?;
     let metrics = common.listen()?;
-    with_runtime(&Sandbox::tunnel(&args), metrics, surroundings, async {
+    with_runtime(&policy::tunnel(&args), metrics, surroundings, async {
         carry(args, sockets, surroundings).await
     })
 }

@@ -24,6 +24,7 @@ pub mod topology;
 mod error;
 mod events;
 mod guard;
+mod home;
 mod informers;
 mod leader;
 mod reconcile;
@@ -32,5 +33,6 @@ mod removal;
 mod run;
 
 pub use error::Error;
+pub use home::Home;
 pub use reconciler::{Clock, Parts, Reconciler};
 pub use run::{Settings, run, serve, work};

@@ -9,7 +9,7 @@ use std::{
 
 use futures::{StreamExt as _, stream};
 use kube::{
-    Api, Client, Config, Resource as _, ResourceExt as _,
+    Api, Client, Resource as _, ResourceExt as _,
     runtime::{
         Controller, PredicateConfig, WatchStreamExt as _,
         reflector::{self, ObjectRef},
@@ -21,6 +21,7 @@ use crate::{
     build::{Defaults, MANAGER},
     cluster::{Cluster, Clusters},
     error::{Error, Result},
+    home::Home,
     identity::Issuer,
     leader::Leadership,
     metrics::Metrics,
@@ -53,18 +54,17 @@ pub struct Settings {
     pub parallel: Option<usize>,
 }
 
-/// Runs until `stop`.
+/// Runs until `stop`, against the API server of `home`.
 ///
 /// # Errors
-/// Where no API server can be found, and where the leadership was lost: then another instance goes on, and this one must not.
+/// Where there can be no client for it, and where the leadership was lost: then another instance goes on, and this one must not.
 pub async fn run(
     settings: Settings,
+    home: Home,
     ready: impl FnOnce(),
     stop: impl Future<Output = ()> + Send + Sync + Clone + 'static,
 ) -> Result<()> {
-    let mut config = Config::infer()
-        .await
-        .map_err(|error| Error::SetUp(format!("no API server to talk to: {error}")))?;
+    let mut config = home.config;
     config.read_timeout = Some(CALL * 10);
     config.write_timeout = Some(CALL);
     config.connect_timeout = Some(CALL);

@@ -12,45 +12,50 @@ use landlock::{
     Scope, path_beneath_rules,
 };
 
+use crate::Access;
+
 /// The newest version whose restrictions are known and tested. Newer kernels enforce these and no more.
 const TESTED: ABI = ABI::V6;
 
 /// What stays allowed.
-#[derive(Default)]
-pub(super) struct Rules {
+#[derive(Debug, Default)]
+pub(crate) struct Rules {
     files: Vec<(PathBuf, BitFlags<AccessFs>)>,
-    pub(super) tcp: Tcp,
+    pub(crate) connect: Ports,
+    pub(crate) bind: Ports,
 }
 
-/// TCP ports that stay usable, where the network is restricted at all.
-#[derive(Default)]
-pub(super) struct Tcp {
-    pub(super) restricted: bool,
-    pub(super) connect: Vec<u16>,
-    pub(super) bind: Vec<u16>,
+/// TCP ports that stay usable, where they are limited at all.
+#[derive(Debug, Default)]
+pub(crate) struct Ports {
+    pub(crate) limited: bool,
+    pub(crate) ports: Vec<u16>,
 }
 
 impl Rules {
     /// Allows `access` to what lies at `path` now, and below it.
-    pub(super) fn allow(&mut self, path: impl AsRef<Path>, access: BitFlags<AccessFs>) {
-        self.files.push((path.as_ref().to_owned(), access));
+    pub(crate) fn allow(&mut self, path: impl AsRef<Path>, access: Access) {
+        self.files.push((path.as_ref().to_owned(), access.0));
     }
 
-    /// Forbids everything else, as far as this kernel can; answers with what holds, for the log.
-    pub(super) fn enforce(&self) -> String {
+    /// Forbids everything else, as far as this kernel can; answers with whether it can at all, and with what holds, for the log.
+    pub(crate) fn enforce(&self) -> (bool, String) {
         match self.restrict() {
-            Ok((_, LandlockStatus::NotImplemented)) => "no Landlock in this kernel".into(),
-            Ok((_, LandlockStatus::NotEnabled)) => "Landlock is switched off in this kernel".into(),
+            Ok((_, LandlockStatus::NotImplemented)) => (false, "no Landlock in this kernel".into()),
+            Ok((_, LandlockStatus::NotEnabled)) => {
+                (false, "Landlock is switched off in this kernel".into())
+            }
             Ok((status, LandlockStatus::Available { effective_abi, kernel_abi })) => {
                 let version = kernel_abi.unwrap_or(effective_abi as i32);
                 match status {
                     RulesetStatus::NotEnforced => {
-                        format!("no Landlock: version {version} forbids links between directories")
+                        let what = "forbids links between directories";
+                        (false, format!("no Landlock: version {version} {what}"))
                     }
-                    _ => format!("Landlock {version}"),
+                    _ => (true, format!("Landlock {version}")),
                 }
             }
-            Err(error) => format!("no Landlock: {error}"),
+            Err(error) => (false, format!("no Landlock: {error}")),
         }
     }
 
@@ -62,21 +67,18 @@ impl Rules {
             .set_compatibility(CompatLevel::BestEffort)
             .handle_access(AccessFs::from_all(TESTED))?
             .scope(Scope::from_all(TESTED))?;
-        if self.tcp.restricted {
-            rules = rules.handle_access(AccessNet::from_all(TESTED))?;
+        let tcp = [(&self.connect, AccessNet::ConnectTcp), (&self.bind, AccessNet::BindTcp)];
+        for (_, access) in tcp.iter().filter(|(ports, _)| ports.limited) {
+            rules = rules.handle_access(*access)?;
         }
         let mut rules = rules.create()?;
         for (path, access) in &self.files {
             rules = rules.add_rules(path_beneath_rules([path], *access))?;
         }
-        for (ports, access) in
-            [(&self.tcp.connect, AccessNet::ConnectTcp), (&self.tcp.bind, AccessNet::BindTcp)]
-        {
-            if self.tcp.restricted {
-                let ports =
-                    ports.iter().map(|port| Ok::<_, RulesetError>(NetPort::new(*port, access)));
-                rules = rules.add_rules(ports)?;
-            }
+        for (ports, access) in tcp.iter().filter(|(ports, _)| ports.limited) {
+            let ports = ports.ports.iter();
+            let ports = ports.map(|port| Ok::<_, RulesetError>(NetPort::new(*port, *access)));
+            rules = rules.add_rules(ports)?;
         }
         let status = rules.restrict_self()?;
         Ok((status.ruleset, status.landlock))
@@ -84,7 +86,7 @@ impl Rules {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use std::{
         fs::{self, File},
         io::ErrorKind,
@@ -97,11 +99,10 @@ pub(super) mod tests {
     use rustix::fs::{Mode, OFlags};
 
     use super::*;
-    use crate::sandbox::{READ_VOLUME, WRITE_VOLUME};
 
     /// Runs `work` on a thread of its own under `rules`. Skips it where this kernel has no Landlock, and fails where the
     /// kernel refuses the rules.
-    pub(in crate::sandbox) fn under(rules: &Rules, work: impl FnOnce() + Send) {
+    fn under(rules: &Rules, work: impl FnOnce() + Send) {
         let thread = || match rules.restrict().expect("a ruleset that can be enforced") {
             (RulesetStatus::NotEnforced, status) => {
                 testkit::skip::unsupported(&format!("Landlock: {status:?}"));
@@ -112,7 +113,7 @@ pub(super) mod tests {
     }
 
     #[track_caller]
-    pub(in crate::sandbox) fn refused<T>(result: std::io::Result<T>) {
+    fn refused<T>(result: std::io::Result<T>) {
         let error = result.err().expect("it was allowed");
         let kind = error.kind();
         assert!(matches!(kind, ErrorKind::PermissionDenied | ErrorKind::CrossesDevices), "{error}");
@@ -120,7 +121,7 @@ pub(super) mod tests {
 
     /// Each of the two permissions that a change of `file` can need is missing by itself.
     #[track_caller]
-    pub(in crate::sandbox) fn refused_to_write(file: &Path) {
+    fn refused_to_write(file: &Path) {
         refused(File::options().write(true).open(file));
         let truncate = OFlags::RDONLY | OFlags::TRUNC;
         refused(rustix::fs::open(file, truncate, Mode::empty()).map_err(Into::into));
@@ -133,7 +134,7 @@ pub(super) mod tests {
         fs::write(&canary, "secret").unwrap();
         symlink(outside.path(), volume.join("link")).unwrap();
         let mut rules = Rules::default();
-        rules.allow(volume, WRITE_VOLUME);
+        rules.allow(volume, Access::WRITE_VOLUME);
         under(&rules, || {
             fs::create_dir_all(volume.join("a/b")).unwrap();
             fs::write(volume.join("a/f"), "text").unwrap();
@@ -163,7 +164,7 @@ pub(super) mod tests {
         let file = dir.path().join("file");
         fs::write(&file, "text").unwrap();
         let mut rules = Rules::default();
-        rules.allow(dir.path(), READ_VOLUME);
+        rules.allow(dir.path(), Access::READ_VOLUME);
         under(&rules, || {
             assert_eq!(fs::read(&file).unwrap(), b"text");
             refused_to_write(&file);
@@ -176,8 +177,9 @@ pub(super) mod tests {
     fn one_port_can_be_connected_to_and_no_other() {
         let listeners = [(); 2].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
         let [told, other] = listeners.each_ref().map(|listener| listener.local_addr().unwrap());
-        let tcp = Tcp { restricted: true, connect: vec![told.port()], bind: vec![] };
-        let rules = Rules { tcp, ..Rules::default() };
+        let connect = Ports { limited: true, ports: vec![told.port()] };
+        let bind = Ports { limited: true, ports: vec![] };
+        let rules = Rules { connect, bind, ..Rules::default() };
         under(&rules, || {
             TcpStream::connect(told).unwrap();
             refused(TcpStream::connect(other));
@@ -188,9 +190,19 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn where_only_listening_is_limited_every_port_can_be_connected_to() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let bind = Ports { limited: true, ports: vec![] };
+        under(&Rules { bind, ..Rules::default() }, || {
+            TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            refused(std::net::TcpListener::bind("127.0.0.1:0"));
+        });
+    }
+
+    #[test]
     fn what_is_not_there_is_passed_over() {
         let mut rules = Rules::default();
-        rules.allow("/no/such/path", WRITE_VOLUME);
+        rules.allow("/no/such/path", Access::WRITE_VOLUME);
         under(&rules, || refused(fs::read("/etc/passwd")));
     }
 }
