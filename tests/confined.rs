@@ -112,8 +112,8 @@ fn openings() -> [(&'static str, &'static str, Hello); 5] {
 fn assert_refused(client: &mut Client, hello: Hello, asked: &str, case: &str) {
     match client.open(hello).err() {
         Some(session::Error::Refused(Refusal::NotAuthorised, why)) => {
-            assert!(why.contains("/source/b may not write"), "{case}: {why}");
-            assert!(why.contains(&format!("the volume {asked}")), "{case}: {why}");
+            assert!(why.contains("/source/b is not authorized"), "{case}: {why}");
+            assert!(why.contains(&format!("for volume {asked}")), "{case}: {why}");
         }
         other => panic!("{case}: {other:?}"),
     }
@@ -136,7 +136,7 @@ fn a_client_with_the_certificate_of_another_volume_is_refused_before_the_volume_
         assert_refused(&mut Client::connect(&pod, &identity), hello, asked, case);
         assert_eq!(watch.seen(), [""; 0], "{case}");
     }
-    serve.wait_for_line("may not write to the volume a");
+    serve.wait_for_line("is not authorized for volume a");
     let mut own = Client::connect(&pod, &identity);
     own.open(hello("b")).unwrap();
     drop(watch);
@@ -157,7 +157,7 @@ fn sync_by_a_tunnel_with_the_certificate_of_another_volume_ends_with_5() {
         let finished = Process::run(pod.sync(source.path(), "a", options));
         let report = report(finished.expect(5));
         assert_eq!((&report["retryable"], &report["wire_sent"]), (&false.into(), &0.into()));
-        assert_explains(&finished, &["/source/b may not write to the volume a"]);
+        assert_explains(&finished, &["/source/b is not authorized for volume a"]);
         assert_eq!(watch.seen(), [""; 0], "{options:?}");
     }
     drop(watch);
@@ -367,8 +367,8 @@ fn a_tunnel_ends_with_30_where_one_of_two_volumes_is_deserted() {
 #[test]
 fn a_tunnel_refuses_an_identity_that_is_not_confined_to_the_volume_of_its_socket() {
     for (volume, words) in [
-        (None, "for every volume, and must be for volume b only"),
-        (Some("a"), "for volume a only, not for volume b"),
+        (None, "for all volumes, expected one for volume b only"),
+        (Some("a"), "for volume a, expected volume b"),
     ] {
         let pod = SourcePod::new();
         let request = LeafRequest::new(Role::Source);

@@ -232,13 +232,13 @@ fn verify_counts_what_only_the_destination_has_and_doubts_no_content() {
     };
     let kept = run(&[]);
     kept.expect(23);
-    let line = ".: 3 entries are at the destination only, so the trees differ: without --delete they are kept";
+    let line = ".: 3 entries exist only at the destination, so the trees differ: use --delete to delete them";
     assert!(kept.stderr.contains(line), "{}", kept.stderr);
 
     // An excluded entry keeps its directory.
     let excluding = run(&["--delete", "--exclude", "excluded"]);
     excluding.expect(23);
-    let line = ".: 1 entry is at the destination only, so the trees differ: directories with excluded entries are kept";
+    let line = ".: 1 entry exists only at the destination, so the trees differ: directories with excluded entries are not deleted";
     assert!(excluding.stderr.contains(line), "{}", excluding.stderr);
 
     let last = run(&["--delete"]);

@@ -49,6 +49,7 @@ mod skipped;
 mod staging;
 mod start_up;
 mod support;
+mod usage;
 
 use std::{
     fs,

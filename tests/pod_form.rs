@@ -189,9 +189,12 @@ fn the_socket_of_another_user_is_nothing_to_wait_for() {
     let finished = Process::run(command);
     let report = report(finished.expect(35));
     assert_eq!(report["retryable"], false);
-    assert_explains(&finished, &["tunnel.sock", "Permission denied", "the user of the tunnel"]);
+    assert_explains(
+        &finished,
+        &["tunnel.sock", "Permission denied", "as the same user as the tunnel"],
+    );
     // It did not use up its patience.
-    assert!(!finished.stderr.contains("gave up after"), "{}", finished.stderr);
+    assert!(!finished.stderr.contains("not ready after"), "{}", finished.stderr);
     assert_eq!(pod.marker("a"), report);
 }
 
@@ -292,7 +295,7 @@ fn serve_no_longer_reports_a_volume_whose_next_session_did_not_end() {
         thread::sleep(Duration::from_millis(10));
     }
     sync.kill();
-    serve.wait_for_line("session broke off");
+    serve.wait_for_line("session failed");
     serve.terminate();
     serve.wait().expect(20);
     assert_eq!(pod.message("serve")["volumes"], serde_json::Value::Null);
@@ -551,7 +554,7 @@ fn a_volume_that_is_replaced_during_a_transfer_is_no_success() {
     serve.wait_for_line("listening on");
     let options = ["--bwlimit", "3M"];
     let sync = Process::start(pod.direct(pod.server, &pod.pki.source(), source.path(), &options));
-    serve.wait_for_line("session begins");
+    serve.wait_for_line("session started");
     parent.rename("volume", "aside").dir("volume");
     let finished = sync.wait();
     assert_eq!(finished.code(), 11, "{}", finished.stderr);

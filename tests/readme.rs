@@ -57,6 +57,15 @@ fn check(line: &str) {
             Process::run(copy).expect(0);
             assert_same(source.path(), destination.path());
         }
+        ["cargo", "run", "--release", "--", "verify", "SRC", "DST"] => {
+            let (source, destination) = (TempTree::new(), TempTree::new());
+            for tree in [&source, &destination] {
+                tree.file("f", "1").mtime("f", 1, 1).mtime("", 1, 1);
+            }
+            let mut verify = pvferry(["verify"]);
+            verify.arg(source.path()).arg(destination.path());
+            Process::run(verify).expect(0);
+        }
         ["cargo", "build", "--release"] => {}
         ["kubectl", .., "-k", directory] => builds(&root().join(directory)),
         ["kubectl", .., "-f", file] => {

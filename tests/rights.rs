@@ -94,7 +94,7 @@ fn a_user_namespace_that_does_not_map_all_owners_is_announced_once() {
     source.file("f", "1").owner("f", 1234, 1234);
     copy(source.path(), destination.path(), &[]).expect(0);
     destination.owner("f", 5678, 5678);
-    let what = "owners that this user namespace does not map are all read as one owner";
+    let what = "owners that this user namespace does not map";
     for (options, count) in [(&[][..], 1), (&["--no-owner"], 0)] {
         let command = copy_command(source.path(), destination.path(), options);
         let finished = Process::run(below(&["unshare", "--user", "--map-root-user"], &command));
@@ -143,7 +143,7 @@ fn metadata_of_a_root_directory_of_another_user_are_announced_as_not_kept() {
     for _ in 0..2 {
         let options = ["--no-owner", "--delete"];
         let finished = copy_with(&nobody, source.path(), destination.path(), &options);
-        assert!(finished.stderr.contains("the root directory are not kept"), "{finished:?}");
+        assert!(finished.stderr.contains("the root directory are not preserved"), "{finished:?}");
         finished.expect(0);
         let mode = fs::metadata(destination.path()).unwrap().permissions().mode();
         assert_eq!(mode & 0o7777, 0o2775);

@@ -100,7 +100,7 @@ fn an_identity_that_leads_elsewhere_is_not_read() {
     };
     swap(&other.destination());
     Process::run(sync(&pod, &source)).expect(0);
-    let told = serve.wait_for_line("the former one stays in use");
+    let told = serve.wait_for_line("the previous one stays in use");
     assert!(told.contains("Permission denied"), "{told}");
 
     // The same files within the directory are read, by whatever links, as those of a Secret are.
@@ -234,7 +234,7 @@ fn without_landlock_it_works_and_says_so() {
     if !skip::commands(&["strace"]) {
         return;
     }
-    for (errno, said) in [("ENOSYS", "no Landlock in this kernel"), ("EOPNOTSUPP", "switched off")]
+    for (errno, said) in [("ENOSYS", "this kernel has no Landlock"), ("EOPNOTSUPP", "switched off")]
     {
         let (pod, source, destination) = (Pod::new(), TempTree::new(), TempTree::new());
         source.everything();

@@ -159,7 +159,7 @@ fn a_snapshot_of_btrfs_with_a_subvolume_in_it_is_copied_with_verify_and_the_subv
         std::thread::sleep(std::time::Duration::from_millis(20));
         let finished = copy(&snapshot, destination.path(), &["--verify", "--itemize"]);
         assert_eq!(finished.code(), 0, "{}", finished.stderr);
-        assert!(finished.stderr.contains("subvolume in a snapshot"), "{}", finished.stderr);
+        assert!(finished.stderr.contains("subvolume in a Btrfs snapshot"), "{}", finished.stderr);
         assert!(round == 0 || !finished.stdout.contains("metadata"), "{}", finished.stdout);
     }
     let verified = Process::run(pvferry([

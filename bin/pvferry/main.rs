@@ -17,7 +17,8 @@ use std::{env, io, process};
 /// Prints what the parser has to say. Help and version are results, not errors.
 fn explain(message: &clap::Error) -> pod::ExitCode {
     if message.use_stderr() {
-        usage_error(&message.render().to_string());
+        let hint = cli::hint(message).map(|hint| format!("hint: {hint}\n"));
+        usage_error(&format!("{}{}", message.render(), hint.unwrap_or_default()));
         return pod::ExitCode::Usage;
     }
     match message.print() {

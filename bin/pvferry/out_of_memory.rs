@@ -21,9 +21,8 @@ use std::{
 use pod::{ExitCode, Report, VolumeName, marker};
 use rustix::fs::{self, Mode, OFlags};
 
-const NO_MEMORY: &str = "out of memory: this process may not allocate more";
-const NO_THREAD: &str =
-    "cannot start a thread: the limit on memory or on processes leaves no room for it";
+const NO_MEMORY: &str = "out of memory: the memory limit of this process is reached";
+const NO_THREAD: &str = "cannot start a thread: the limit on memory or on processes is reached";
 /// Readable by all, as markers and messages are.
 const MODE: Mode = Mode::RUSR.union(Mode::WUSR).union(Mode::RGRP).union(Mode::ROTH);
 

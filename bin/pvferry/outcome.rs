@@ -17,13 +17,33 @@ pub(crate) struct Failure {
 
 impl Failure {
     pub(crate) fn new(code: ExitCode, what: impl Into<String>) -> Self {
-        Self { code, what: what.into(), retryable: false }
+        Self::from_error(code, what, false)
+    }
+
+    fn from_error(code: ExitCode, what: impl Into<String>, retryable: bool) -> Self {
+        Self { code, what: without_numbers(what.into()), retryable }
     }
 
     /// A result that could not be written to standard output.
     pub(crate) fn lost_output(error: &io::Error) -> Self {
         Self::new(ExitCode::FileIo, format!("cannot write to standard output: {error}"))
     }
+}
+
+/// Removes the number that the standard library puts behind the words of the kernel: ` (os error 2)`.
+fn without_numbers(mut text: String) -> String {
+    const OPENING: &str = " (os error ";
+    let mut from = 0;
+    while let Some(at) = text[from..].find(OPENING).map(|at| from + at) {
+        let number = &text[at + OPENING.len()..];
+        let digits = number.bytes().take_while(u8::is_ascii_digit).count();
+        from = at + OPENING.len();
+        if number[digits..].starts_with(')') {
+            text.replace_range(at..from + digits + 1, "");
+            from = at;
+        }
+    }
+    text
 }
 
 impl From<&Error> for Failure {
@@ -40,7 +60,7 @@ impl From<&Error> for Failure {
             return Self { code: if broke { ExitCode::Stream } else { failure.code }, ..failure };
         }
         let code = ExitCode::from_number(error.exit_code()).unwrap_or(ExitCode::Protocol);
-        Self { code, what: error.to_string(), retryable: error.is_retryable() }
+        Self::from_error(code, error.to_string(), error.is_retryable())
     }
 }
 
@@ -59,7 +79,7 @@ impl From<&tunnel::Error> for Failure {
             Kind::Network | Kind::Local => ExitCode::Socket,
             _ => ExitCode::StartUp,
         };
-        Self { code, what: error.to_string(), retryable: error.is_retryable() }
+        Self::from_error(code, error.to_string(), error.is_retryable())
     }
 }
 
@@ -72,7 +92,7 @@ impl From<tunnel::Error> for Failure {
 impl From<pod::GaveUp> for Failure {
     fn from(gave_up: pod::GaveUp) -> Self {
         let (code, retryable) = (gave_up.exit_code(), gave_up.is_retryable());
-        Self { code, what: gave_up.to_string(), retryable }
+        Self::from_error(code, gave_up.to_string(), retryable)
     }
 }
 
@@ -128,8 +148,8 @@ fn completed(volume: &str, summary: &Summary) -> Report {
     let first = summary.problems.first().map(|p| format!("{}: {}", p.name, p.what));
     let reason = match (summary.problem_count, first.unwrap_or_default()) {
         (0, _) => String::new(),
-        (1, first) => format!("failed or incomplete: {first}"),
-        (count, first) => format!("{count} errors, the first: {first}"),
+        (1, first) => format!("1 entry failed or incomplete: {first}"),
+        (count, first) => format!("{count} entries failed or incomplete; first: {first}"),
     };
     let mut report = Report::new(volume, code, reason);
     report.dry_run = summary.dry_run;

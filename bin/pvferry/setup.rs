@@ -59,13 +59,13 @@ impl Common {
         let mut files = getrlimit(Resource::Nofile);
         files.current = files.maximum;
         if let Err(error) = setrlimit(Resource::Nofile, files) {
-            tracing::debug!("the limit on open files stays as it is: {error}");
+            tracing::debug!("cannot raise the limit on open files: {error}");
         }
         let (limit, need) =
             (volume::descriptors::limit(), FEWEST_DESCRIPTORS.saturating_add(self.connections));
         if limit < need {
             let what = format!(
-                "the limit on open files is {limit}, and this needs at least {need}: raise it (ulimit -n)"
+                "the limit on open files is {limit}, but at least {need} are needed: raise it (ulimit -n)"
             );
             return Err(Failure::new(ExitCode::StartUp, what));
         }
@@ -118,7 +118,9 @@ pub(crate) fn identity(directory: &Path, role: Role) -> Result<IdentitySource, F
 /// To be called within a runtime, which takes the signal.
 pub(crate) fn outlive_the_limit_on_files() -> Result<(), Failure> {
     let taken = signal(SignalKind::from_raw(Signal::XFSZ.as_raw()));
-    let cannot = |error| Failure::new(ExitCode::StartUp, format!("cannot take a signal: {error}"));
+    let cannot = |error| {
+        Failure::new(ExitCode::StartUp, format!("cannot install a signal handler: {error}"))
+    };
     // Taken for good: nobody has to wait for it.
     taken.map(drop).map_err(cannot)
 }

@@ -40,15 +40,18 @@ complete -c pvferry -n "__fish_pvferry_needs_command" -f -a "completions" -d 'Pr
 complete -c pvferry -n "__fish_pvferry_needs_command" -f -a "man" -d 'Print the manual page'
 complete -c pvferry -n "__fish_pvferry_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -l max-delete -d 'Stop deleting after N entries and exit 25' -r
-complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -l exclude -d 'Exclude matching files (rsync patterns). The first matching --exclude or --include wins; excluded files are not deleted either' -r
+complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -l exclude -d 'Exclude matching files (rsync patterns). The first matching rule wins; excluded files are not deleted either' -r
 complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -l include -d 'Include matching files, even if a later --exclude matches them' -r
-complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -l bwlimit -d 'Limit the send rate, e.g. 500K, 20M, 1.5G per second (default unit: KiB)' -r
+complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -l exclude-from -d 'Read --exclude patterns from FILE, one per line (\'-\': standard input)' -r
+complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -l include-from -d 'Read --include patterns from FILE, one per line (\'-\': standard input)' -r
+complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -s f -l filter -d 'Add a rule in rsync\'s form: \'+ PATTERN\' includes, \'- PATTERN\' excludes, \'!\' clears all rules before it' -r
+complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -l bwlimit -d 'Limit the send rate, e.g. 500K, 20M, 1.5G per second (default unit: KiB; KB and MB count in thousands; 0: no limit)' -r
 complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -l compress -d 'Compress the data that is sent: auto (if a sample shows that it helps), never, or zstd (always)' -r -f -a "auto\t''
 never\t''
 zstd\t''"
 complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -l streams -d 'Number of parallel connections (helps on high-latency links)' -r
 complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -l timeout -d 'Fail after SECONDS without traffic from the peer' -r
-complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -l progress -d 'Progress output: bar, or one JSON object per second' -r -f -a "auto\t''
+complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -l progress -d 'Progress output: bar, or one JSON object per second (without a value: bar)' -r -f -a "auto\t''
 bar\t''
 json\t''
 none\t''"
@@ -62,8 +65,26 @@ complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -l no-owner -d 'Do
 complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -l allow-empty-source -d 'Allow an empty source (refused by default: usually a missing mount)'
 complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -s n -l dry-run -d 'Show what would be done, change nothing'
 complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -l delete -d 'Delete files at the destination that are not in the source'
+complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -s z -d 'Same as --compress=zstd'
 complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -s i -l itemize -d 'List every change as it is made'
+complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -s v -l verbose -d 'Same as --itemize; -vv adds debug logs'
+complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -s P -d 'Same as --progress=bar'
 complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -l json -d 'Print the result as one JSON object'
+complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -s a -l archive
+complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -s r -l recursive
+complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -s l -l links
+complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -s p -l perms
+complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -s t -l times
+complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -s g -l group
+complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -s o -l owner
+complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -s D -l specials
+complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -s H -l hard-links
+complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -s A -l acls
+complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -s X -l xattrs
+complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -s S -l sparse
+complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -s x -l one-file-system
+complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -l numeric-ids
+complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -l partial
 complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -s h -l help -d 'Print help'
 complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -l volume -d 'Volume at the server that receives the content' -r
 complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -l via -d 'Tunnel to send through: loopback ADDR:PORT or unix:PATH' -r
@@ -75,15 +96,18 @@ complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -l termination-log
 complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -l wait -d 'Fail if the tunnel, the server or the volume is not ready after SECONDS' -r
 complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -l attempts -d 'Maximum number of attempts: reconnect and resume after a connection is lost' -r
 complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -l max-delete -d 'Stop deleting after N entries and exit 25' -r
-complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -l exclude -d 'Exclude matching files (rsync patterns). The first matching --exclude or --include wins; excluded files are not deleted either' -r
+complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -l exclude -d 'Exclude matching files (rsync patterns). The first matching rule wins; excluded files are not deleted either' -r
 complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -l include -d 'Include matching files, even if a later --exclude matches them' -r
-complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -l bwlimit -d 'Limit the send rate, e.g. 500K, 20M, 1.5G per second (default unit: KiB)' -r
+complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -l exclude-from -d 'Read --exclude patterns from FILE, one per line (\'-\': standard input)' -r
+complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -l include-from -d 'Read --include patterns from FILE, one per line (\'-\': standard input)' -r
+complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -s f -l filter -d 'Add a rule in rsync\'s form: \'+ PATTERN\' includes, \'- PATTERN\' excludes, \'!\' clears all rules before it' -r
+complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -l bwlimit -d 'Limit the send rate, e.g. 500K, 20M, 1.5G per second (default unit: KiB; KB and MB count in thousands; 0: no limit)' -r
 complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -l compress -d 'Compress the data that is sent: auto (if a sample shows that it helps), never, or zstd (always)' -r -f -a "auto\t''
 never\t''
 zstd\t''"
 complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -l streams -d 'Number of parallel connections (helps on high-latency links)' -r
 complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -l timeout -d 'Fail after SECONDS without traffic from the peer' -r
-complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -l progress -d 'Progress output: bar, or one JSON object per second' -r -f -a "auto\t''
+complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -l progress -d 'Progress output: bar, or one JSON object per second (without a value: bar)' -r -f -a "auto\t''
 bar\t''
 json\t''
 none\t''"
@@ -97,8 +121,26 @@ complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -l no-owner -d 'Do
 complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -l allow-empty-source -d 'Allow an empty source (refused by default: usually a missing mount)'
 complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -s n -l dry-run -d 'Show what would be done, change nothing'
 complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -l delete -d 'Delete files at the destination that are not in the source'
+complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -s z -d 'Same as --compress=zstd'
 complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -s i -l itemize -d 'List every change as it is made'
+complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -s v -l verbose -d 'Same as --itemize; -vv adds debug logs'
+complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -s P -d 'Same as --progress=bar'
 complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -l json -d 'Print the result as one JSON object'
+complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -s a -l archive
+complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -s r -l recursive
+complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -s l -l links
+complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -s p -l perms
+complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -s t -l times
+complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -s g -l group
+complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -s o -l owner
+complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -s D -l specials
+complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -s H -l hard-links
+complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -s A -l acls
+complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -s X -l xattrs
+complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -s S -l sparse
+complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -s x -l one-file-system
+complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -l numeric-ids
+complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -l partial
 complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -s h -l help -d 'Print help'
 complete -c pvferry -n "__fish_pvferry_using_subcommand tunnel" -l listen -d 'Listen address for plaintext: loopback ADDR:PORT or unix:PATH' -r
 complete -c pvferry -n "__fish_pvferry_using_subcommand tunnel" -l volume -d 'Listen on DIR/tunnel.sock for volume NAME only, with the identity in the subdirectory NAME of --identity. Its completion marker is expected in DIR. Can be repeated, with a different DIR for each volume' -r

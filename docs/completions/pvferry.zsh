@@ -33,13 +33,17 @@ _pvferry() {
             (copy)
 _arguments "${_arguments_options[@]}" : \
 '--max-delete=[Stop deleting after N entries and exit 25]:N:_default' \
-'*--exclude=[Exclude matching files (rsync patterns). The first matching --exclude or --include wins; excluded files are not deleted either]:GLOB:_default' \
+'*--exclude=[Exclude matching files (rsync patterns). The first matching rule wins; excluded files are not deleted either]:GLOB:_default' \
 '*--include=[Include matching files, even if a later --exclude matches them]:GLOB:_default' \
-'--bwlimit=[Limit the send rate, e.g. 500K, 20M, 1.5G per second (default unit\: KiB)]:RATE:_default' \
+'*--exclude-from=[Read --exclude patterns from FILE, one per line ('\''-'\''\: standard input)]:FILE:_default' \
+'*--include-from=[Read --include patterns from FILE, one per line ('\''-'\''\: standard input)]:FILE:_default' \
+'*-f+[Add a rule in rsync'\''s form\: '\''+ PATTERN'\'' includes, '\''- PATTERN'\'' excludes, '\''!'\'' clears all rules before it]:RULE:_default' \
+'*--filter=[Add a rule in rsync'\''s form\: '\''+ PATTERN'\'' includes, '\''- PATTERN'\'' excludes, '\''!'\'' clears all rules before it]:RULE:_default' \
+'--bwlimit=[Limit the send rate, e.g. 500K, 20M, 1.5G per second (default unit\: KiB; KB and MB count in thousands; 0\: no limit)]:RATE:_default' \
 '--compress=[Compress the data that is sent\: auto (if a sample shows that it helps), never, or zstd (always)]:WHEN:(auto never zstd)' \
 '--streams=[Number of parallel connections (helps on high-latency links)]:N:_default' \
 '--timeout=[Fail after SECONDS without traffic from the peer]:SECONDS:_default' \
-'--progress=[Progress output\: bar, or one JSON object per second]:HOW:(auto bar json none)' \
+'--progress=[Progress output\: bar, or one JSON object per second (without a value\: bar)]:HOW:(auto bar json none)' \
 '--log-format=[Log format on standard error]:FORMAT:(text json)' \
 '--metrics=[Serve Prometheus metrics, /healthz and /readyz at this address\: ADDR\:PORT, or \:PORT for all addresses]:ADDR:_default' \
 '-c[Compare file content instead of size and modification time]' \
@@ -51,9 +55,41 @@ _arguments "${_arguments_options[@]}" : \
 '-n[Show what would be done, change nothing]' \
 '--dry-run[Show what would be done, change nothing]' \
 '--delete[Delete files at the destination that are not in the source]' \
+'(--compress)-z[Same as --compress=zstd]' \
 '-i[List every change as it is made]' \
 '--itemize[List every change as it is made]' \
+'*-v[Same as --itemize; -vv adds debug logs]' \
+'*--verbose[Same as --itemize; -vv adds debug logs]' \
+'(--progress)-P[Same as --progress=bar]' \
 '--json[Print the result as one JSON object]' \
+'*-a[]' \
+'*--archive[]' \
+'*-r[]' \
+'*--recursive[]' \
+'*-l[]' \
+'*--links[]' \
+'*-p[]' \
+'*--perms[]' \
+'*-t[]' \
+'*--times[]' \
+'*-g[]' \
+'*--group[]' \
+'*-o[]' \
+'*--owner[]' \
+'*-D[]' \
+'*--specials[]' \
+'*-H[]' \
+'*--hard-links[]' \
+'*-A[]' \
+'*--acls[]' \
+'*-X[]' \
+'*--xattrs[]' \
+'*-S[]' \
+'*--sparse[]' \
+'*-x[]' \
+'*--one-file-system[]' \
+'*--numeric-ids[]' \
+'*--partial[]' \
 '-h[Print help]' \
 '--help[Print help]' \
 ':source -- Source\: directory whose content is copied, or block device:_files' \
@@ -72,13 +108,17 @@ _arguments "${_arguments_options[@]}" : \
 '--wait=[Fail if the tunnel, the server or the volume is not ready after SECONDS]:SECONDS:_default' \
 '--attempts=[Maximum number of attempts\: reconnect and resume after a connection is lost]:N:_default' \
 '--max-delete=[Stop deleting after N entries and exit 25]:N:_default' \
-'*--exclude=[Exclude matching files (rsync patterns). The first matching --exclude or --include wins; excluded files are not deleted either]:GLOB:_default' \
+'*--exclude=[Exclude matching files (rsync patterns). The first matching rule wins; excluded files are not deleted either]:GLOB:_default' \
 '*--include=[Include matching files, even if a later --exclude matches them]:GLOB:_default' \
-'--bwlimit=[Limit the send rate, e.g. 500K, 20M, 1.5G per second (default unit\: KiB)]:RATE:_default' \
+'*--exclude-from=[Read --exclude patterns from FILE, one per line ('\''-'\''\: standard input)]:FILE:_default' \
+'*--include-from=[Read --include patterns from FILE, one per line ('\''-'\''\: standard input)]:FILE:_default' \
+'*-f+[Add a rule in rsync'\''s form\: '\''+ PATTERN'\'' includes, '\''- PATTERN'\'' excludes, '\''!'\'' clears all rules before it]:RULE:_default' \
+'*--filter=[Add a rule in rsync'\''s form\: '\''+ PATTERN'\'' includes, '\''- PATTERN'\'' excludes, '\''!'\'' clears all rules before it]:RULE:_default' \
+'--bwlimit=[Limit the send rate, e.g. 500K, 20M, 1.5G per second (default unit\: KiB; KB and MB count in thousands; 0\: no limit)]:RATE:_default' \
 '--compress=[Compress the data that is sent\: auto (if a sample shows that it helps), never, or zstd (always)]:WHEN:(auto never zstd)' \
 '--streams=[Number of parallel connections (helps on high-latency links)]:N:_default' \
 '--timeout=[Fail after SECONDS without traffic from the peer]:SECONDS:_default' \
-'--progress=[Progress output\: bar, or one JSON object per second]:HOW:(auto bar json none)' \
+'--progress=[Progress output\: bar, or one JSON object per second (without a value\: bar)]:HOW:(auto bar json none)' \
 '--log-format=[Log format on standard error]:FORMAT:(text json)' \
 '--metrics=[Serve Prometheus metrics, /healthz and /readyz at this address\: ADDR\:PORT, or \:PORT for all addresses]:ADDR:_default' \
 '-c[Compare file content instead of size and modification time]' \
@@ -90,9 +130,41 @@ _arguments "${_arguments_options[@]}" : \
 '-n[Show what would be done, change nothing]' \
 '--dry-run[Show what would be done, change nothing]' \
 '--delete[Delete files at the destination that are not in the source]' \
+'(--compress)-z[Same as --compress=zstd]' \
 '-i[List every change as it is made]' \
 '--itemize[List every change as it is made]' \
+'*-v[Same as --itemize; -vv adds debug logs]' \
+'*--verbose[Same as --itemize; -vv adds debug logs]' \
+'(--progress)-P[Same as --progress=bar]' \
 '--json[Print the result as one JSON object]' \
+'*-a[]' \
+'*--archive[]' \
+'*-r[]' \
+'*--recursive[]' \
+'*-l[]' \
+'*--links[]' \
+'*-p[]' \
+'*--perms[]' \
+'*-t[]' \
+'*--times[]' \
+'*-g[]' \
+'*--group[]' \
+'*-o[]' \
+'*--owner[]' \
+'*-D[]' \
+'*--specials[]' \
+'*-H[]' \
+'*--hard-links[]' \
+'*-A[]' \
+'*--acls[]' \
+'*-X[]' \
+'*--xattrs[]' \
+'*-S[]' \
+'*--sparse[]' \
+'*-x[]' \
+'*--one-file-system[]' \
+'*--numeric-ids[]' \
+'*--partial[]' \
 '-h[Print help]' \
 '--help[Print help]' \
 ':source -- Source\: directory whose content is sent, or block device:_files' \

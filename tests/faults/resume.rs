@@ -162,7 +162,7 @@ fn pauses_between_attempts_are_random_and_bounded() {
         assert_eq!(report(&finished)["retryable"], true);
         assert_explains(&finished, &[]);
         let seconds = finished.stderr.lines().filter_map(|line| {
-            let (_, rest) = line.split_once("trying again in ")?;
+            let (_, rest) = line.split_once("retrying in ")?;
             Some(rest.split(' ').next()?.parse::<f64>().unwrap())
         });
         seconds.collect::<Vec<_>>()

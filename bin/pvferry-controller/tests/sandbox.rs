@@ -233,7 +233,8 @@ fn without_landlock_it_works_and_says_so() {
     if !skip::commands(&["strace"]) {
         return;
     }
-    for (errno, said) in [("ENOSYS", "no Landlock in this kernel"), ("EOPNOTSUPP", "switched off")]
+    for (errno, said) in
+        [("ENOSYS", "this kernel has no Landlock"), ("EOPNOTSUPP", "Landlock is disabled")]
     {
         let (port, requests) = server();
         let files = Files::new(port, token_file);

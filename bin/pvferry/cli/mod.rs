@@ -8,18 +8,21 @@ use std::{
 };
 
 use clap::{
-    ArgGroup, ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand,
-    ValueEnum,
+    ArgGroup, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum,
     builder::{OsStringValueParser, TypedValueParser as _, styling},
 };
 use pod::{Listen, VolumeName};
 use tunnel::{Endpoint, ServerName, Target};
-use wire::{FilterAction, FilterRule};
 
+mod filters;
+mod rsync;
 mod transfer;
 
 use transfer::CONNECTION;
-pub(crate) use transfer::{Compress, TransferArgs};
+pub(crate) use {
+    filters::{FilterKind, FilterOption},
+    transfer::{Compress, TransferArgs},
+};
 
 const STYLES: styling::Styles = styling::Styles::styled()
     .header(styling::AnsiColor::Green.on_default().bold())
@@ -100,6 +103,7 @@ pub(crate) enum Command {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = rsync::ACCEPTED)]
 pub(crate) struct CopyArgs {
     /// Source: directory whose content is copied, or block device
     #[arg(value_name = "SRC")]
@@ -112,6 +116,7 @@ pub(crate) struct CopyArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = rsync::ACCEPTED)]
 pub(crate) struct SyncArgs {
     /// Source: directory whose content is sent, or block device
     #[arg(value_name = "SRC")]
@@ -341,34 +346,27 @@ pub(crate) enum RoleArg {
     Destination,
 }
 
-/// The arguments of this process, and the filter rules in the order in which they stand there, which
-/// decides between them.
-pub(crate) fn parse() -> Result<(Cli, Vec<FilterRule>), clap::Error> {
-    let matches = Cli::command().try_get_matches()?;
-    let filters = matches.subcommand().map_or_else(Vec::new, |(_, command)| filters(command));
+/// The arguments of this process, and its filter options in the order in which they stand there.
+pub(crate) fn parse() -> Result<(Cli, Vec<FilterOption>), clap::Error> {
+    let arguments = rsync::with_progress_value(std::env::args_os());
+    let matches = Cli::command().try_get_matches_from(arguments)?;
+    let filters = matches.subcommand().map_or_else(Vec::new, |(_, command)| filters::of(command));
     Ok((Cli::from_arg_matches(&matches)?, filters))
 }
 
-fn filters(command: &ArgMatches) -> Vec<FilterRule> {
-    let mut rules = Vec::new();
-    for (name, action) in [("exclude", FilterAction::Exclude), ("include", FilterAction::Include)] {
-        if !command.try_contains_id(name).unwrap_or(false) {
-            continue;
-        }
-        let patterns = command.get_many::<OsString>(name).unwrap_or_default();
-        let places = command.indices_of(name).unwrap_or_default();
-        for (pattern, place) in patterns.zip(places) {
-            rules.push((place, FilterRule { action, pattern: pattern.clone().into_vec() }));
-        }
-    }
-    rules.sort_by_key(|(place, _)| *place);
-    rules.into_iter().map(|(_, rule)| rule).collect()
+/// What to do instead of what the parser refused, if there is something to say.
+pub(crate) fn hint(error: &clap::Error) -> Option<String> {
+    let command = Cli::command();
+    let commands: Vec<_> = command.get_subcommands().map(clap::Command::get_name).collect();
+    let arguments: Vec<_> =
+        std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned()).collect();
+    rsync::hint(error, &commands, &arguments)
 }
 
 fn parse_volume(text: OsString) -> Result<(VolumeName, PathBuf), String> {
     let mut parts = text.as_bytes().splitn(2, |byte| *byte == b'=');
     let (Some(name), Some(path)) = (parts.next(), parts.next()) else {
-        return Err("not of the form NAME=PATH".into());
+        return Err("expected NAME=PATH".into());
     };
     if path.is_empty() {
         return Err("the path is empty".into());
@@ -409,17 +407,6 @@ mod tests {
     }
 
     #[test]
-    fn filters_keep_their_order() {
-        let words =
-            ["pvferry", "copy", "--include", "a", "--exclude=b", "s", "d", "--include", "c"];
-        let matches = Cli::command().try_get_matches_from(words).unwrap();
-        let rules = filters(matches.subcommand().unwrap().1);
-        let patterns: Vec<_> = rules.iter().map(|rule| &rule.pattern[..]).collect();
-        assert_eq!(patterns, [b"a", b"b", b"c"]);
-        assert_eq!(rules[1].action, FilterAction::Exclude);
-    }
-
-    #[test]
     fn volume_paths_are_bytes_and_may_hold_an_equals_sign() {
         let parse = |text: &[u8]| parse_volume(OsString::from_vec(text.to_vec()));
         let (name, path) = parse(b"a=/x=\xff").unwrap();
@@ -427,14 +414,5 @@ mod tests {
         for wrong in [&b""[..], b"a", b"a=", b"=/x", b"a\xff=/x", b"../a=/x"] {
             assert!(parse(wrong).is_err(), "{wrong:?}");
         }
-    }
-
-    #[test]
-    fn filter_patterns_are_bytes() {
-        let pattern = OsString::from_vec(b"*\xff".to_vec());
-        let words = ["pvferry", "copy", "--exclude"].map(OsString::from).into_iter();
-        let words = words.chain([pattern, "s".into(), "d".into()]);
-        let matches = Cli::command().try_get_matches_from(words).unwrap();
-        assert_eq!(filters(matches.subcommand().unwrap().1)[0].pattern, b"*\xff");
     }
 }

@@ -7,15 +7,14 @@ use pod::{ExitCode, Report};
 use session::{Context, Error, Progress, Received, handshake, server::Server};
 use tokio::{net::TcpListener, time::Instant};
 use tunnel::{Acceptor, Connector, Identity, IdentitySource, Target, pki};
-use wire::FilterRule;
 
 use super::{
-    endpoints,
+    endpoints, filters,
     transfer::{self, Run, Session},
     with_runtime,
 };
 use crate::{
-    cli::CopyArgs,
+    cli::{CopyArgs, FilterOption},
     link::BoxedLink,
     out_of_memory::{self, Destinations},
     outcome::Failure,
@@ -29,7 +28,7 @@ const HANDSHAKE: Duration = Duration::from_secs(30);
 
 pub(super) fn run(
     args: CopyArgs,
-    filters: Vec<FilterRule>,
+    filters: Vec<FilterOption>,
     common: &Common,
     surroundings: &Surroundings,
 ) -> ExitCode {
@@ -45,12 +44,12 @@ pub(super) fn run(
 /// does not exist cannot be written to.
 fn begin(
     args: CopyArgs,
-    filters: Vec<FilterRule>,
+    filters: Vec<FilterOption>,
     common: &Common,
     surroundings: &Surroundings,
 ) -> Result<Report, Failure> {
-    common.begin(&surroundings.console, "warn")?;
-    transfer::check_filters(&filters)?;
+    common.begin(&surroundings.console, args.transfer.log_filter("warn"))?;
+    let filters = filters::read(&filters)?;
     transfer::check_rate(&args.transfer)?;
     let source = endpoints::open_source(&args.source)?;
     let metrics = common.listen()?;

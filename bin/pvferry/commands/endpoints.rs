@@ -24,13 +24,16 @@ fn unfit(what: String) -> Failure {
 
 /// Opens the source of a transfer.
 pub(super) fn open_source(path: &Path) -> Result<Source, Failure> {
+    let shown = path.display();
     let cannot = |error: volume::Error| {
         unfit(match error.errno.kind() {
-            io::ErrorKind::NotFound => format!("the source {} does not exist", path.display()),
+            io::ErrorKind::NotFound if is_remote(path) => remote(path),
+            io::ErrorKind::NotFound => format!("the source {shown} does not exist"),
+            io::ErrorKind::NotADirectory if path.is_file() => regular_file(path),
             io::ErrorKind::NotADirectory => {
-                format!("the source {} is not a directory or block device", path.display())
+                format!("the source {shown} is not a directory or block device")
             }
-            _ => format!("cannot open the source {}: {}", path.display(), error.errno),
+            _ => format!("cannot open the source {shown}: {}", error.errno),
         })
     };
     if device::is_block_device(path).map_err(cannot)? {
@@ -64,7 +67,7 @@ pub(super) fn prepare(source: &Path, destination: &Path, dry_run: bool) -> Resul
                 return Ok(());
             }
             fs::create_dir(destination)
-                .map_err(|error| unfit(format!("cannot create the destination {shown}: {error}")))
+                .map_err(|error| unfit(format!("cannot create {shown}: {error}")))
         }
         Err(error) => Err(unfit(format!("cannot open the destination {shown}: {error}"))),
     }
@@ -74,12 +77,10 @@ pub(super) fn prepare(source: &Path, destination: &Path, dry_run: bool) -> Resul
 fn can_be_created(source: &Path, destination: &Path) -> Result<(), Failure> {
     let shown = destination.display();
     if is_remote(destination) {
-        return Err(unfit(format!(
-            "{shown}: remote paths are not supported: run `pvferry serve` there and `pvferry sync --connect` here"
-        )));
+        return Err(unfit(remote(destination)));
     }
     if fs::symlink_metadata(destination).is_ok() {
-        return Err(unfit(format!("the destination {shown} is a symbolic link to nothing")));
+        return Err(unfit(format!("the destination {shown} is a dangling symbolic link")));
     }
     let parent = match destination.parent() {
         Some(parent) if parent != Path::new("") => parent,
@@ -90,14 +91,34 @@ fn can_be_created(source: &Path, destination: &Path) -> Result<(), Failure> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let parent = parent.display();
             return Err(unfit(format!(
-                "cannot create the destination {shown}: {parent} does not exist"
+                "cannot create {shown}: parent directory {parent} does not exist"
             )));
         }
         Err(error) => {
-            return Err(unfit(format!("cannot create the destination {shown}: {error}")));
+            return Err(unfit(format!("cannot create {shown}: {error}")));
         }
     }
     if lies_in(parent, source)? { Err(inside(destination, "source", source)) } else { Ok(()) }
+}
+
+fn remote(path: &Path) -> String {
+    let shown = path.display();
+    format!(
+        "{shown}: remote paths are not supported: run `pvferry serve` on the remote host and `pvferry sync --connect` here"
+    )
+}
+
+/// How to copy one file: its directory is the source, and the filters leave out the rest.
+fn regular_file(path: &Path) -> String {
+    let (shown, name) = (path.display(), path.file_name().unwrap_or_default().display());
+    let parent = match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    let parent = parent.display();
+    format!(
+        "{shown} is a regular file; pvferry copies directories and block devices. To copy this file only, use {parent} as the source with --include=/{name} --exclude='*'"
+    )
 }
 
 /// True for `HOST:PATH`, which rsync and scp would take for a path on another machine.
@@ -118,7 +139,7 @@ fn apart(source: &Path, destination: &Path) -> Result<(), Failure> {
 }
 
 fn inside(inner: &Path, of: &str, outer: &Path) -> Failure {
-    unfit(format!("{} lies inside the {of} {}", inner.display(), outer.display()))
+    unfit(format!("{} is inside the {of} {}", inner.display(), outer.display()))
 }
 
 /// Checks the directory of the completion markers. One that is created later lies behind the sandbox.
@@ -220,7 +241,7 @@ fn lies_in(inner: &Path, outer: &Path) -> Result<bool, Failure> {
     });
     walked.map_err(|error| {
         let (inner, outer) = (inner.display(), outer.display());
-        unfit(format!("cannot tell whether {inner} lies inside {outer}: {error}"))
+        unfit(format!("cannot determine whether {inner} is inside {outer}: {error}"))
     })
 }
 

@@ -32,7 +32,7 @@ pub(super) fn digest(args: &DigestArgs, surroundings: &Surroundings) -> Result<E
         console.message(tracing::Level::ERROR, &format!("pvferry: {error}"));
     }
     if tree.failed > 0 {
-        let what = format!("no digest: {} entries could not be read", tree.failed);
+        let what = format!("no digest: {} entries cannot be read", tree.failed);
         return Err(Failure::new(ExitCode::Partial, what));
     }
     let digest = hex(&tree.digest);

@@ -2,6 +2,7 @@
 
 mod copy;
 mod endpoints;
+mod filters;
 mod inspect;
 mod manual;
 mod mounts;
@@ -16,10 +17,9 @@ use std::net::TcpListener;
 
 use pod::ExitCode;
 use sandbox::Sandbox;
-use wire::FilterRule;
 
 use crate::{
-    cli::{Cli, Command},
+    cli::{Cli, Command, FilterOption},
     outcome::{self, Failure},
     policy,
     setup::{self, Common, Surroundings},
@@ -28,7 +28,7 @@ use crate::{
 pub(crate) use transfer::termination_log;
 
 /// Runs the command that was asked for.
-pub(crate) fn run((cli, filters): (Cli, Vec<FilterRule>)) -> ExitCode {
+pub(crate) fn run((cli, filters): (Cli, Vec<FilterOption>)) -> ExitCode {
     let surroundings = Surroundings::new(cli.log_format);
     let console = &surroundings.console;
     let explain = |failure: Failure| {
@@ -45,7 +45,7 @@ pub(crate) fn run((cli, filters): (Cli, Vec<FilterRule>)) -> ExitCode {
 
 fn dispatch(
     cli: Cli,
-    filters: Vec<FilterRule>,
+    filters: Vec<FilterOption>,
     surroundings: &Surroundings,
 ) -> Result<ExitCode, Failure> {
     let connections = match &cli.command {
@@ -83,7 +83,7 @@ fn tool(command: &Command, surroundings: &Surroundings) -> Result<ExitCode, Fail
         Command::Completions { shell } => manual::completions(*shell, &surroundings.console),
         Command::Man => manual::man(&surroundings.console),
         Command::Copy(_) | Command::Sync(_) | Command::Tunnel(_) | Command::Serve(_) => {
-            Err(Failure::new(ExitCode::Usage, "this command moves volumes"))
+            Err(Failure::new(ExitCode::Usage, "this command transfers volumes"))
         }
     }
 }

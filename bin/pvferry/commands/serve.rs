@@ -82,7 +82,8 @@ fn begin(
     permissions::check(&args)?;
     let volumes = args.volume.len();
     if let Some(count) = args.exit_when.filter(|count| *count as usize > volumes) {
-        let what = format!("--exit-when {count} would never happen: {volumes} volumes are served");
+        let what =
+            format!("--exit-when {count} can never be reached: only {volumes} volumes are served");
         return Err(Failure::new(ExitCode::Usage, what));
     }
     let identity = setup::identity(&args.identity, Role::Destination)?;
@@ -171,7 +172,7 @@ impl Shared {
                     if self.is_enough(exit_when) {
                         return Ok(());
                     }
-                    let ended = Failure::new(ExitCode::Signal, "ended by a signal");
+                    let ended = Failure::new(ExitCode::Signal, "interrupted by a signal");
                     return Err(Failure { retryable: true, ..ended });
                 }
                 Some(_) = sessions.join_next() => continue,
@@ -258,16 +259,18 @@ impl Shared {
     fn locate(&self, volume: &str, spiffe: &Spiffe) -> Result<Located, (Refusal, String)> {
         let shown = wire::name::escape(volume.as_bytes());
         if !spiffe.may_access(volume) {
-            let why = format!("the certificate {spiffe} may not write to the volume {shown}");
+            let why = format!("certificate {spiffe} is not authorized for volume {shown}");
             return Err((Refusal::NotAuthorised, why));
         }
         let known = self.volumes.get(volume).cloned();
-        known.ok_or_else(|| (Refusal::UnknownVolume, format!("there is no volume {shown} here")))
+        known.ok_or_else(|| {
+            (Refusal::UnknownVolume, format!("volume {shown} not found on this server"))
+        })
     }
 
     async fn session(&self, incoming: Incoming<BoxedLink>, peer: &str) {
         let volume = incoming.volume().to_owned();
-        tracing::info!(peer, volume, "session begins");
+        tracing::info!(peer, volume, "session started");
         let begun = Clock::now();
         let progress = Arc::new(Progress::default());
         let (stream, joining, agreed, target, registered) = incoming.into_parts();
@@ -322,7 +325,7 @@ impl Shared {
             self.ended.lock().insert(volume, report);
             self.one_more.notify_waiters();
         } else {
-            tracing::warn!(peer, volume, code, reason, "session broke off");
+            tracing::warn!(peer, volume, code, reason, "session failed");
         }
     }
 }

@@ -12,12 +12,12 @@ use tunnel::{Connector, Endpoint, Kind, Role, Target};
 use wire::{FilterRule, Refusal};
 
 use super::{
-    endpoints,
+    endpoints, filters,
     transfer::{self, Run, Session},
     with_runtime,
 };
 use crate::{
-    cli::SyncArgs,
+    cli::{FilterOption, SyncArgs},
     link::BoxedLink,
     out_of_memory::{self, Destinations},
     outcome::Failure,
@@ -28,7 +28,7 @@ use crate::{
 /// However this ends, it leaves its report: the tunnel of the pod waits for the marker, the controller for the message.
 pub(super) fn run(
     args: SyncArgs,
-    filters: Vec<FilterRule>,
+    filters: Vec<FilterOption>,
     common: &Common,
     surroundings: &Surroundings,
 ) -> ExitCode {
@@ -58,7 +58,7 @@ pub(super) fn run(
 
 fn begin(
     args: SyncArgs,
-    filters: Vec<FilterRule>,
+    filters: Vec<FilterOption>,
     common: &Common,
     surroundings: &Surroundings,
 ) -> Result<Report, Failure> {
@@ -68,8 +68,8 @@ fn begin(
             Failure::new(ExitCode::StartUp, format!("cannot use the marker directory: {error}"))
         })?;
     }
-    common.begin(&surroundings.console, "info")?;
-    transfer::check_filters(&filters)?;
+    common.begin(&surroundings.console, args.transfer.log_filter("info"))?;
+    let filters = filters::read(&filters)?;
     transfer::check_rate(&args.transfer)?;
     let source = endpoints::open_source(&args.source)?;
     let metrics = common.listen()?;
@@ -113,7 +113,7 @@ impl Ending {
         if let Some(dir) = &self.marker_dir
             && let Err(error) = marker::write(dir, &self.volume, report)
         {
-            let what = format!("no completion marker: {error}");
+            let what = format!("cannot write the completion marker: {error}");
             self.fail(report, Failure::new(ExitCode::FileIo, what));
             self.leave_message(report);
         }
@@ -161,7 +161,7 @@ async fn attempts(
                 let pause = backoff.next_delay();
                 tracing::warn!(
                     attempt,
-                    "{}; trying again in {:.1} s",
+                    "{}; retrying in {:.1} s",
                     failure.what,
                     pause.as_secs_f64()
                 );
@@ -269,7 +269,7 @@ fn not_reached(route: &Route, error: &tunnel::Error, marker_dir: Option<&Path>) 
     };
     let what = match error {
         tunnel::Error::Local { source, .. } if source.kind() == ErrorKind::PermissionDenied => {
-            format!("{error}: sync has to run as the user of the tunnel")
+            format!("{error}: run sync as the same user as the tunnel")
         }
         _ => error.to_string(),
     };

@@ -12,11 +12,8 @@ use session::{
     handshake::{self, Agreed},
 };
 use telemetry::{Changes, Console, Fanout, Reporter, metrics};
-use volume::{
-    capability::Preflight,
-    filter::{Action, FilterRules},
-};
-use wire::{FilterAction, FilterRule, Hello, Options, RootKind, VERSION};
+use volume::capability::Preflight;
+use wire::{FilterRule, Hello, Options, RootKind, VERSION};
 
 use crate::{
     cli::{Compress, TransferArgs},
@@ -86,7 +83,7 @@ impl<'a> Run<'a> {
                 checksum: args.checksum,
                 atomic: args.atomic,
                 dry_run: args.dry_run,
-                itemize: args.itemize,
+                itemize: args.itemize(),
                 verify: args.verify,
                 allow_empty: args.allow_empty_source,
                 no_owner: args.no_owner,
@@ -118,7 +115,7 @@ impl<'a> Run<'a> {
         }
         let progress = Arc::new(Progress::default());
         let mode =
-            self.args.progress.parse().map_err(|error: telemetry::Error| {
+            self.args.progress().parse().map_err(|error: telemetry::Error| {
                 Failure::new(ExitCode::Usage, error.to_string())
             })?;
         let console = &self.surroundings.console;
@@ -139,8 +136,8 @@ impl<'a> Run<'a> {
             memory_budget: session::MEMORY_BUDGET,
             workers: setup::workers(),
             io_timeout: self.args.timeout,
-            bandwidth_limit: self.args.bwlimit,
-            compress: match self.args.compress {
+            bandwidth_limit: self.args.rate_limit(),
+            compress: match self.args.compress() {
                 Compress::Auto => session::Compression::Auto,
                 Compress::Never => session::Compression::Never,
                 Compress::Zstd => session::Compression::Always,
@@ -203,36 +200,9 @@ impl Session {
     }
 }
 
-/// Checks filter rules as both ends will read them.
-pub(super) fn check_filters(rules: &[FilterRule]) -> Result<(), Failure> {
-    let usage = |what: String| Failure::new(ExitCode::Usage, what);
-    if rules.len() > wire::limits::MAX_FILTERS {
-        return Err(usage(format!("more than {} filter rules", wire::limits::MAX_FILTERS)));
-    }
-    let bytes: usize = rules.iter().map(|rule| rule.pattern.len() + wire::limits::RULE).sum();
-    if bytes > wire::limits::MAX_RULES {
-        let limit = wire::limits::MAX_RULES >> 10;
-        return Err(usage(format!("filter rules of more than {limit} KiB in all")));
-    }
-    for rule in rules {
-        let option = match rule.action {
-            FilterAction::Exclude => "--exclude",
-            FilterAction::Include => "--include",
-        };
-        if rule.pattern.is_empty() {
-            return Err(usage(format!("{option}: empty pattern")));
-        }
-        FilterRules::parse([(Action::Exclude, &rule.pattern)]).map_err(|error| {
-            let shown = wire::name::escape(&rule.pattern);
-            usage(format!("{option}: pattern {shown} cannot be used: {}", error.errno))
-        })?;
-    }
-    Ok(())
-}
-
 /// Refuses a rate at which the peer would take this end for silent.
 pub(super) fn check_rate(args: &TransferArgs) -> Result<(), Failure> {
-    let Some(rate) = args.bwlimit else { return Ok(()) };
+    let Some(rate) = args.rate_limit() else { return Ok(()) };
     let slowest = session::slowest_rate(args.streams, args.timeout);
     if rate >= slowest {
         return Ok(());
@@ -263,7 +233,7 @@ fn watch_signals(cancel: Cancel) -> Result<(), Failure> {
 pub(super) fn termination_message(given: Option<&Path>) -> Result<Option<PathBuf>, Failure> {
     let Some(path) = termination_log(given) else { return Ok(None) };
     pod::termination::check(&path).map_err(|error| {
-        Failure::new(ExitCode::StartUp, format!("no place for a termination message: {error}"))
+        Failure::new(ExitCode::StartUp, format!("cannot write the termination message: {error}"))
     })?;
     Ok(Some(path))
 }
@@ -280,6 +250,7 @@ pub(super) fn leave_message(path: Option<&Path>, report: &Report) -> Result<(), 
     let Some(path) = path else { return Ok(()) };
     let containers = std::env::var(pod::env::CONTAINERS).ok().and_then(|n| n.parse().ok());
     let limit = pod::termination::message_limit(containers.unwrap_or(1));
-    pod::termination::write(path, report, limit)
-        .map_err(|error| Failure::new(ExitCode::FileIo, format!("no termination message: {error}")))
+    pod::termination::write(path, report, limit).map_err(|error| {
+        Failure::new(ExitCode::FileIo, format!("cannot write the termination message: {error}"))
+    })
 }

@@ -84,7 +84,8 @@ fn sockets(args: &TunnelArgs) -> Result<Vec<Socket>, Failure> {
     endpoints::check_volume_dirs(&args.volume)?;
     let volumes = args.volume.len();
     if let Some(count) = args.exit_when.filter(|count| *count as usize > volumes) {
-        let what = format!("--exit-when {count} would never happen: there are {volumes} volumes");
+        let what =
+            format!("--exit-when {count} can never be reached: only {volumes} volumes are given");
         return Err(Failure::new(ExitCode::Usage, what));
     }
     let socket = |(name, dir): &(VolumeName, PathBuf)| {
@@ -167,13 +168,13 @@ async fn reason_to_leave(
             }
             if markers.len() >= count as usize {
                 for (volume, report) in markers {
-                    tracing::info!(%volume, outcome = ?report.outcome, "sync container is done");
+                    tracing::info!(%volume, outcome = ?report.outcome, "sync container finished");
                 }
                 return Ok(());
             }
             if deserted {
-                let what = "no connection for too long and not all markers are there: \
-                            a sync container must have died without leaving one";
+                let what = "no connection within --idle, and completion markers are missing: \
+                            a sync container probably died without writing one";
                 return Err(Failure { retryable: true, ..Failure::new(ExitCode::IoTimeout, what) });
             }
             tokio::time::sleep(marker::POLL_INTERVAL).await;
@@ -182,7 +183,7 @@ async fn reason_to_leave(
     tokio::select! {
         ended = pod_ended => ended,
         () = signals.requested() => {
-            Err(Failure { retryable: true, ..Failure::new(ExitCode::Signal, "ended by a signal") })
+            Err(Failure { retryable: true, ..Failure::new(ExitCode::Signal, "interrupted by a signal") })
         }
     }
 }
@@ -198,7 +199,7 @@ impl Socket {
                 .collect());
         }
         marker::read_all(dir).map_err(|error| {
-            Failure::new(ExitCode::FileIo, format!("cannot watch the markers: {error}"))
+            Failure::new(ExitCode::FileIo, format!("cannot read the completion markers: {error}"))
         })
     }
 
@@ -228,9 +229,9 @@ impl Socket {
             Event::Closed { id, sent, received, error } => {
                 self.watch.lock().ended(*id, now());
                 match error {
-                    None => tracing::info!(volume, id, sent, received, "connection ended"),
+                    None => tracing::info!(volume, id, sent, received, "connection closed"),
                     Some(error) => {
-                        tracing::warn!(volume, id, sent, received, "connection broke: {error}");
+                        tracing::warn!(volume, id, sent, received, "connection lost: {error}");
                     }
                 }
             }

@@ -20,7 +20,9 @@ pub enum Error {
         source: io::Error,
     },
     /// Text that is no [`VolumeName`](crate::VolumeName).
-    #[error("volume name {name:?} is not 1 to 248 of A-Z a-z 0-9 . _ - without a dot in front")]
+    #[error(
+        "invalid volume name {name:?}: use 1 to 248 characters of A-Z a-z 0-9 . _ - and no leading dot"
+    )]
     VolumeName {
         /// The text.
         name: String,

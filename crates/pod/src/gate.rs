@@ -70,10 +70,17 @@ impl Reason {
     }
 }
 
+impl Reason {
+    /// What parts it from its message. The message of [`Reason::NotStarted`] begins with an address.
+    fn colon(self) -> &'static str {
+        if self == Self::NotStarted { "" } else { ":" }
+    }
+}
+
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::NotStarted => "tunnel not started",
+            Self::NotStarted => "no tunnel at",
             Self::Refused => "refused",
             Self::Dns => "DNS",
             Self::Timeout => "timeout",
@@ -88,7 +95,7 @@ impl fmt::Display for Reason {
 
 /// Why one attempt did not get through.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{reason}: {message}")]
+#[error("{reason}{} {message}", reason.colon())]
 pub struct NotReady {
     /// The kind of trouble.
     pub reason: Reason,
@@ -134,7 +141,7 @@ impl GaveUp {
 impl fmt::Display for GaveUp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(waited) = self.waited {
-            write!(f, "gave up after {} s: ", waited.as_secs())?;
+            write!(f, "not ready after {} s (--wait): ", waited.as_secs())?;
         }
         self.last.fmt(f)
     }
@@ -219,7 +226,7 @@ mod tests {
         })
         .await
         .unwrap_err();
-        assert_eq!(gave_up.to_string(), "gave up after 600 s: DNS: server.example");
+        assert_eq!(gave_up.to_string(), "not ready after 600 s (--wait): DNS: server.example");
         assert_eq!(gave_up.attempts, tries);
         assert_eq!(gave_up.exit_code(), ExitCode::ConnectTimeout);
         assert!(gave_up.is_retryable());
@@ -247,7 +254,7 @@ mod tests {
         let gave_up = wait_ready(MINUTE * 10, async || Err::<(), _>(insist.clone())).await;
         let gave_up = gave_up.unwrap_err();
         assert!(gave_up.attempts > 10);
-        assert_eq!(gave_up.to_string(), "gave up after 600 s: identity: expired");
+        assert_eq!(gave_up.to_string(), "not ready after 600 s (--wait): identity: expired");
     }
 
     #[tokio::test(start_paused = true)]

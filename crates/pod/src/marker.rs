@@ -106,7 +106,7 @@ pub fn read(dir: &Path, volume: &VolumeName) -> Option<Report> {
         Ok(report) => Some(report),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => {
-            let what = format!("marker is unusable: {error}");
+            let what = format!("invalid marker: {error}");
             Some(Report::new(volume.as_str(), ExitCode::FileIo, what))
         }
     }

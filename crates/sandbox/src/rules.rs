@@ -41,9 +41,11 @@ impl Rules {
     /// Forbids everything else, as far as this kernel can; answers with whether it can at all, and with what holds, for the log.
     pub(crate) fn enforce(&self) -> (bool, String) {
         match self.restrict() {
-            Ok((_, LandlockStatus::NotImplemented)) => (false, "no Landlock in this kernel".into()),
+            Ok((_, LandlockStatus::NotImplemented)) => {
+                (false, "this kernel has no Landlock".into())
+            }
             Ok((_, LandlockStatus::NotEnabled)) => {
-                (false, "Landlock is switched off in this kernel".into())
+                (false, "Landlock is disabled in this kernel".into())
             }
             Ok((status, LandlockStatus::Available { effective_abi, kernel_abi })) => {
                 let version = kernel_abi.unwrap_or(effective_abi as i32);

@@ -10,48 +10,50 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// The volume here can take or give no more.
-    #[error("{0}")]
+    #[error("{}", volume_failure(.0))]
     Volume(#[from] volume::Error),
     /// The stream broke.
     #[error("connection lost: {0}")]
     Stream(#[from] std::io::Error),
     /// The peer closed a stream before the session was over.
-    #[error("connection closed by the peer before the transfer was complete")]
+    #[error("the peer closed the connection before the transfer was complete")]
     Eof,
     /// The peer sent what is no message.
-    #[error("the peer does not speak this protocol: {0}")]
+    #[error("the peer does not speak the pvferry protocol: {0}")]
     Decode(#[from] DecodeError),
     /// The peer sent a message that has no place here.
-    #[error("the peer broke the protocol: {0}")]
+    #[error("protocol violation by the peer: {0}")]
     Protocol(&'static str),
     /// The peer refused the session.
     #[error("refused by the server: {1}")]
     Refused(Refusal, Text),
     /// The peer gave up, and says why.
-    #[error("the other end gave up: {1}")]
+    #[error("{}", aborted(.1))]
     Aborted(u8, Text),
     /// The peer fell silent.
-    #[error("nothing heard from the peer for {0} seconds")]
+    #[error("no traffic from the peer for {0} s (--timeout)")]
     Timeout(u32),
     /// The source has no entry at all, which is more often a wrong mount than a wish.
-    #[error("the source is empty: pass --allow-empty-source if that is meant")]
+    #[error("the source is empty (missing mount?): use --allow-empty-source if this is intended")]
     EmptySource,
     /// More is kept for entries than the memory budget, in bytes, allows.
     #[error(
-        "hard links, unfinished entries and deletions take more than the memory budget of {} MiB",
+        "hard links, unfinished entries and deletions need more than the memory budget of {} MiB",
         .0 >> 20
     )]
     MemoryBudget(u64),
     /// The source has entries, and the filters leave none of them.
     #[error(
-        "the filters exclude all {0} entries at the root of the source: pass --allow-empty-source if that is meant"
+        "all {0} entries at the root of the source are excluded by the filters: use --allow-empty-source if this is intended"
     )]
     AllExcluded(u64),
     /// The path of the volume leads elsewhere: it was unmounted or replaced.
-    #[error("the volume was replaced during the transfer: its path leads elsewhere now")]
+    #[error(
+        "the volume was replaced during the transfer: its path now points to another directory"
+    )]
     VolumeReplaced,
     /// Ended from outside.
-    #[error("ended by a signal")]
+    #[error("interrupted by a signal")]
     Cancelled,
     /// A hash of the peer's makes no sense of the data.
     #[error("delta: {0}")]
@@ -59,6 +61,31 @@ pub enum Error {
     /// A thread could not be started.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
+}
+
+/// A failed operation on an entry. Where the volume itself can take no more, that comes first: only a destination is
+/// written to.
+fn volume_failure(error: &volume::Error) -> String {
+    use rustix::io::Errno;
+    let reason = volume::reason(error.errno);
+    let state = match error.errno {
+        Errno::NOSPC => "full",
+        Errno::DQUOT => "over its quota",
+        Errno::ROFS => "read-only",
+        _ => return error.to_string(),
+    };
+    format!("{DESTINATION} {state}: {}: {reason}", error.name)
+}
+
+const DESTINATION: &str = "destination is";
+
+/// Why the peer ended the session. What a destination reports of itself needs no other words.
+fn aborted(text: &Text) -> String {
+    if text.starts_with(DESTINATION) {
+        text.to_string()
+    } else {
+        format!("stopped by the peer: {text}")
+    }
 }
 
 impl Error {

@@ -6,10 +6,10 @@ use volume::capability::Preflight;
 use wire::{FileKind, Metadata};
 
 /// What a user is told before such a session.
-pub(crate) const ANNOUNCEMENT: &str = "with --no-owner, set-id bits and file capabilities are not kept: they would lend the rights of another owner";
+pub(crate) const ANNOUNCEMENT: &str = "with --no-owner, set-id bits and file capabilities are not preserved: they would grant the permissions of another owner";
 
 /// The same, where the root directory of the volume belongs to another user.
-pub(crate) const FOREIGN_ROOT: &str = "with --no-owner, mode, times and attributes of the root directory are not kept: it belongs to another user";
+pub(crate) const FOREIGN_ROOT: &str = "with --no-owner, mode, times and attributes of the root directory are not preserved: it belongs to another user";
 
 /// True where this process may write to a directory of `owner` at most, and not change its metadata. The root of a volume often is such
 /// a directory, and nobody chose it: that its metadata stay as they are is announced, and is no failure.

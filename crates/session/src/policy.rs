@@ -37,12 +37,12 @@ impl Policy {
             )
         } else if hello.root != RootKind::Tree && !self.delta {
             let why = format!(
-                "serve receives no block device in volume {volume}: with --no-delta it compares no content"
+                "serve does not accept a block device for volume {volume}: it was started with --no-delta"
             );
             return Err((Refusal::Unfit, why));
         } else if options.verify && !self.delta {
             format!(
-                "serve does not permit --verify for volume {volume}: with --no-delta it sends no digest of existing content"
+                "serve does not permit --verify for volume {volume}: it was started with --no-delta"
             )
         } else {
             return Ok(());

@@ -119,7 +119,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Server<S> {
     ) -> Result<Option<Incoming<S>>> {
         let opening = match handshake::read_opening(&mut stream).await {
             Err(Error::Decode(error)) => {
-                let why = format!("this is a pvferry server, and that was no hello: {error}");
+                let why = format!("expected the hello message of pvferry sync: {error}");
                 return Err(refuse(stream, Refusal::Protocol, why).await);
             }
             opening => opening?,
@@ -137,12 +137,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Server<S> {
                     },
                     None => stream,
                 };
-                let why = "no session of that id".to_owned();
+                let why = "unknown session".to_owned();
                 return Err(refuse(stream, Refusal::UnknownSession, why).await);
             }
         };
         let Some(version) = handshake::common_version(&hello) else {
-            let why = format!("this server speaks version {} only", wire::VERSION);
+            let why = format!("this server supports protocol version {} only", wire::VERSION);
             return Err(refuse(stream, Refusal::Version, why).await);
         };
         let permitted = locate(&hello.volume)

@@ -21,7 +21,7 @@ pub enum Error {
     #[error("cannot start the progress thread: {0}")]
     Thread(#[source] io::Error),
     /// A word that names no choice of an option.
-    #[error("{given:?} is none of {choices}")]
+    #[error("expected one of {choices}; got {given:?}")]
     Choice {
         /// The word.
         given: String,

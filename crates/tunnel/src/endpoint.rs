@@ -19,10 +19,10 @@ pub enum Endpoint {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EndpointError {
     /// It is neither `ADDRESS:PORT` nor `unix:PATH`.
-    #[error("neither ADDRESS:PORT nor unix:PATH")]
+    #[error("expected ADDRESS:PORT or unix:PATH")]
     Form,
     /// No Unix socket can have a path as long as that.
-    #[error("the path of a Unix socket has at most {MAX_PATH} bytes")]
+    #[error("path too long: a Unix socket path has at most {MAX_PATH} bytes")]
     LongPath,
 }
 

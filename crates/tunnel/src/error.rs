@@ -50,7 +50,7 @@ pub enum Error {
         after: Duration,
     },
     /// The peer took the connection and did not finish the TLS handshake in time.
-    #[error("the peer did not finish the TLS handshake in time")]
+    #[error("the peer did not complete the TLS handshake in time")]
     HandshakeTimeout,
     /// The peer closed the connection in the middle of the TLS handshake.
     #[error("the peer closed the connection during the TLS handshake")]
@@ -62,7 +62,7 @@ pub enum Error {
     #[error("TLS failed: {0}")]
     Tls(#[source] rustls::Error),
     /// What arrived is not what was sent: something on the way has changed it, or adds to it.
-    #[error("the connection was spoilt on its way: {0}")]
+    #[error("TLS record corrupted: {0}")]
     Damaged(#[source] rustls::Error),
     /// We refuse the peer's certificate.
     #[error(transparent)]
@@ -71,10 +71,10 @@ pub enum Error {
     #[error(transparent)]
     Refused(#[from] Refusal),
     /// The connection ended without the peer's close_notify: what arrived may be cut short.
-    #[error("the connection was cut: the peer did not say that it had sent everything")]
+    #[error("the connection was closed without a TLS close_notify: data may be missing")]
     Truncated,
     /// The established connection broke.
-    #[error("the connection to the peer broke: {0}")]
+    #[error("connection to the peer lost: {0}")]
     Io(#[source] io::Error),
     /// The plaintext side of the tunnel failed.
     #[error("{endpoint}: {source}")]
@@ -85,7 +85,7 @@ pub enum Error {
         source: io::Error,
     },
     /// Plaintext would leave this machine.
-    #[error("{0} is not on this machine's loopback: plaintext would leave it")]
+    #[error("{0} is not a loopback address: plaintext would leave this machine")]
     NotLocal(Endpoint),
     /// The address for TLS connections cannot be listened on.
     #[error("cannot listen on {address}: {source}")]
@@ -96,7 +96,7 @@ pub enum Error {
         source: io::Error,
     },
     /// More connections than allowed; the new one was closed.
-    #[error("{limit} connections are open, which is the limit")]
+    #[error("too many connections: the limit is {limit}")]
     TooMany {
         /// The limit.
         limit: usize,
@@ -283,22 +283,22 @@ pub enum IdentityFault {
     #[error("cannot be read: {0}")]
     Read(#[source] io::Error),
     /// It holds no PEM block of the kind that belongs there.
-    #[error("holds no {0} in PEM form")]
+    #[error("contains no {0} in PEM format")]
     NotPem(&'static str),
-    /// It is larger than any certificate or key.
-    #[error("is larger than any certificate or key")]
+    /// It is too large for a certificate or key.
+    #[error("is too large for a certificate or key")]
     TooLarge,
     /// The certificate in it was refused.
     #[error(transparent)]
     Certificate(PeerError),
     /// A certificate in `ca.crt` is not one of an authority.
-    #[error("is not the certificate of an authority")]
+    #[error("is not a CA certificate")]
     NotAuthority,
     /// Its validity is over, or has not begun.
-    #[error("its time of validity is over or has not begun")]
+    #[error("is expired or not yet valid: compare the clocks")]
     NotInForce,
     /// The key is of a kind that is not supported, or does not belong to the certificate.
-    #[error("does not match the certificate in tls.crt")]
+    #[error("does not match tls.crt")]
     Key,
     /// The identity is for the other end.
     #[error("certificate is for role {have}, expected {need}")]
@@ -309,7 +309,7 @@ pub enum IdentityFault {
         need: Role,
     },
     /// The identity is confined to another volume.
-    #[error("certificate is for volume {have} only, not for volume {need}")]
+    #[error("certificate is for volume {have}, expected volume {need}")]
     Volume {
         /// The volume in the certificate.
         have: String,
@@ -317,7 +317,7 @@ pub enum IdentityFault {
         need: String,
     },
     /// The identity is for every volume of its migration where one for a single volume is needed.
-    #[error("certificate is for every volume, and must be for volume {need} only")]
+    #[error("certificate is for all volumes, expected one for volume {need} only")]
     EveryVolume {
         /// The volume that is needed here.
         need: String,
@@ -329,10 +329,10 @@ pub enum IdentityFault {
 #[non_exhaustive]
 pub enum PeerError {
     /// None was shown.
-    #[error("the peer showed no certificate")]
+    #[error("the peer sent no certificate")]
     NoCertificate,
     /// No authority that we trust has signed it, or none that is still valid.
-    #[error("the certificate is not signed by an authority in ca.crt")]
+    #[error("the certificate is not signed by a CA in ca.crt")]
     WrongAuthority,
     /// Its validity is over.
     #[error("the certificate expired {} s ago", now.saturating_sub(*not_after))]
@@ -343,7 +343,7 @@ pub enum PeerError {
         not_after: u64,
     },
     /// Its validity has not begun.
-    #[error("the certificate becomes valid only in {} s: compare the clocks", not_before.saturating_sub(*now))]
+    #[error("the certificate becomes valid in {} s: compare the clocks", not_before.saturating_sub(*now))]
     NotYetValid {
         /// The time of the check, in seconds since 1970.
         now: u64,
@@ -351,16 +351,16 @@ pub enum PeerError {
         not_before: u64,
     },
     /// Its extended key usage is not exactly the one for its role.
-    #[error("the certificate is not for use by a {0}")]
+    #[error("the certificate is not issued for role {0} (extended key usage)")]
     WrongUsage(Role),
     /// It cannot be parsed, or is an authority's, or holds what we do not support.
-    #[error("the certificate is unusable: {0}")]
+    #[error("invalid certificate: {0}")]
     Unusable(String),
     /// It does not hold exactly one URI, or not one of our form.
-    #[error("the certificate does not name a migration and a role in exactly one URI")]
+    #[error("the certificate does not contain exactly one URI with migration and role")]
     NoName,
     /// It belongs to another migration.
-    #[error("the certificate is of migration {found}, not of {expected}")]
+    #[error("certificate is for migration {found}, expected {expected}")]
     OtherMigration {
         /// The migration in the certificate.
         found: String,
@@ -368,7 +368,7 @@ pub enum PeerError {
         expected: String,
     },
     /// It speaks for the wrong end.
-    #[error("the certificate speaks for the {found}, not for the {expected}")]
+    #[error("certificate is for role {found}, expected {expected}")]
     WrongRole {
         /// The role in the certificate.
         found: Role,
@@ -431,15 +431,15 @@ impl Refusal {
     fn new(alert: AlertDescription, peer: Role) -> Option<Self> {
         use AlertDescription as A;
         let reason = match alert {
-            A::UnknownCA => "it is not signed by the authority that is trusted there",
-            A::CertificateExpired => "its validity is over or has not begun; compare the clocks",
+            A::UnknownCA => "it is not signed by a CA that the peer trusts",
+            A::CertificateExpired => "it is expired or not yet valid: compare the clocks",
             A::CertificateRevoked => "it is revoked",
-            A::UnsupportedCertificate => "its key usage is not the one for this end",
+            A::UnsupportedCertificate => "its extended key usage is not for this role",
             A::CertificateUnknown | A::AccessDenied => {
-                "it does not name the migration and role expected there"
+                "its migration or role is not the one that the peer expects"
             }
             A::CertificateRequired => "none was sent",
-            A::BadCertificate | A::DecryptError => "it cannot be parsed or its key does not fit",
+            A::BadCertificate | A::DecryptError => "it cannot be parsed, or its key does not match",
             _ => return None,
         };
         let peer = match peer {

@@ -36,7 +36,7 @@ pub const KEY_FILE: &str = "tls.key";
 /// No file of an identity comes near this many bytes.
 const MAX_FILE: u64 = 1 << 20;
 
-/// How often a set that changes while it is read is read again before that counts as a failure.
+/// How often a set that changes is read again before that counts as a failure.
 const READ_ATTEMPTS: usize = 3;
 
 /// One usable set of authorities, certificate and key. Cheap to clone.
@@ -290,11 +290,11 @@ impl Directory {
             let (stamp, loaded) = load(&self.path, self.only.as_deref());
             match loaded {
                 Ok(identity) => {
-                    tracing::info!(name = %identity.name, "identity read again");
+                    tracing::info!(name = %identity.name, "identity reloaded");
                     state.good = identity;
                 }
                 Err(error) if stamp != state.tried => {
-                    tracing::warn!(%error, "new identity is not usable, the former one stays in use");
+                    tracing::warn!(%error, "cannot reload the identity: the previous one stays in use");
                 }
                 Err(_) => {}
             }
@@ -318,7 +318,7 @@ fn load(path: &Path, only: Option<&str>) -> (Option<Stamp>, Result<Identity, Ide
             Err(error) => return (None, Err(error)),
         }
     }
-    let busy = io::Error::new(io::ErrorKind::ResourceBusy, "changes while it is read");
+    let busy = io::Error::new(io::ErrorKind::ResourceBusy, "changed while it was read");
     (None, Err(IdentityError { file: path.to_owned(), fault: IdentityFault::Read(busy) }))
 }
 
@@ -410,6 +410,6 @@ mod tests {
         };
         after(Duration::ZERO).unwrap();
         let error = after(pki::DEFAULT_LIFETIME + Duration::from_secs(60)).unwrap_err();
-        assert_eq!(error.to_string(), "tls.crt: its time of validity is over or has not begun");
+        assert_eq!(error.to_string(), "tls.crt: is expired or not yet valid: compare the clocks");
     }
 }

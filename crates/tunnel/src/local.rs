@@ -207,12 +207,14 @@ async fn remove_stale(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
         Ok(found) if !found.file_type().is_socket() => {
-            Err(io::Error::new(io::ErrorKind::AlreadyExists, "exists and is no socket"))
+            Err(io::Error::new(io::ErrorKind::AlreadyExists, "exists and is not a socket"))
         }
         Ok(_) => match UnixStream::connect(path).await {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
             Err(error) => Err(error),
-            Ok(_) => Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens there")),
+            Ok(_) => {
+                Err(io::Error::new(io::ErrorKind::AddrInUse, "another process is listening on it"))
+            }
         },
     }
 }

@@ -51,7 +51,7 @@ const AUTHORITY_PREFIX: &str = "spiffe://pvferry/migration/";
 #[non_exhaustive]
 pub enum PkiError {
     /// There is an authority already; a second one would leave the first one's certificates without a use.
-    #[error("{} exists already", .0.display())]
+    #[error("{} already exists", .0.display())]
     Exists(PathBuf),
     /// A file cannot be read or written.
     #[error("{}: {source}", path.display())]
@@ -62,19 +62,19 @@ pub enum PkiError {
         source: io::Error,
     },
     /// The files are not those of an authority made here.
-    #[error("{}: not an authority of a migration", .0.display())]
+    #[error("{}: not a CA created by `pvferry pki init`", .0.display())]
     NotAuthority(PathBuf),
     /// The uid or the volume name cannot stand in a certificate.
-    #[error("the name in the certificate would be {0}")]
+    #[error("invalid name for a certificate: {0}")]
     Name(#[from] SpiffeError),
     /// Nothing, or more than [`MAX_LIFETIME`].
-    #[error("a lifetime must be between 1 s and {} days", MAX_LIFETIME.as_secs() / 86_400)]
+    #[error("the validity must be between 1 s and {} days", MAX_LIFETIME.as_secs() / 86_400)]
     Lifetime,
     /// The certificate could not be made.
-    #[error("cannot make a certificate: {0}")]
+    #[error("cannot create a certificate: {0}")]
     Make(#[from] rcgen::Error),
     /// What was made would not be accepted.
-    #[error("cannot make a usable certificate: {0}")]
+    #[error("cannot create a usable certificate: {0}")]
     Unusable(#[from] IdentityError),
     /// A certificate cannot be read back.
     #[error(transparent)]

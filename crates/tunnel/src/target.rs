@@ -17,7 +17,7 @@ pub struct ServerName(String);
 
 /// The text is neither a host name nor an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a host name or an address")]
+#[error("expected a host name or an address")]
 pub struct ServerNameError;
 
 impl ServerName {
@@ -47,7 +47,7 @@ impl FromStr for ServerName {
 
 /// The text is not `HOST:PORT`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not of the form HOST:PORT")]
+#[error("expected HOST:PORT")]
 pub struct TargetError;
 
 impl Target {

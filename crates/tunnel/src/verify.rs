@@ -52,7 +52,7 @@ impl Validity {
                 Ok(Self { not_before, not_after: not_after.as_secs() })
             }
             Err(error) => Err(unusable(&error)),
-            Ok(()) => Err(PeerError::Unusable("it has no end of validity".to_owned())),
+            Ok(()) => Err(PeerError::Unusable("it has no expiry date".to_owned())),
         }
     }
 

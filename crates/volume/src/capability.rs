@@ -35,25 +35,25 @@ impl fmt::Display for Loss {
 
 /// Each capability that matters, and what does not work without it.
 const NEEDS: &[(CapabilitySet, Loss)] = &[
-    need(CapabilitySet::CHOWN, "CAP_CHOWN", "owners are not kept"),
+    need(CapabilitySet::CHOWN, "CAP_CHOWN", "owners are not preserved"),
     need(
         CapabilitySet::DAC_OVERRIDE,
         "CAP_DAC_OVERRIDE",
-        "entries that other users closed to this one are neither read nor changed",
+        "entries that this user has no permission for are neither read nor changed",
     ),
     need(
         CapabilitySet::FOWNER,
         "CAP_FOWNER",
         "modes, times and ACLs of entries that belong to other users are not set",
     ),
-    need(CapabilitySet::FSETID, "CAP_FSETID", "setgid bits of foreign groups are not kept"),
-    need(CapabilitySet::SETFCAP, "CAP_SETFCAP", "file capabilities are not kept"),
-    need(CapabilitySet::MKNOD, "CAP_MKNOD", "device nodes are not kept"),
-    need(CapabilitySet::SYS_ADMIN, "CAP_SYS_ADMIN", "trusted.* attributes are not kept"),
+    need(CapabilitySet::FSETID, "CAP_FSETID", "setgid bits of other groups are not preserved"),
+    need(CapabilitySet::SETFCAP, "CAP_SETFCAP", "file capabilities are not preserved"),
+    need(CapabilitySet::MKNOD, "CAP_MKNOD", "device nodes are not preserved"),
+    need(CapabilitySet::SYS_ADMIN, "CAP_SYS_ADMIN", "trusted.* attributes are not preserved"),
     need(
         CapabilitySet::LINUX_IMMUTABLE,
         "CAP_LINUX_IMMUTABLE",
-        "immutable and append-only flags are not kept",
+        "immutable and append-only flags are not preserved",
     ),
 ];
 
@@ -72,7 +72,7 @@ const INITIAL_ONLY: CapabilitySet =
 /// In a user namespace that maps a part of all ids, every other owner reads as the same one. Nobody there can tell them
 /// apart, nor from that one, so this is announced once and does not count as an error of an entry.
 const UNMAPPED: Loss = Loss {
-    consequence: "owners that this user namespace does not map are all read as one owner and not kept",
+    consequence: "owners that this user namespace does not map are not preserved: all read as one owner",
     missing: "a map of all ids",
 };
 
@@ -168,7 +168,7 @@ mod tests {
         let lost = check(CapabilitySet::all().difference(CapabilitySet::CHOWN));
         assert_eq!(
             lost.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            ["owners are not kept: CAP_CHOWN is missing"]
+            ["owners are not preserved: CAP_CHOWN is missing"]
         );
     }
 

@@ -97,7 +97,7 @@ pub fn can_stage_directories(dir: &Dir, hints: ParentHints) -> Result<bool> {
 pub fn directory(dir: &Dir, name: &Name, hints: ParentHints) -> Result<Dir> {
     let fd = dir.descriptor()?;
     unlocking(dir, None, || fs::mkdirat(&fd, name.as_bytes(), Mode::RWXU))
-        .map_err(|e| failed("make directory", dir, name, e))?;
+        .map_err(|e| failed("create directory", dir, name, e))?;
     if !hints.default_acl {
         return dir.open_child(name);
     }
@@ -128,7 +128,7 @@ pub fn staged_directory(place: Place<'_>) -> Result<Dir> {
     let staged = staging::staged_dir_name(place.dir, place.name);
     let fd = area.descriptor()?;
     unlocking(&area, None, || fs::mkdirat(&fd, staged.as_bytes(), Mode::RWXU))
-        .map_err(|e| place.error("make directory", e))?;
+        .map_err(|e| place.error("create directory", e))?;
     place.dir.open_staged(place.name, &area, &staged)
 }
 

@@ -9,11 +9,11 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub(crate) const CHANGED: &str = "changed while it was read";
 
 /// That of directories that changed while they were listed.
-pub(crate) const CHANGED_LISTING: &str = "changed while it was listed, every time";
+pub(crate) const CHANGED_LISTING: &str = "changed every time it was listed";
 
 /// A failed operation on one entry of a volume.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{name}: {operation}: {errno}")]
+#[error("{name}: {}", self.what())]
 pub struct Error {
     /// What was tried, in the words of the system call: `open`, `rename`, `set owner`.
     pub operation: &'static str,
@@ -29,6 +29,12 @@ impl Error {
     /// An error of `operation` on the entry displayed as `name`.
     pub fn new(operation: &'static str, name: impl Into<String>, errno: Errno) -> Self {
         Self { operation, name: name.into(), errno, subvolume: false }
+    }
+
+    /// What failed and why, without the entry: `open: Permission denied`.
+    #[must_use]
+    pub fn what(&self) -> String {
+        format!("{}: {}", self.operation, reason(self.errno))
     }
 
     /// True if the entry no longer exists: it was removed while the run was reading. Only `ENOENT` says so. `ESTALE`,
@@ -55,9 +61,26 @@ impl Error {
     }
 }
 
+/// What the kernel answered, in its words. The number adds nothing to them for a user.
+#[must_use]
+pub fn reason(errno: Errno) -> String {
+    let mut text = errno.to_string();
+    if let Some(number) = text.find(" (os error ") {
+        text.truncate(number);
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn error_is_shown_with_the_words_of_the_kernel_and_without_its_number() {
+        let error = Error::new("open", "a/b", Errno::ACCESS);
+        assert_eq!(error.to_string(), "a/b: open: Permission denied");
+        assert_eq!(error.what(), "open: Permission denied");
+    }
 
     #[test]
     fn enoent_alone_means_vanished() {

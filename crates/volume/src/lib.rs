@@ -42,5 +42,5 @@ pub mod writer;
 pub mod xattr;
 
 pub use dir::Dir;
-pub use error::{Error, Result};
+pub use error::{Error, Result, reason};
 pub use walk::is_lost_and_found;

@@ -390,7 +390,7 @@ impl<'a> Run<'a> {
             silent.push("the inode flags".to_owned());
         }
         let problems = silent.into_iter().map(|what| MetadataProblem {
-            what: format!("the file system did not keep {what}"),
+            what: format!("the file system did not preserve {what}"),
             errno: None,
         });
         self.problems.extend(problems);

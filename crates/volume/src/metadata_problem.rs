@@ -8,7 +8,7 @@ use rustix::io::Errno;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MetadataProblem {
     /// What could not be done: `set owner 5:5`, `set the attribute user.note`. Where the kernel reported no error, what
-    /// became of it: `the file system did not keep the mode: it is 0777`. Escaped for display.
+    /// became of it: `the file system did not preserve the mode: it is 0777`. Escaped for display.
     pub what: String,
     /// What the kernel answered. `None` where it answered nothing and the value is another one all the same.
     pub errno: Option<Errno>,
@@ -26,7 +26,7 @@ impl fmt::Display for MetadataProblem {
                 f.write_str("the file system has no room for attributes of this size")
             }
             Errno::OPNOTSUPP => f.write_str("the file system does not support it"),
-            errno => write!(f, "{errno}"),
+            errno => f.write_str(&crate::error::reason(errno)),
         }
     }
 }
@@ -50,9 +50,9 @@ mod tests {
         );
         assert_eq!(
             says("set owner 1:2", Some(Errno::PERM)),
-            "cannot set owner 1:2: Operation not permitted (os error 1)"
+            "cannot set owner 1:2: Operation not permitted"
         );
-        let silent = "the file system did not keep the mode: it is 0777";
+        let silent = "the file system did not preserve the mode: it is 0777";
         assert_eq!(says(silent, None), silent);
     }
 }

@@ -302,7 +302,7 @@ pub fn flush(dir: &Dir) -> Result<()> {
 
 /// Makes the staging directory. Its name holds its inode number, so it is made under a random name first.
 fn make(root: &Dir) -> Result<Dir> {
-    let fail = |errno| root.own_error("make the staging directory", errno);
+    let fail = |errno| root.own_error("create the staging directory", errno);
     let fd = root.descriptor()?;
     let mkdir =
         |name: &Name| unlocking(root, None, || fs::mkdirat(&fd, name.as_bytes(), Mode::RWXU));

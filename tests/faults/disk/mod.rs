@@ -67,7 +67,7 @@ fn fill_destination(tree: &TempTree) -> &TempTree {
 const CANNOT_BE_LOADED: i32 = 127;
 
 /// Why a program ends that cannot open the file of its termination message.
-const NO_MESSAGE: &str = "no place for a termination message";
+const NO_MESSAGE: &str = "cannot write the termination message";
 
 /// How both ends of a transfer ended.
 struct Ended {

@@ -35,7 +35,7 @@ pub(super) struct Deferred {
 /// Takes in the attributes of an entry.
 pub(super) fn take(shared: &Arc<Shared>, id: EntryId, xattrs: Xattrs) -> Result<(), Stopped> {
     let Some(awaiting) = shared.awaiting.lock().remove(&id) else {
-        return shared.broken("attributes that nobody asked for");
+        return shared.broken("attributes that were not requested");
     };
     match awaiting {
         Awaiting::Directory(dir) => {

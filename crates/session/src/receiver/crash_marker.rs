@@ -281,12 +281,10 @@ fn read(dir: &Dir) -> Result<Option<Vec<u8>>> {
 fn untrusted(id: &[u8], root: &Dir) -> Option<&'static str> {
     match id {
         HALF_PATCHED => None,
-        MANIFESTS_DIFFER => {
-            Some("an earlier transfer ended without a proof that its content is that of the source")
+        MANIFESTS_DIFFER => Some("an earlier transfer did not complete"),
+        id if id != here(root) => {
+            Some("an earlier transfer was interrupted by a crash or a remount")
         }
-        id if id != here(root) => Some(
-            "the machine went down in the middle of an earlier transfer, or the volume was mounted anew",
-        ),
         _ => None,
     }
 }

@@ -153,12 +153,12 @@ pub(super) fn report_kept(shared: &Shared) -> Result<(), Stopped> {
         return Ok(());
     }
     let why = if shared.options().delete {
-        "directories with excluded entries are kept"
+        "directories with excluded entries are not deleted"
     } else {
-        "without --delete they are kept"
+        "use --delete to delete them"
     };
-    let entries = if kept == 1 { "entry is" } else { "entries are" };
-    let what = format!("{kept} {entries} at the destination only, so the trees differ: {why}");
+    let entries = if kept == 1 { "entry exists" } else { "entries exist" };
+    let what = format!("{kept} {entries} only at the destination, so the trees differ: {why}");
     shared.problem(".", &what, PARTIAL)
 }
 
@@ -240,7 +240,7 @@ pub(super) fn make_way(
         Ok(Way::Blocked)
     };
     if inode.mount_root {
-        return blocked("is a mount point here, which is not crossed", PARTIAL);
+        return blocked("is a mount point at the destination and is not entered", PARTIAL);
     }
     let is_dir = have.meta.kind == FileKind::Directory;
     if is_dir == (entry.meta.kind == FileKind::Directory) {
@@ -254,7 +254,7 @@ pub(super) fn make_way(
             return Err(error.clone().into());
         }
         if !inside.is_empty() {
-            let what = "a directory with something in it stands here: --delete would remove it";
+            let what = "a directory that is not empty exists at the destination: use --delete to replace it";
             return blocked(what, PARTIAL);
         }
     }
@@ -267,15 +267,18 @@ pub(super) fn make_way(
         Outcome::Gone => Ok(Way::Free(None)),
         Outcome::Kept if protected => {
             let what = if is_dir {
-                "a directory with entries that are excluded or reserved stands here and is kept"
+                "cannot replace a directory that contains excluded or reserved entries"
             } else {
-                "an excluded entry of another kind stands here and is kept"
+                "cannot replace an excluded entry of another type"
             };
             blocked(what, PARTIAL)
         }
         // The reason is reported with the entry below that stays.
         Outcome::Kept => Ok(Way::Blocked),
-        Outcome::Stopped => blocked("cannot replace what stands here: --max-delete", LIMIT_REACHED),
+        Outcome::Stopped => blocked(
+            "cannot replace the existing entry: limit of --max-delete reached",
+            LIMIT_REACHED,
+        ),
     }
 }
 
@@ -442,7 +445,9 @@ impl remove::Removal for Remover<'_> {
             && !limit.reported.swap(true, Relaxed)
         {
             let of_serve = if limit.own { " of serve" } else { "" };
-            let what = format!("more would be removed than --max-delete {max}{of_serve} permits");
+            let what = format!(
+                "stopped deleting: --max-delete {max}{of_serve} is reached, more entries are not in the source"
+            );
             let told = self.shared.problem(".", &what, LIMIT_REACHED);
             self.keep(told);
         }

@@ -42,7 +42,7 @@ use crate::{
 
 /// What is reported of content that is not what its checksum or digest says.
 pub(super) const NOT_WHAT_WAS_SENT: &str =
-    "the content that arrived is not what was sent: it was not put in place";
+    "the received content does not match its checksum: the file was not replaced";
 
 /// What bears the name of a file that is to be written.
 #[derive(Clone)]
@@ -283,7 +283,7 @@ impl FileState {
                 whole.write(shared, self, offset, &data)
             }
             (Body::Delta(delta), message) => delta.apply(shared, self, message),
-            _ => return shared.broken("content of a kind that was not asked for"),
+            _ => return shared.broken("content of a type that was not requested"),
         };
         self.charge_content(shared);
         applied.or_else(|fault| {
@@ -398,7 +398,7 @@ impl FileState {
         check: ContentCheck,
     ) -> Result<(), Stopped> {
         if meta.kind != FileKind::File {
-            return shared.broken("file that ends as something else");
+            return shared.broken("end of a file that was not open");
         }
         let mut entry = Entry { meta, ..self.entry.clone() };
         if shared.options().no_owner {
@@ -504,9 +504,9 @@ impl FileState {
 
     /// A small file came whole.
     pub(super) fn take_whole(&self, shared: &Shared, small: SmallFile) -> Result<(), Stopped> {
-        let Some(dir) = &self.dir else { return shared.broken("content that nobody asked for") };
+        let Some(dir) = &self.dir else { return shared.broken("content that was not requested") };
         if !matches!(self.body, Body::Whole(_)) || small.meta.kind != FileKind::File {
-            return shared.broken("content of a kind that was not asked for");
+            return shared.broken("content of a type that was not requested");
         }
         let content = &small.content;
         let checksum = manifest::checksum(self.id, Checksum::of(&content.bytes));

@@ -86,7 +86,7 @@ fn drive_tree(shared: &Arc<Shared>, root: Option<&Dir>) -> Result<(), Stopped> {
     let fresh = root.is_none();
     let state = Arc::new(DirState::root(root.cloned(), fresh, have));
     if let Some(reason) = shared.crash_marker.untrusted_reason() {
-        let what = format!("{reason}: everything is compared by content");
+        let what = format!("{reason}: comparing the content of all files");
         shared.context.monitor.action(&what);
         shared.send(&ToSender::Action(what.into()))?;
     }

@@ -28,7 +28,7 @@ pub(super) fn link_groups(shared: &Arc<Shared>) -> Result<(), Stopped> {
                 Some(leader) => link(shared, leader_id, leader, &follower)?,
                 None => {
                     let shown = follower.dir.display_entry(&follower.entry.name);
-                    let what = "is a further name of a file that was not transferred";
+                    let what = "is a hard link to a file that was not transferred";
                     // How bad that is, the problem with the first name says.
                     shared.problem(&shown, what, SOURCE_CHANGED)?;
                     // The sender has it in its manifest, which is compared where nothing but its source is the reason.

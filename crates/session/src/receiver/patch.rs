@@ -115,7 +115,7 @@ impl Delta {
                 return self.copy(shared, inner, at, from, len);
             }
             ToReceiver::Rebuild(_, keep) => return self.rebuild(shared, file, inner, keep),
-            _ => return Ok(shared.broken("content of a kind that was not asked for")?),
+            _ => return Ok(shared.broken("content of a type that was not requested")?),
         };
         inner.changed = true;
         if self.dry {

@@ -97,7 +97,7 @@ impl<'a> Placing<'a> {
         let shared = self.shared;
         let standing = self.standing(&listed.entry.name, exists)?;
         if self.is_staging(&listed.entry.name, standing.as_ref()) {
-            let what = "has the name of the staging directory of this volume";
+            let what = "its name is reserved for the staging directory of this volume";
             shared.problem(&self.dir.display_entry(&listed.entry.name), what, 23)?;
             self.lost(listed, id);
             return Ok(());

@@ -83,7 +83,7 @@ impl Placing<'_> {
         }
         if attributes == Attributes::Came {
             // Its content was right when the attributes were asked for.
-            shared.problem(&shown, "changed here during the transfer", 23)?;
+            shared.problem(&shown, "changed at the destination during the transfer", 23)?;
             return Ok(());
         }
         let existing = regular.map(|(have, inode)| Existing {

@@ -491,7 +491,7 @@ impl Shared {
                 // All listings are in, so whatever is not known now will never be.
                 if tally.listings == 0 && tally.parked > 0 {
                     drop(tally);
-                    return self.broken("content that nobody asked for");
+                    return self.broken("content that was not requested");
                 }
                 if tally.wants == 0 && (tally.listings > 0 || tally.parked > 0) {
                     drop(tally);
@@ -551,10 +551,7 @@ impl Shared {
     /// other is named and the run goes on.
     pub(super) fn failed(&self, error: &volume::Error) -> Result<(), Stopped> {
         if room::put_off(self, error) {
-            let what = format!(
-                "{}: {} before anything was deleted: run again",
-                error.operation, error.errno
-            );
+            let what = format!("{} before anything was deleted: run again", error.what());
             return self.problem(&error.name, &what, 11);
         }
         if error.is_volume_failure() {
@@ -562,7 +559,7 @@ impl Shared {
             return Err(Stopped);
         }
         let code = if error.errno == rustix::io::Errno::FBIG { 11 } else { 23 };
-        self.problem(&error.name, &format!("{}: {}", error.operation, error.errno), code)
+        self.problem(&error.name, &error.what(), code)
     }
 
     /// The same for an entry: the error is reported under its name, and not under that of the file that it is built in.

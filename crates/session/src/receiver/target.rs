@@ -69,7 +69,7 @@ impl Target {
         let losses = losses(hello);
         // The other end knows the volume by its name; where it lies here is none of its business.
         let unavailable = |e: volume::Error| {
-            let why = format!("the volume cannot be opened: {}: {}", e.operation, e.errno);
+            let why = format!("cannot open the volume: {}", e.what());
             (Refusal::Unavailable, why)
         };
         let is_device = match device::is_block_device(at) {
@@ -102,7 +102,9 @@ impl Target {
                     (TargetKind::Device(Arc::new(device)), have)
                 };
                 if have < size {
-                    let why = format!("the destination holds {have} bytes, the source has {size}");
+                    let why = format!(
+                        "the destination is too small: it has {have} bytes, the source {size} bytes"
+                    );
                     return Err((Refusal::Unfit, why));
                 }
                 let losses = Vec::new();
@@ -120,13 +122,13 @@ impl Target {
             (RootKind::Tree, true) => {
                 return Err((
                     Refusal::Unfit,
-                    "the destination is a block device, the source a directory".into(),
+                    "the source is a directory, but the destination is a block device".into(),
                 ));
             }
             (RootKind::Device(_), false) => {
                 return Err((
                     Refusal::Unfit,
-                    "the destination is no block device, the source is one".into(),
+                    "the source is a block device, but the destination is not".into(),
                 ));
             }
         }

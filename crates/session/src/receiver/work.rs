@@ -114,7 +114,7 @@ impl Worker {
                 for small in files {
                     let file = shared.files.lock().get(&small.entry).cloned();
                     let Some(file) = file else {
-                        return shared.broken("content that nobody asked for");
+                        return shared.broken("content that was not requested");
                     };
                     file.take_whole(shared, small)?;
                 }
@@ -127,7 +127,7 @@ impl Worker {
             other => {
                 let file = file_of(&other).and_then(|id| shared.files.lock().get(&id).cloned());
                 let Some(file) = file else {
-                    return shared.broken("content that nobody asked for");
+                    return shared.broken("content that was not requested");
                 };
                 file.take(shared, other)?;
             }

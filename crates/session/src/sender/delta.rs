@@ -268,7 +268,7 @@ impl Comparison<'_> {
                 self.shared.discharge(cost);
                 self.send_leaves(segment, &hashes)
             }
-            Answer::Blocks(..) => self.broken("blocks that were not asked for"),
+            Answer::Blocks(..) => self.broken("blocks that were not requested"),
         }
     }
 
@@ -299,7 +299,7 @@ impl Comparison<'_> {
 
     pub(super) fn send_leaves(&mut self, segment: u32, hashes: &[Hash]) -> Result<(), Stopped> {
         let Some(own) = self.open.remove(&segment) else {
-            return self.broken("leaves that were not asked for");
+            return self.broken("hashes that were not requested");
         };
         let basis: Vec<_> = hashes.iter().map(|&hash| StrongHash(hash)).collect();
         let start = u64::from(segment) * u64::from(self.layout.segment_len());

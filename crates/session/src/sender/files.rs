@@ -21,7 +21,7 @@ use crate::{MAX_FILE, control::Stopped, layout::RANGE_LOG2, manifest};
 pub(super) const PIECE: usize = wire::limits::MAX_PIECE as usize;
 /// Bytes that one worker sends at a time, in order.
 const RANGE: u64 = 1 << RANGE_LOG2;
-/// How often a file that changes while it is read is tried.
+/// How often a file that changed while it was read is tried.
 pub(super) const TRIES: u32 = 4;
 
 /// Work for a data worker.
@@ -209,13 +209,13 @@ pub(super) fn end_of_file(
             Ended::Changed
         }
         Ok(true) => {
-            shared.source_changed(&file.display(), "changed while it was read, every time");
+            shared.source_changed(&file.display(), "changed every time it was read");
             Ended::Failed
         }
         Ok(false) => {
             match read.content.failure() {
                 Some(error) => shared.volume_problem(error),
-                None => shared.problem(&file.display(), "cannot be read to its end", 23),
+                None => shared.problem(&file.display(), "cannot be read completely", 23),
             }
             Ended::Failed
         }
@@ -241,7 +241,9 @@ pub(super) fn check_size(file: &FileRef, meta: &Metadata) -> volume::Result<()> 
 /// Ends a file that cannot be opened.
 pub(super) fn failed(shared: &Shared, file: &FileRef, error: &OpenError) -> Result<(), Stopped> {
     match error {
-        OpenError::Replaced => shared.source_changed(&file.display(), "was replaced"),
+        OpenError::Replaced => {
+            shared.source_changed(&file.display(), "was replaced during the transfer");
+        }
         OpenError::MovedAway => shared.source_changed(&file.display(), MOVED_AWAY),
         OpenError::Failed(error) => shared.volume_problem(error),
     }

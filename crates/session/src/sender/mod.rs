@@ -194,18 +194,18 @@ impl Shared {
         if (clean || changed) && !dry_run {
             // Only the sender can see that its source changes; what the receiver reports can only follow from that.
             if commit.problems != reported || (changed && problems.count == reported) {
-                problems.add(".", "the other end reports problems that it did not name", 23);
+                problems.add(".", "the peer reports errors without listing them", 23);
             } else if commit.manifest != own || commit.entries != entries {
                 problems.add(
                     ".",
-                    "the manifests of both ends differ: run again with --checksum",
+                    "the manifests of source and destination differ: run again with --checksum",
                     23,
                 );
             }
         }
         let verify = self.agreed.hello.options.verify && !dry_run;
         if clean && verify && (tree.is_none() || commit.tree != tree) {
-            problems.add(".", "the tree digests of both ends differ", 23);
+            problems.add(".", "the digests of source and destination differ", 23);
         }
         // Only the receiver knows what it wrote, and what it had of files that are whole now; until its commit record these
         // stand at zero here.

@@ -274,8 +274,7 @@ impl Shared {
             return self.source_changed(&error.name, error.operation);
         }
         let code = if error.is_vanished() { SOURCE_CHANGED } else { 23 };
-        let what = format!("{}: {}", error.operation, error.errno);
-        self.problem(&error.name, &what, code);
+        self.problem(&error.name, &error.what(), code);
     }
 
     /// Takes credit of the receiver, waiting until there is enough. The receiver is told that it is

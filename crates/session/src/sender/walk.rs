@@ -270,7 +270,7 @@ impl Walker<'_> {
             Err(error) => {
                 let moved = || pending.parent.as_ref().is_some_and(|parent| !is_in_place(parent));
                 if matches!(error.errno, Errno::NOTDIR | Errno::LOOP) {
-                    self.shared.source_changed(&error.name, "was replaced");
+                    self.shared.source_changed(&error.name, "was replaced during the transfer");
                 } else if error.errno == Errno::ACCESS && moved() {
                     self.shared.source_changed(&error.name, MOVED_AWAY);
                 } else {
@@ -292,7 +292,7 @@ impl Walker<'_> {
         let what = match change {
             DirectoryChange::Replaced => {
                 self.restless = true;
-                "was replaced"
+                "was replaced during the transfer"
             }
             DirectoryChange::Access => "its mode or owner changed after it was listed",
         };
@@ -306,9 +306,9 @@ impl Walker<'_> {
         let shared = self.shared;
         let mut missed = self.restless;
         let why = if shared.agreed.hello.options.delete {
-            "changed after it was listed: what was moved into it may be missing, so what only the destination has is kept in this run"
+            "changed after it was listed: entries moved into it may be missing, so nothing in it is deleted in this run"
         } else {
-            "changed after it was listed: what was moved into it may be missing"
+            "changed after it was listed: entries moved into it may be missing"
         };
         self.second_look.look(
             root,
@@ -440,13 +440,13 @@ impl Walker<'_> {
             return Ok(Found::NotCopied);
         }
         if is_staging(dir, name, &entry.meta, &inode) {
-            let why = "staging directory: a transfer into this volume was interrupted, so its files may be incomplete; \
+            let why = "staging directory of an interrupted transfer into this volume: its files may be incomplete; \
                        the directory is not copied";
             self.shared.skipped(&dir.display_entry(name), why);
             return Ok(Found::NotCopied);
         }
         if inode.subvolume_stub {
-            let why = "subvolume in a snapshot of Btrfs, which does not hold its content: an empty directory is copied";
+            let why = "subvolume in a Btrfs snapshot, which does not contain it: an empty directory is copied";
             self.shared.skipped(&dir.display_entry(name), why);
         }
         if is_dir && inode.mount_root {

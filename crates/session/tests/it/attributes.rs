@@ -140,7 +140,7 @@ fn attributes(id: u64) -> ToReceiver {
 #[test]
 fn attributes_that_were_not_asked_for_end_the_session() {
     let unasked = |result| {
-        assert!(matches!(result, Err(Error::Protocol("attributes that nobody asked for"))));
+        assert!(matches!(result, Err(Error::Protocol("attributes that were not requested"))));
     };
     let asked = || listing(0, 1, vec![hashed(listed("fifo", FileKind::Fifo, 0)), file("new", 5)]);
     unasked(against(delete(), vec![attributes(1), asked(), end()]).1);

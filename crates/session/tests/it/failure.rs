@@ -157,7 +157,7 @@ fn a_stream_that_finds_its_session_gone_ends_it_for_another_try() {
         });
         let agreed = handshake::open(&mut first, hello(Options::default(), 5)).await.unwrap();
         let refusal = wire::Refusal::UnknownSession;
-        let why = "no session of that id".to_owned();
+        let why = "unknown session".to_owned();
         handshake::reply(&mut refusing, &wire::Reply::Refused(refusal, why.into())).await.unwrap();
         let sent = session::send(vec![first, late], agreed, source, context(5)).await;
         receiver.abort();
@@ -233,7 +233,7 @@ fn a_crash_marker_of_another_start_or_mount_has_everything_compared_by_content()
     for pair in [after_a_power_cut(start), after_a_power_cut(mount)] {
         let outcome = pair.converge(delete());
         assert_eq!(outcome.summary().files_written, 2);
-        assert!(outcome.actions[0].contains("went down"), "{:?}", outcome.actions);
+        assert!(outcome.actions[0].contains("a crash or a remount"), "{:?}", outcome.actions);
         assert_eq!(crash_marker(pair.to.path()), None);
         assert_eq!(pair.converge(delete()).actions, Vec::<String>::new());
     }

@@ -168,7 +168,7 @@ fn a_commit_of_something_else_is_no_success() {
     assert_eq!(summary.exit_code, 23);
     assert_eq!(
         summary.problems[0].what,
-        "the manifests of both ends differ: run again with --checksum"
+        "the manifests of source and destination differ: run again with --checksum"
     );
 }
 
@@ -206,7 +206,7 @@ fn a_receiver_cannot_say_that_the_source_changed() {
     let commit = ToSender::Commit(Commit { problems: 1, ..Commit::default() });
     let summary = against(vec![plan(1, vec![]), plan(3, vec![]), problem, commit]).unwrap();
     assert_eq!(summary.exit_code, 23);
-    assert!(summary.problems[1].what.contains("did not name"), "{:?}", summary.problems);
+    assert!(summary.problems[1].what.contains("without listing them"), "{:?}", summary.problems);
 }
 
 /// Whether a sender is gone while the receiver still has its side open, and heard the goodbye.

@@ -154,7 +154,7 @@ fn against_for(
 fn against_asked(options: &Options, script: &[ToReceiver]) -> (Pair, Received) {
     for _ in 0..50 {
         match against(options.clone(), script.to_vec()) {
-            (_, Err(Error::Protocol("content that nobody asked for"))) => {}
+            (_, Err(Error::Protocol("content that was not requested"))) => {}
             (pair, received) => return (pair, received.unwrap()),
         }
     }
@@ -233,7 +233,7 @@ fn content_that_nobody_asked_for() {
 fn content_of_an_entry_that_there_is_not_beside_content_that_is_to_come() {
     let script = vec![listing(0, 1, vec![file("new", 5)]), data(9, 0, 10), end()];
     let (_, received) = against(delete(), script);
-    assert!(matches!(received, Err(Error::Protocol("content that nobody asked for"))));
+    assert!(matches!(received, Err(Error::Protocol("content that was not requested"))));
 }
 
 /// A byte now and then is no sign of life.

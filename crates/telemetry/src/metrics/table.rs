@@ -76,7 +76,7 @@ const TABLE: &[Metric] = &[
     Metric {
         name: "sessions",
         unit: None,
-        help: "Sessions that ended, by outcome",
+        help: "Finished sessions, by outcome",
         label: Some("outcome"),
         read: Read::Each(|t| {
             Outcome::ALL.map(|outcome| (word(outcome), t.sessions[outcome as usize])).into()
@@ -85,7 +85,7 @@ const TABLE: &[Metric] = &[
     Metric {
         name: "phase",
         unit: Some(MetricUnit::Seconds),
-        help: "Time that sessions spent, by phase",
+        help: "Time spent in sessions, by phase",
         label: Some("phase"),
         read: Read::Seconds(|t| {
             PHASES.map(|phase| (phase_word(phase), t.phases[phase as usize].as_secs_f64())).into()
@@ -101,7 +101,7 @@ const TABLE: &[Metric] = &[
     Metric {
         name: "settled_entries",
         unit: None,
-        help: "Entries written, found unchanged or given up",
+        help: "Entries completed: written, unchanged or failed",
         label: None,
         read: Read::One(|t| t.counters.entries),
     },
@@ -115,7 +115,7 @@ const TABLE: &[Metric] = &[
     Metric {
         name: "settled",
         unit: Some(MetricUnit::Bytes),
-        help: "Bytes of file content written, found unchanged or given up",
+        help: "Bytes of file content completed: written, unchanged or failed",
         label: None,
         read: Read::One(|t| t.counters.bytes_done),
     },
@@ -136,7 +136,7 @@ const TABLE: &[Metric] = &[
     Metric {
         name: "file",
         unit: Some(MetricUnit::Bytes),
-        help: "Bytes of file content: sent as literals, there already in entries that are whole, or holes",
+        help: "Bytes of file content: sent as literals, matched at the destination in complete entries, or holes",
         label: Some("kind"),
         read: Read::Each(|t| {
             let c = &t.counters;
@@ -155,14 +155,14 @@ const TABLE: &[Metric] = &[
     Metric {
         name: "errors",
         unit: None,
-        help: "Errors with single entries",
+        help: "Entries that failed",
         label: None,
         read: Read::One(|t| t.counters.errors),
     },
     Metric {
         name: "skipped_entries",
         unit: None,
-        help: "Entries of the source that are left out by design: mount points, lost+found",
+        help: "Entries of the source that are skipped: mount points, lost+found",
         label: None,
         read: Read::One(|t| t.counters.skipped),
     },

@@ -185,12 +185,12 @@ async fn a_server_must_prove_itself_in_the_same_way() {
     let destination = || LeafRequest::new(Role::Destination);
     let elsewhere = "spiffe://pvferry/migration/other/destination";
     let cases = [
-        (&other, destination(), "not signed by an authority"),
+        (&other, destination(), "not signed by a CA"),
         (&ours, destination().window(hours_ago(2), hours_ago(1)), "expired"),
-        (&ours, destination().uris(&[elsewhere]), "of migration other"),
+        (&ours, destination().uris(&[elsewhere]), "for migration other, expected"),
         (&ours, destination().uris(&[]), "exactly one URI"),
-        (&ours, destination().usages(&[]), "not for use by a destination"),
-        (&ours, LeafRequest::new(Role::Source), "speaks for the source"),
+        (&ours, destination().usages(&[]), "not issued for role destination"),
+        (&ours, LeafRequest::new(Role::Source), "for role source, expected destination"),
     ];
     for (signer, request, words) in cases {
         let error = client_refuses(&ours, &issue(signer, request)).await;

@@ -314,7 +314,7 @@ async fn a_refusal_by_a_stock_stunnel_becomes_a_sentence() {
     let identity = Identity::from_pem(both.as_bytes(), certificate, key).unwrap();
     let server = issue(&theirs, LeafRequest::new(Role::Destination));
     let error = fails_to(&server, IdentitySource::fixed(identity), "").await;
-    let sentence = "the server refused our certificate: it is not signed by the authority";
+    let sentence = "the server refused our certificate: it is not signed by a CA";
     assert!(error.to_string().starts_with(sentence), "{error}");
 }
 

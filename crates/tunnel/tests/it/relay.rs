@@ -271,7 +271,7 @@ async fn a_unix_socket_is_private_and_a_stale_one_is_replaced() {
     let listener = endpoint.bind(false).await.unwrap();
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     let taken = endpoint.bind(false).await.unwrap_err();
-    assert!(taken.to_string().contains("another process listens there"), "{taken}");
+    assert!(taken.to_string().contains("another process is listening on it"), "{taken}");
     drop(listener);
     assert!(fs::symlink_metadata(&path).is_err(), "the socket's file stayed behind");
 

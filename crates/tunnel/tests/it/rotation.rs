@@ -86,11 +86,11 @@ fn a_broken_file_is_named() {
         ("ca.crt", None, "cannot be read"),
         ("tls.crt", None, "cannot be read"),
         ("tls.key", None, "cannot be read"),
-        ("ca.crt", Some("nonsense"), "holds no certificate"),
-        ("ca.crt", Some(good.certificate_pem()), "not the certificate of an authority"),
-        ("tls.crt", Some(other.certificate_pem()), "not signed by an authority in ca.crt"),
+        ("ca.crt", Some("nonsense"), "contains no certificate"),
+        ("ca.crt", Some(good.certificate_pem()), "not a CA certificate"),
+        ("tls.crt", Some(other.certificate_pem()), "not signed by a CA in ca.crt"),
         ("tls.crt", Some(old.certificate_pem()), "expired"),
-        ("tls.crt", Some(nameless.certificate_pem()), "does not name a migration"),
+        ("tls.crt", Some(nameless.certificate_pem()), "exactly one URI with migration"),
         ("tls.key", Some(other.key_pem()), "does not match"),
     ];
     for (file, content, words) in cases {

@@ -83,7 +83,7 @@ impl fmt::Display for What {
             Self::Device(a, b) => write!(f, "device {}:{} / {}:{}", a.0, a.1, b.0, b.1),
             Self::HardLinks => write!(f, "hard links"),
             Self::Unreadable(side, error) => {
-                write!(f, "not compared, {side:?}: {}: {}", error.operation, error.errno)
+                write!(f, "not compared, {side:?}: {}", error.what())
             }
         }
     }

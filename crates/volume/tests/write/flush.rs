@@ -86,8 +86,8 @@ fn the_preflight_says_what_this_process_lacks() {
     assert_eq!(
         without(CapabilitySet::MKNOD | CapabilitySet::CHOWN, losses),
         [
-            "owners are not kept: CAP_CHOWN is missing",
-            "device nodes are not kept: CAP_MKNOD is missing"
+            "owners are not preserved: CAP_CHOWN is missing",
+            "device nodes are not preserved: CAP_MKNOD is missing"
         ]
     );
     assert_eq!(as_user(losses).len(), 8);

@@ -65,7 +65,7 @@ fn every_change_of_a_volume_that_is_read_only_is_refused() {
     for flags in [OFlags::WRONLY, OFlags::RDWR, OFlags::CREATE, OFlags::TRUNC] {
         refused("open", root.open_at(&f, flags, Mode::RUSR).err());
     }
-    refused("make directory", create::directory(&root, &new, hints).err());
+    refused("create directory", create::directory(&root, &new, hints).err());
     for kind in [FileKind::Symlink, FileKind::Fifo, FileKind::Socket, FileKind::CharDevice] {
         let node = entry("new", &meta, kind);
         refused("make node", create::node(&root, &node, options).err());

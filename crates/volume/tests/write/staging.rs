@@ -220,6 +220,6 @@ fn an_unwritable_root_is_named() {
         .unwrap();
     let error = as_user(|| scratch.staged(&scratch.dir, "f").err().unwrap());
     let shown = error.to_string();
-    assert!(shown.starts_with(".: make the staging directory: Permission denied"), "{shown}");
+    assert!(shown.starts_with(".: create the staging directory: Permission denied"), "{shown}");
     assert_eq!(names(Path::new(&scratch.path)), [""; 0]);
 }
