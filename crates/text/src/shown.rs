@@ -6,8 +6,8 @@
 /// joiners), separators of lines and paragraphs (Zl, Zp), spaces but the common one (Zs), private use (Co), what is not
 /// assigned (Cn), and letters and marks that are drawn as nothing.
 ///
-/// So text of all scripts stays as it is. A word or an emoji with a joiner (U+200C, U+200D) is shown in parts with the
-/// joiner escaped between them: two names that differ in a joiner alone look alike otherwise.
+/// So text of all scripts stays as it is. A word or an emoji with a joiner (U+200C, U+200D) or a variation selector (U+FE0F)
+/// is shown in parts with that character escaped: two names that differ in it alone look alike otherwise.
 #[must_use]
 pub fn is_shown(c: char) -> bool {
     if c.is_ascii() {
@@ -25,7 +25,7 @@ fn is_printable(c: char) -> bool {
 }
 
 /// `Default_Ignorable_Code_Point` of the Unicode Character Database (DerivedCoreProperties.txt, version 17) without the
-/// characters of other categories than letters and marks, and without the variation selectors that emoji use.
+/// characters of other categories than letters and marks, and the Braille pattern without a dot.
 fn draws_nothing(c: char) -> bool {
     matches!(
         c,
@@ -34,7 +34,9 @@ fn draws_nothing(c: char) -> bool {
             | '\u{17b4}'..='\u{17b5}'
             | '\u{180b}'..='\u{180d}'
             | '\u{180f}'
+            | '\u{2800}'
             | '\u{3164}'
+            | '\u{fe00}'..='\u{fe0f}'
             | '\u{ffa0}'
             | '\u{e0100}'..='\u{e01ef}'
     )
