@@ -275,6 +275,46 @@ fn on_an_overlay_an_entry_that_is_moved_past_the_walk_is_seen() {
     assert!(there, "{}: f is lost: {}", finished.code(), finished.stderr);
 }
 
+/// There a change can hide in the second of the listing, and a new file cannot be told from one that was moved.
+#[test]
+fn where_times_are_whole_seconds_a_quiet_source_is_mirrored_and_a_move_past_the_walk_is_seen() {
+    if !skip::commands(&["strace"]) {
+        return;
+    }
+    let (Some(ext2), Some(ext4)) = (Mount::ext2(64), Mount::ext4_small_inodes(64)) else { return };
+    let options = ["--delete", "--progress", "none"];
+    for mount in [ext2, ext4] {
+        let source = mount.path().join("source");
+        for number in 0..500 {
+            fs::create_dir_all(source.join(format!("m/{number}"))).unwrap();
+        }
+        for name in ["a", "z"] {
+            fs::create_dir(source.join(name)).unwrap();
+        }
+        fs::write(source.join("z/f"), "precious").unwrap();
+        let destination = TempTree::new();
+        // Nothing has changed since the listing, but in the same second.
+        for round in 0..3 {
+            destination.file("a/extra", "old");
+            fs::write(source.join("a/new"), "new".repeat(1 + round)).unwrap();
+            copy(&source, destination.path(), &options).expect(0);
+            assert_same(&source, destination.path());
+        }
+
+        let slow = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=getdents64"];
+        let slow = [&slow[..], &["--inject=getdents64:delay_exit=1000"]].concat();
+        let command = copy_command(&source, destination.path(), &options);
+        let running = Process::start(below(&slow, &command));
+        thread::sleep(std::time::Duration::from_millis(900));
+        fs::rename(source.join("z/f"), source.join("a/f")).unwrap();
+        let finished = running.wait();
+        assert!([0, 24].contains(&finished.code()), "{}", finished.stderr);
+        let there = ["z/f", "a/f"].iter().any(|path| destination.at(path).exists());
+        assert!(there, "{}: f is lost: {}", finished.code(), finished.stderr);
+        println!("the run of the move ended with {}", finished.code());
+    }
+}
+
 /// A mounted overlay; unmounted when dropped.
 struct Overlaid<'a>(&'a Path);
 

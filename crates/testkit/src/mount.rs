@@ -47,6 +47,12 @@ impl Mount {
         Self::image(mebibytes, &["mkfs.ext2", "-q", "-F", "-b", "1024"])
     }
 
+    /// An ext4 of `mebibytes` with small inodes: times in whole seconds, and no time of birth.
+    #[must_use]
+    pub fn ext4_small_inodes(mebibytes: u64) -> Option<Self> {
+        Self::image(mebibytes, &["mkfs.ext4", "-q", "-F", "-I", "128"])
+    }
+
     /// An ext4 of `mebibytes`, whose directories can be told to ignore case (`chattr +F`).
     #[must_use]
     pub fn ext4_casefold(mebibytes: u64) -> Option<Self> {

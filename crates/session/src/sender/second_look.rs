@@ -114,37 +114,44 @@ impl SecondLook {
         mut see: impl FnMut(Seen),
     ) -> Result<(), E> {
         let Some(began) = self.nodes.first().map(|node| node.since) else { return Ok(()) };
-        let mut above: Vec<(Listed, Dir)> = Vec::new();
+        // The directories on the way to the next one; `None` where it is gone from its place, with all that was below it.
+        let mut above: Vec<(Listed, Option<Dir>)> = Vec::new();
         let (mut at, mut name_from) = (0, 0);
         for node in &self.nodes {
             go_on()?;
-            let name = wire::Name::new(&self.names[name_from..node.name_end as usize]);
+            let name = &self.names[name_from..node.name_end as usize];
             let listed = Listed(at);
             (at, name_from) = (at + 1, node.name_end as usize);
             while above.last().is_some_and(|(last, _)| Some(*last) != node.parent) {
                 above.pop();
             }
-            let dir = match (above.last(), name) {
-                (Some((_, parent)), Ok(name)) => match parent.open_child(&name) {
-                    Ok(dir) => dir,
-                    Err(error) if is_elsewhere(&error) => continue,
-                    Err(error) => {
-                        see(Seen::Failed(error));
-                        continue;
-                    }
-                },
-                _ if node.parent.is_none() => root.clone(),
-                _ => continue,
+            let dir = match above.last() {
+                Some((_, Some(parent))) => open(parent, name, &mut see),
+                Some((_, None)) => None,
+                None => Some(root.clone()),
             };
-            match self.has_gained(node, &dir, &began) {
-                Ok(false) => {}
-                Ok(true) => see(Seen::MovedIn(dir.clone())),
-                Err(error) => see(Seen::Failed(error)),
+            if let Some(dir) = &dir {
+                match self.has_gained(node, dir, &began) {
+                    Ok(false) => {}
+                    Ok(true) => see(Seen::MovedIn(dir.clone())),
+                    Err(error) => see(Seen::Failed(error)),
+                }
             }
             above.push((listed, dir));
         }
         Ok(())
     }
+}
+
+/// The directory `name` of `parent`; `None` where it is gone from its place. What else keeps it from being opened is seen.
+fn open(parent: &Dir, name: &[u8], see: &mut impl FnMut(Seen)) -> Option<Dir> {
+    let name = wire::Name::new(name).ok()?;
+    match parent.open_child(&name) {
+        Ok(dir) => return Some(dir),
+        Err(error) if is_elsewhere(&error) => {}
+        Err(error) => see(Seen::Failed(error)),
+    }
+    None
 }
 
 fn sum(marks: impl Iterator<Item = u32>) -> u64 {
@@ -153,5 +160,8 @@ fn sum(marks: impl Iterator<Item = u32>) -> u64 {
 
 /// True where a directory is gone from its place. If it was moved, the directory that it came to has changed.
 fn is_elsewhere(error: &volume::Error) -> bool {
-    error.is_vanished() || matches!(error.errno, Errno::NOTDIR | Errno::LOOP | Errno::ACCESS)
+    error.is_vanished() || matches!(error.errno, Errno::NOTDIR | Errno::LOOP)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,110 @@
+//! Random trees and changes, against a second look that knows paths and compares whole listings.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
+    fs,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// What a directory was when it was listed: its inode number, and those of what lay in it.
+type Listings = BTreeMap<PathBuf, (u64, BTreeSet<u64>)>;
+
+fn inodes(dir: &Path) -> BTreeSet<u64> {
+    fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().metadata().unwrap().ino()).collect()
+}
+
+/// Lists `dir`, which is `path` below the root, and all directories below it, as the walk does.
+fn list(
+    look: &mut SecondLook,
+    listings: &mut Listings,
+    (root, path): (&Path, &Path),
+    dir: &Dir,
+    parent: Option<Listed>,
+) {
+    let (listed, since) = NameList::read_settled(dir).unwrap();
+    assert!(listed.complete());
+    let at = look.add(parent, dir, &listed, since).unwrap();
+    for entry in fs::read_dir(root.join(path)).unwrap() {
+        let name = entry.unwrap().file_name();
+        if root.join(path).join(&name).is_dir() {
+            let child = wire::Name::new(name.as_encoded_bytes()).unwrap();
+            let child = dir.open_child(&child).unwrap();
+            list(look, listings, (root, &path.join(name)), &child, Some(at));
+        }
+    }
+    let inode = fs::symlink_metadata(root.join(path)).unwrap().ino();
+    listings.insert(path.to_owned(), (inode, inodes(&root.join(path))));
+}
+
+/// The directories that are where they were, and hold what they did not hold. A directory that took the place of
+/// another has gained all that is in it.
+fn gained(root: &Path, listings: &Listings) -> BTreeSet<PathBuf> {
+    let is_dir =
+        |path: &&Path| fs::symlink_metadata(root.join(path)).is_ok_and(|meta| meta.is_dir());
+    let gained = listings.iter().filter(|(path, (inode, before))| {
+        let stands = path.ancestors().all(|above| is_dir(&above));
+        stands
+            && (fs::symlink_metadata(root.join(path)).unwrap().ino() != *inode
+                || !inodes(&root.join(path)).is_subset(before))
+    });
+    gained.map(|(path, _)| path.clone()).collect()
+}
+
+/// Paths of three levels, of which many are listed as directories.
+fn any_path() -> impl Strategy<Value = PathBuf> {
+    prop::collection::vec(prop::sample::select(vec!["a", "b", "c", "d"]), 1..=4)
+        .prop_map(|parts| parts.iter().collect())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn every_directory_that_an_entry_was_moved_to_is_seen_whatever_else_is_gone(
+        dirs in prop::collection::vec(any_path(), 1..16),
+        files in prop::collection::vec(any_path(), 1..16),
+        changes in prop::collection::vec((any_path(), prop::option::of(any_path())), 1..8),
+    ) {
+        let temporary = tempfile::tempdir().unwrap();
+        let root = temporary.path();
+        for dir in &dirs {
+            let _ = fs::create_dir_all(root.join(dir));
+        }
+        for file in &files {
+            let _ = fs::write(root.join(file), "");
+        }
+        let dir = Dir::open_root(root).unwrap();
+        let (mut look, mut listings) = (SecondLook::default(), Listings::new());
+        list(&mut look, &mut listings, (root, Path::new("")), &dir, None);
+        // A change gets a later time than the listing.
+        thread::sleep(Duration::from_millis(12));
+        for (from, to) in &changes {
+            match to {
+                Some(to) => drop(fs::rename(root.join(from), root.join(to))),
+                None => drop(fs::remove_dir_all(root.join(from))),
+            }
+        }
+
+        let mut seen = BTreeSet::new();
+        let ended: Result<(), Infallible> = look.look(&dir, || Ok(()), |what| match what {
+            Seen::MovedIn(dir) => {
+                let path = dir.display();
+                seen.insert(if path == "." { PathBuf::new() } else { PathBuf::from(path) });
+            }
+            Seen::Failed(error) => panic!("{error}"),
+        });
+        let Ok(()) = ended;
+        // What came with the directory that it lies in counts by that one.
+        let mut missed = gained(root, &listings);
+        missed.retain(|path| !path.ancestors().any(|above| seen.contains(above)));
+        prop_assert!(missed.is_empty(), "not seen: {missed:?}, seen: {seen:?}");
+    }
+}
