@@ -201,6 +201,41 @@ fn on_a_local_file_system_only_entries_that_existed_before_the_run_count_as_move
     println!("the move was met in {met} of 6 runs");
 }
 
+/// What a log is that is rotated, or two files that are exchanged: a name leads to another file when it is read, and the one
+/// that was listed stands under a name that is in no listing.
+#[test]
+fn a_file_that_is_another_one_when_it_is_read_than_when_it_was_listed_is_reported() {
+    for (name, size) in [("small", 1000), ("large", 3 << 20)] {
+        for again in [false, true] {
+            let (source, destination) = (TempTree::new(), TempTree::new());
+            source.file("0", Content::random(1, 12 << 20));
+            source.file(format!("log/{name}"), Content::random(2, size));
+            if again {
+                copy(source.path(), destination.path(), &[]).expect(0);
+                source.file("0", Content::random(3, 12 << 20));
+                source.patch(format!("log/{name}"), 0, b"more");
+            }
+            let options = ["--delete", "--bwlimit", "4M", "--progress", "none"];
+            let command = copy_command(source.path(), destination.path(), &options);
+            let running = Process::start(command);
+            thread::sleep(std::time::Duration::from_millis(700));
+            source.rename(format!("log/{name}"), "log/rotated");
+            source.file(format!("log/{name}"), "new");
+            let finished = running.wait();
+            let met = finished.stderr.contains("was replaced after it was listed");
+            let arrived = fs::read(destination.at(format!("log/{name}"))).ok();
+            let rotated = destination.at("log/rotated").exists();
+            match finished.code() {
+                24 => assert!(met, "{name}: {}", finished.stderr),
+                // It was read before it was rotated.
+                0 => assert!(rotated || arrived.unwrap() != b"new", "{name}: {}", finished.stderr),
+                code => panic!("{name}: {code}: {}", finished.stderr),
+            }
+            println!("{name}, destination has it: {again}: exit code {}", finished.code());
+        }
+    }
+}
+
 /// An overlay of two file systems gives its directories other inode numbers whenever the kernel drops them from its cache.
 #[test]
 fn directories_whose_inode_numbers_are_not_kept_are_copied_and_cleaned_up_as_usual() {

@@ -15,7 +15,7 @@ use volume::{
     source::{SourceFile, Stamp},
     stat::{self, DirectoryState, Inode, Lifetime},
 };
-use wire::{ContentCheck, Entry, EntryId, FileKind, Hash, Metadata};
+use wire::{ContentCheck, Entry, EntryId, FileKind, Hash, Metadata, Timestamp};
 
 use super::{small::ReadError, state::Shared};
 use crate::{control::Credit, memory_budget::MemoryReservation, no_owner};
@@ -30,22 +30,36 @@ pub(super) struct Chunk {
     pub(super) budget: Arc<Credit>,
 }
 
-/// What tells whether two names lead to one file of a device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What tells whether two names, or a name at two times, lead to one file of a device.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct InodeId {
     ino: u64,
     since: Lifetime,
+    ctime: Timestamp,
 }
 
 impl From<&Inode> for InodeId {
     fn from(inode: &Inode) -> Self {
-        Self { ino: inode.ino, since: inode.since }
+        Self { ino: inode.ino, since: inode.since, ctime: inode.ctime }
     }
 }
 
 impl From<Stamp> for InodeId {
     fn from(stamp: Stamp) -> Self {
-        Self { ino: stamp.ino, since: stamp.since }
+        Self { ino: stamp.ino, since: stamp.since, ctime: stamp.ctime }
+    }
+}
+
+impl InodeId {
+    /// True where both are surely one file.
+    fn is(&self, now: &Self) -> bool {
+        (self.ino, self.since) == (now.ino, now.since)
+    }
+
+    /// True where a name that led to this file leads to `now`, and this one may have another name by now. A number that is
+    /// used again was free. Some file systems give a file at rest another number.
+    fn may_be_elsewhere(&self, now: &Self) -> bool {
+        self.ino != now.ino && (self.since, self.ctime) != (now.since, now.ctime)
     }
 }
 
@@ -78,7 +92,7 @@ impl Chunk {
             at: Location::Named(self.dir.clone(), item.entry.clone()),
             parent: self.directory,
             link: item.link,
-            inode: item.link.map(|_| item.inode),
+            inode: Some(item.inode),
             tries: 0,
             held: Held::Walk(Arc::clone(self)),
             done: Arc::new(Done::new(item.entry.meta.size)),
@@ -146,7 +160,7 @@ pub(super) struct FileRef {
     pub(super) at: Location,
     pub(super) parent: EntryId,
     pub(super) link: Option<EntryId>,
-    /// The inode that it must be, where that has further names: they are linked to what is read here.
+    /// The inode that was listed. Where that has further names, it must be this one: they are linked to what is read here.
     pub(super) inode: Option<InodeId>,
     /// How often it changed while it was read.
     pub(super) tries: u32,
@@ -182,14 +196,29 @@ impl FileRef {
                     Ok(file) => file,
                     Err(error) => return Err(OpenError::of_file(dir, entry, error)),
                 };
-                if let Some(inode) = self.inode
-                    && InodeId::from(file.stamp()?) != inode
-                {
-                    return Err(OpenError::Replaced);
+                let stamp = file.stamp()?;
+                let mut content = Content::of(Medium::File(file));
+                if let Some(listed) = self.inode {
+                    let now = InodeId::from(stamp);
+                    if self.link.is_some() && !listed.is(&now) {
+                        return Err(OpenError::Replaced);
+                    }
+                    content.replaces_listed = listed.may_be_elsewhere(&now);
                 }
-                Ok(Content::of(Medium::File(file)))
+                content.opened = Some(stamp);
+                Ok(content)
             }
             Location::Device(device, _) => Ok(Content::of(Medium::Device(Arc::clone(device)))),
+        }
+    }
+
+    /// All of `content` was sent. Where it is that of another file than the one that was listed, that one may stand under a
+    /// name that is in no listing.
+    pub(super) fn sent(&self, shared: &Shared, content: &Content) {
+        self.done.finish(&shared.context.progress.bytes_done);
+        if content.replaces_listed {
+            let what = "was replaced after it was listed: the file that was listed may be missing";
+            shared.source_changed(&self.display(), what);
         }
     }
 }
@@ -225,6 +254,10 @@ impl From<volume::Error> for OpenError {
 /// Content that can be read at any offset.
 pub(super) struct Content {
     medium: Medium,
+    /// Taken when it was opened. `None` of a device.
+    opened: Option<Stamp>,
+    /// It is not the file that was listed under its name.
+    replaces_listed: bool,
     /// Why it could not be read, the first time.
     failure: OnceLock<volume::Error>,
 }
@@ -245,7 +278,7 @@ pub(super) struct FileRecord<'a> {
 
 impl Content {
     fn of(medium: Medium) -> Self {
-        Self { medium, failure: OnceLock::new() }
+        Self { medium, opened: None, replaces_listed: false, failure: OnceLock::new() }
     }
 
     pub(super) fn is_device(&self) -> bool {
@@ -257,11 +290,9 @@ impl Content {
         self.failure.get()
     }
 
-    pub(super) fn stamp(&self) -> volume::Result<Option<Stamp>> {
-        match &self.medium {
-            Medium::File(file) => file.stamp().map(Some),
-            Medium::Device(_) => Ok(None),
-        }
+    /// Taken when it was opened. `None` of a device.
+    pub(super) fn opened(&self) -> Option<Stamp> {
+        self.opened
     }
 
     pub(super) fn changed_since(&self, stamp: Option<Stamp>) -> volume::Result<bool> {

@@ -195,7 +195,7 @@ pub(super) fn end_of_file(
                 entry: read.entry,
                 content: Some(check),
             });
-            file.done.finish(&shared.context.progress.bytes_done);
+            file.sent(shared, read.content);
             Ended::Whole(Box::new(read.entry.meta.clone()), check)
         }
         Ok(true) if file.tries + 1 < TRIES => {

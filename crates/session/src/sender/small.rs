@@ -111,7 +111,7 @@ pub(super) fn push_small(
     ) -> Result<(), ReadError>,
 ) -> Result<(), ReadError> {
     let content = file.open().map_err(|_| ReadError::Volume)?;
-    let mut stamp = content.stamp().map_err(|_| ReadError::Volume)?;
+    let mut stamp = content.opened();
     let mut entry = file.entry().clone();
     if let Some(now) = stamp
         && (now.size, now.mtime) != (entry.meta.size, entry.meta.mtime)
@@ -133,8 +133,7 @@ pub(super) fn push_small(
         Ok(checksum.get())
     };
     push(&entry, &|| ContentCheck::Checksum(checksum.get()), &mut fill)?;
-    let progress = &shared.context.progress;
-    progress.bytes_literal.fetch_add(size, Relaxed);
-    file.done.finish(&progress.bytes_done);
+    shared.context.progress.bytes_literal.fetch_add(size, Relaxed);
+    file.sent(shared, &content);
     Ok(())
 }
