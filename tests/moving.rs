@@ -310,6 +310,103 @@ fn on_an_overlay_an_entry_that_is_moved_past_the_walk_is_seen() {
     assert!(there, "{}: f is lost: {}", finished.code(), finished.stderr);
 }
 
+/// Waits until a process holds `dir` open.
+fn wait_for_listing_of(dir: &Path) {
+    let holds = |pid: fs::DirEntry| {
+        let descriptors = fs::read_dir(pid.path().join("fd")).into_iter().flatten().flatten();
+        descriptors.into_iter().any(|fd| fs::read_link(fd.path()).is_ok_and(|path| path == dir))
+    };
+    let started = std::time::Instant::now();
+    while !fs::read_dir("/proc").unwrap().flatten().any(holds) {
+        assert!(started.elapsed().as_secs() < 60, "{} is not listed", dir.display());
+        thread::yield_now();
+    }
+}
+
+/// Each while `z` is listed, when the directories before it are.
+#[test]
+fn a_move_past_the_walk_is_seen_whatever_else_is_renamed_or_removed_and_only_of_what_is_copied() {
+    if !skip::commands(&["strace"]) {
+        return;
+    }
+    type Change = fn(&TempTree);
+    let changes: [(&str, Change, &[&str], i32); 5] = [
+        (
+            "a directory before it is removed",
+            |source| {
+                fs::remove_dir_all(source.at("a")).unwrap();
+                source.rename("z/h", "m/h");
+            },
+            &[],
+            24,
+        ),
+        (
+            "the directory that it was moved to is renamed",
+            |source| {
+                source.rename("z/h", "m/h").rename("m", "m2");
+            },
+            &[],
+            24,
+        ),
+        (
+            "another name of the same file is there already",
+            |source| {
+                source.rename("z/link", "m/link");
+            },
+            &[],
+            24,
+        ),
+        (
+            "it is excluded",
+            |source| {
+                source.rename("z/x.tmp", "m/y.tmp");
+            },
+            &["--exclude", "*.tmp"],
+            0,
+        ),
+        (
+            "the directory is closed to the user",
+            |source| {
+                source.rename("z/h", "m/h").mode("m", 0);
+            },
+            &[],
+            23,
+        ),
+    ];
+    for (what, change, filters, code) in changes {
+        if code == 23 && !skip::commands(&["setpriv"]) {
+            continue;
+        }
+        let (source, destination) = (TempTree::new(), TempTree::new());
+        source.file("a/k/f", "1").file("m/g", "2").file("z/h", "3").file("z/x.tmp", "4");
+        source.hard_link("m/g", "z/link");
+        copy(source.path(), destination.path(), filters).expect(0);
+        destination.file("old", "extraneous");
+        let mut slow = vec!["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=getdents64"];
+        slow.push("--inject=getdents64:delay_enter=300000");
+        if code == 23 {
+            for tree in [&source, &destination] {
+                for path in Snapshot::of(tree.path()).0.keys() {
+                    tree.owner(path, 65_534, 65_534);
+                }
+                let parent = tree.path().parent().unwrap();
+                fs::set_permissions(parent, fs::Permissions::from_mode(0o755)).unwrap();
+            }
+            slow.extend(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]);
+        }
+        let options = [&["--delete", "--progress", "none"], filters].concat();
+        let command = copy_command(source.path(), destination.path(), &options);
+        let running = Process::start(below(&slow, &command));
+        wait_for_listing_of(&fs::canonicalize(source.at("z")).unwrap());
+        change(&source);
+        let finished = running.wait();
+        assert_eq!(finished.code(), code, "{what}: {}", finished.stderr);
+        for name in ["z/h", "z/link", "old"] {
+            assert_eq!(destination.at(name).exists(), code != 0 || name != "old", "{what}: {name}");
+        }
+    }
+}
+
 /// There a change can hide in the second of the listing, and a new file cannot be told from one that was moved.
 #[test]
 fn where_times_are_whole_seconds_a_quiet_source_is_mirrored_and_a_move_past_the_walk_is_seen() {

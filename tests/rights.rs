@@ -1,13 +1,16 @@
 //! Runs with fewer rights than root has.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
+use std::{ffi::OsStr, fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
 use testkit::{
-    Aspects, Content, Finished, Process, Snapshot, TempTree, assert_same, differences, skip,
+    Aspects, Content, Finished, Mount, Process, Snapshot, TempTree, assert_same, differences, skip,
 };
 
-use crate::support::{
-    assert_rsync_finds_nothing, assert_untouched, below, copy, copy_command, report,
+use crate::{
+    pod::Pod,
+    support::{
+        assert_rsync_finds_nothing, assert_untouched, below, copy, copy_command, pvferry, report,
+    },
 };
 
 /// The capabilities that a transfer pod keeps.
@@ -121,6 +124,120 @@ fn set_id_bits_fall_where_a_user_namespace_does_not_map_the_owner() {
     assert_eq!(finished.code(), 23, "{}", finished.stderr);
     let mode = fs::metadata(destination.at("su")).map(|made| made.permissions().mode() & 0o7777);
     assert!(!matches!(mode, Ok(mode) if mode & 0o6000 != 0), "{mode:?}");
+}
+
+/// As in a pod with a user namespace: whoever writes at the other end knows nothing of it.
+#[test]
+fn a_source_in_a_user_namespace_reports_owners_and_acls_that_it_does_not_map_and_sends_no_set_id_bits()
+ {
+    if !(skip::root() && skip::commands(&["unshare", "setfacl"])) {
+        return;
+    }
+    let (pod, source, destination) = (Pod::new(), TempTree::new(), TempTree::new());
+    source.file("su", "1").owner("su", 1000, 1000).mode("su", 0o6755);
+    source.file("theirs", "2").owner("theirs", 1001, 1001).file("ours", "3").file("acl", "4");
+    acl("u:1234:rw", &source.at("acl"));
+    let _serve = pod.serve(&[("a", destination.path())], &[]);
+    let identity = pod.pki.source();
+    let sync = |options: &[&str]| {
+        let command = pod.direct(pod.server, &identity, source.path(), options);
+        Process::run(below(&["unshare", "--user", "--map-root-user"], &command))
+    };
+    let finished = sync(&[]);
+    assert_eq!(finished.code(), 23, "{}", finished.stderr);
+    for name in ["su: its owner", "theirs: its owner", "acl: its ACL"] {
+        assert!(finished.stderr.contains(name), "{name}: {}", finished.stderr);
+    }
+    assert!(!finished.stderr.contains("ours: "), "{}", finished.stderr);
+    let mode = fs::metadata(destination.at("su")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o6000, 0);
+    // Without owners there is nothing to be known of them.
+    fs::remove_file(source.at("acl")).unwrap();
+    sync(&["--no-owner", "--delete"]).expect(0);
+}
+
+/// All of them read as one user.
+#[test]
+fn trees_whose_owners_or_acls_are_not_mapped_are_not_called_equal() {
+    if !(skip::root() && skip::commands(&["unshare", "setfacl"])) {
+        return;
+    }
+    for (what, change) in [
+        (
+            "owner",
+            (|path, id| std::os::unix::fs::chown(path, Some(id), None).unwrap()) as fn(&Path, u32),
+        ),
+        ("ACL", |path, id| acl(&format!("u:{id}:rw"), path)),
+    ] {
+        let (source, destination) = (TempTree::new(), TempTree::new());
+        source.file("f", "1");
+        copy(source.path(), destination.path(), &[]).expect(0);
+        change(&source.at("f"), 1234);
+        change(&destination.at("f"), 7777);
+        for path in [source.at("f"), destination.at("f")] {
+            fs::File::open(path).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+        }
+        for command in [
+            copy_command(source.path(), destination.path(), &["--verify"]),
+            pvferry([
+                OsStr::new("verify"),
+                source.path().as_os_str(),
+                destination.path().as_os_str(),
+            ]),
+        ] {
+            let finished = Process::run(below(&["unshare", "--user", "--map-root-user"], &command));
+            assert_eq!(finished.code(), 23, "{what}: {}", finished.stderr);
+            let printed = [finished.stdout, finished.stderr].concat();
+            let named =
+                printed.lines().any(|l| l.contains("f: ") && l.contains(&format!("its {what}")));
+            assert!(named, "{what}: {printed}");
+        }
+    }
+}
+
+fn acl(entry: &str, path: &Path) {
+    assert!(Command::new("setfacl").args(["-m", entry]).arg(path).status().unwrap().success());
+}
+
+/// With an ACL, the bits of the group are its mask.
+#[test]
+fn where_an_acl_is_not_kept_the_owning_group_gets_no_more_than_the_acl_gave_it() {
+    let (source, Some(ramfs)) = (TempTree::new(), Mount::ramfs()) else { return };
+    if !skip::commands(&["setfacl"]) {
+        return;
+    }
+    source.file("f", "secret").mode("f", 0o600).dir("d").mode("d", 0o750);
+    acl("u:5000:rw", &source.at("f"));
+    acl("u:5000:rwx,g::---", &source.at("d"));
+    for _ in 0..2 {
+        copy(source.path(), ramfs.path(), &[]).expect(23);
+        for name in ["f", "d"] {
+            let mode = fs::metadata(ramfs.path().join(name)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o070, 0, "{name}: {mode:o}");
+        }
+    }
+}
+
+/// The kernel calls everything immutable there, since it is never written to.
+#[test]
+fn a_copy_from_erofs_has_no_flags() {
+    if !(skip::root() && skip::commands(&["mkfs.erofs"])) {
+        return;
+    }
+    let (source, destination) = (TempTree::new(), TempTree::new());
+    source.file("tree/d/f", "text");
+    let Some(erofs) = Mount::erofs(&source.at("tree")) else { return };
+    copy(erofs.path(), destination.path(), &[]).expect(0);
+    destination.file("d/f", "more");
+    assert_eq!(
+        Process::run(pvferry([
+            OsStr::new("verify"),
+            source.at("tree").as_os_str(),
+            erofs.path().as_os_str()
+        ]))
+        .code(),
+        0
+    );
 }
 
 /// The root of a volume is made by whoever provisions it, and opened to a group by the kubelet.

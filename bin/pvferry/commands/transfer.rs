@@ -95,7 +95,10 @@ impl<'a> Run<'a> {
     /// What is not kept, by what the receiver says and by what this end cannot read.
     fn losses(&self, agreed: &Agreed) -> Vec<String> {
         let mut losses: Vec<_> = agreed.losses().iter().map(ToString::to_string).collect();
-        let own = Preflight::current().ok().and_then(Preflight::of_reading);
+        let own = Preflight::current().ok().and_then(|rights| match &self.source {
+            Source::Tree(root) => rights.of_reading_at(root),
+            Source::Device(_) => None,
+        });
         let own = own.filter(|_| !self.args.no_owner).map(|loss| loss.to_string());
         losses.extend(own.filter(|own| !losses.contains(own)));
         losses

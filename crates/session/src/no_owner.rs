@@ -29,6 +29,11 @@ const CAPABILITY: &[u8] = b"security.capability";
 /// hands its group down to what is made in it and lends no rights.
 pub(crate) fn drop_what_needs_it(meta: &mut Metadata) {
     (meta.uid, meta.gid) = (0, 0);
+    drop_rights(meta);
+}
+
+/// Drops what lends the rights of owner and group.
+pub(crate) fn drop_rights(meta: &mut Metadata) {
     if meta.kind != FileKind::Directory {
         meta.mode &= !SET_ID;
     }

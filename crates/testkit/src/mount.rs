@@ -111,10 +111,29 @@ impl Mount {
         Self::attach(dir, &["-t", "exfat-fuse", "-o", "loop", image.to_str().unwrap()])
     }
 
+    /// An EROFS with what lies in `tree`.
+    #[must_use]
+    pub fn erofs(tree: &Path) -> Option<Self> {
+        if !(skip::root() && skip::commands(&["mkfs.erofs"])) {
+            return None;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let image = dir.path().join(IMAGE);
+        let made = Command::new("mkfs.erofs").arg(&image).arg(tree).output().unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        Self::attach(dir, &["-t", "erofs", "-o", "loop,ro", image.to_str().unwrap()])
+    }
+
     /// A tmpfs with these options, such as `size=1m,nr_inodes=100`.
     #[must_use]
     pub fn tmpfs(options: &str) -> Option<Self> {
         Self::attach(tempfile::tempdir().unwrap(), &["-t", "tmpfs", "-o", options, "tmpfs"])
+    }
+
+    /// A ramfs, which keeps no ACLs.
+    #[must_use]
+    pub fn ramfs() -> Option<Self> {
+        Self::attach(tempfile::tempdir().unwrap(), &["-t", "ramfs", "ramfs"])
     }
 
     /// An overlay over an empty lower directory, all of it on a tmpfs.

@@ -4,11 +4,11 @@
 //! the volume needs it; where something does, [`metadata`](crate::metadata) reports it entry by entry.
 //! The preflight says it once and in advance.
 
-use std::{fmt, sync::OnceLock};
+use std::fmt;
 
 use rustix::thread::{self, CapabilitySet};
 
-use crate::{Error, Result};
+use crate::{Dir, Error, Result, unmapped};
 
 /// Something that is not kept, and the capability that it takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +23,7 @@ impl Loss {
     /// True where nothing but owners is lost.
     #[must_use]
     pub fn is_of_owners(&self) -> bool {
-        *self == UNMAPPED || self.missing == "CAP_CHOWN"
+        [UNMAPPED, UNMAPPED_BY_MOUNT].contains(self) || self.missing == "CAP_CHOWN"
     }
 }
 
@@ -69,10 +69,16 @@ const fn need(
 const INITIAL_ONLY: CapabilitySet =
     CapabilitySet::MKNOD.union(CapabilitySet::SYS_ADMIN).union(CapabilitySet::LINUX_IMMUTABLE);
 
-/// In a user namespace that maps a part of all ids, every other owner reads as the same one. Nobody there can tell them
-/// apart, nor from that one, so this is announced once and does not count as an error of an entry.
+/// In a user namespace that maps a part of all ids, every other owner reads as the same one: see [`unmapped`]. It is announced
+/// once, since not each such entry can be told from one of that owner.
 const UNMAPPED: Loss = Loss {
     consequence: "owners that this user namespace does not map are not preserved: all read as one owner",
+    missing: "a map of all ids",
+};
+
+/// The same of a volume whose mount translates ids, as it is made for a pod with a user namespace.
+const UNMAPPED_BY_MOUNT: Loss = Loss {
+    consequence: "owners that the mount of the source does not map are all read as one owner and not kept",
     missing: "a map of all ids",
 };
 
@@ -96,13 +102,20 @@ impl Preflight {
         if in_user_namespace() {
             effective.remove(INITIAL_ONLY);
         }
-        Ok(Self { effective, unmapped: in_user_namespace() && !maps_all_ids() })
+        Ok(Self { effective, unmapped: unmapped::in_this_process() })
     }
 
     /// What is lost wherever this process reads an owner, at a source as well.
     #[must_use]
     pub fn of_reading(self) -> Option<Loss> {
         self.unmapped.then_some(UNMAPPED)
+    }
+
+    /// The same, of the volume `source`.
+    #[must_use]
+    pub fn of_reading_at(self, source: &Dir) -> Option<Loss> {
+        let by_mount = || unmapped::is_mapped_mount(source).then_some(UNMAPPED_BY_MOUNT);
+        self.of_reading().or_else(by_mount)
     }
 
     /// Everything that is not kept, the weightiest first; empty where all is.
@@ -129,33 +142,6 @@ fn in_user_namespace() -> bool {
     whole.iter().any(|&field| fields.next() != field)
 }
 
-/// True where one of these ids may stand for any owner that the user namespace of this process does not map.
-pub(crate) fn may_be_unmapped(uid: u32, gid: u32) -> bool {
-    /// The ids that such owners read as; `None` where all are mapped.
-    static OVERFLOW: OnceLock<Option<(u32, u32)>> = OnceLock::new();
-    let overflow = OVERFLOW.get_or_init(|| {
-        let id = |path| std::fs::read_to_string(path).ok()?.trim().parse().ok();
-        let of = |path| id(path).unwrap_or(65_534);
-        (in_user_namespace() && !maps_all_ids())
-            .then(|| (of("/proc/sys/kernel/overflowuid"), of("/proc/sys/kernel/overflowgid")))
-    });
-    overflow.is_some_and(|(unknown_uid, unknown_gid)| uid == unknown_uid || gid == unknown_gid)
-}
-
-/// True where both maps of this process cover every id.
-fn maps_all_ids() -> bool {
-    ["/proc/self/uid_map", "/proc/self/gid_map"].iter().all(|path| {
-        // A map that is there and empty maps nothing.
-        std::fs::read_to_string(path).map_or(true, |map| mapped(&map) >= u64::from(u32::MAX))
-    })
-}
-
-/// How many ids a map has.
-fn mapped(map: &str) -> u64 {
-    let lengths = map.lines().filter_map(|line| line.split_ascii_whitespace().nth(2));
-    lengths.filter_map(|length| length.parse::<u64>().ok()).sum()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,8 +162,5 @@ mod tests {
     fn a_user_namespace_that_maps_a_part_of_all_ids_is_a_loss() {
         let of = |unmapped| Preflight { effective: CapabilitySet::all(), unmapped };
         assert_eq!((of(false).check(), of(true).check()), (vec![], vec![UNMAPPED]));
-        assert_eq!(mapped("         0          0 4294967295\n"), u64::from(u32::MAX));
-        assert_eq!(mapped("0 100000 65536\n65536 1000 1\n"), 65_537);
-        assert_eq!(mapped("nonsense"), 0);
     }
 }

@@ -24,6 +24,7 @@ use crate::{
     digest::{changed, ends_early},
     source::SourceFile,
     stat::{self, Inode, ReadOptions},
+    unmapped::{self, Unknown},
     walk::{self, Level},
 };
 
@@ -125,6 +126,7 @@ impl<'a> Comparison<'a> {
         let (meta_a, meta_b) =
             (stat::root_entry(a, &self.options)?, stat::root_entry(b, &self.options)?);
         self.counts.entries += 1;
+        self.known(&|| ".".to_owned(), (a, &meta_a), (b, &meta_b));
         self.metadata(&|| ".".to_owned(), &meta_a, &meta_b);
         let mut pairs = Vec::new();
         let root = Pair { a: Level::read(a.clone())?, b: Level::read(b.clone())? };
@@ -197,6 +199,7 @@ impl<'a> Comparison<'a> {
             self.differ(shown(), What::Kind(kinds.0, kinds.1));
             return None;
         }
+        self.known(&shown, (a, &entry_a.meta), (b, &entry_b.meta));
         self.metadata(&shown, &entry_a.meta, &entry_b.meta);
         if entry_a.target != entry_b.target {
             let (a, b) = (entry_a.target.clone(), entry_b.target.clone());
@@ -230,6 +233,15 @@ impl<'a> Comparison<'a> {
                 a.map_err(in_a).err().into_iter().for_each(|failure| self.unreadable(failure));
                 b.map_err(in_b).err().into_iter().for_each(|failure| self.unreadable(failure));
                 None
+            }
+        }
+    }
+
+    /// What cannot be known is no difference that is seen, nor is it equal.
+    fn known(&mut self, shown: &dyn Fn() -> String, a: (&Dir, &Metadata), b: (&Dir, &Metadata)) {
+        for (side, (dir, meta)) in [(Side::A, a), (Side::B, b)] {
+            if let Some(unknown @ (Unknown::Owner | Unknown::Acl)) = unmapped::find(dir, meta) {
+                self.unreadable((side, Error::new(unknown.reason(), shown(), Errno::OVERFLOW)));
             }
         }
     }

@@ -26,7 +26,6 @@ use crate::{
     xattr::{self, XattrTarget},
 };
 
-const ACCESS_ACL: &[u8] = b"system.posix_acl_access";
 const DEFAULT_ACL: &[u8] = b"system.posix_acl_default";
 
 /// What a directory gives to the entries that are made in it. Read once per directory.
@@ -109,7 +108,7 @@ pub fn directory(dir: &Dir, name: &Name, hints: ParentHints) -> Result<Dir> {
 
 /// Removes the ACLs that a new directory inherited.
 pub(crate) fn remove_acls(fd: BorrowedFd<'_>) -> Result<(), Errno> {
-    for acl in [DEFAULT_ACL, ACCESS_ACL] {
+    for acl in [DEFAULT_ACL, crate::acl::ACCESS] {
         match xattr::remove(XattrTarget::Fd(fd), acl) {
             Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
             Err(errno) => return Err(errno),

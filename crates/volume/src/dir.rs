@@ -111,6 +111,10 @@ pub(crate) struct Hints {
     pub(crate) keeps: OnceLock<crate::flush::Keeps>,
     /// It is an overlay, whose births are not those of its files.
     pub(crate) overlay: OnceLock<bool>,
+    /// It shows a flag for every entry that none of them has.
+    pub(crate) no_flags: OnceLock<bool>,
+    /// Whether owners can be known.
+    pub(crate) ids: OnceLock<crate::unmapped::Ids>,
 }
 
 impl Dir {

@@ -87,7 +87,7 @@ impl<'a> Held<'a> {
     pub(crate) fn read_inode(&self) -> Result<(Metadata, u64), Errno> {
         let stat = fs::statx(self.fd(), c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?;
         let device = fs::makedev(stat.stx_dev_major, stat.stx_dev_minor);
-        Ok((stat::metadata(&stat)?, device))
+        Ok((stat::metadata(self.dir(), &stat)?, device))
     }
 
     /// `(device, inode)`.

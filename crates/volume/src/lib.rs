@@ -7,6 +7,7 @@
 //! Everything here blocks; callers run it on threads of their own.
 
 mod access;
+mod acl;
 pub mod basis;
 pub mod capability;
 mod close;
@@ -37,6 +38,7 @@ pub mod staging;
 pub mod stat;
 pub mod target_device;
 pub mod unlock;
+pub mod unmapped;
 mod walk;
 pub mod writer;
 pub mod xattr;

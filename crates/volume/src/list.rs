@@ -95,10 +95,13 @@ impl NameList {
         self.slots.get(index)?.hint
     }
 
-    /// A short hash of each kind together with the inode number that the directory records for it.
+    /// A short hash of each kind together with the inode number that the directory records for it. What may be a directory
+    /// counts with its name: when that changes, all that lies in it has other paths.
     pub fn marks(&self, key: &impl BuildHasher) -> impl Iterator<Item = u32> {
         self.slots.iter().map(|slot| {
-            let hash = key.hash_one((slot.hint, slot.inode));
+            let may_be_directory = slot.hint.is_none_or(|kind| kind == FileKind::Directory);
+            let name = may_be_directory.then(|| self.bytes(slot));
+            let hash = key.hash_one((slot.hint, slot.inode, name));
             (hash >> 32) as u32
         })
     }

@@ -30,9 +30,9 @@ use rustix::{fs::IFlags, io::Errno};
 use wire::{Attributes, FileKind, Metadata, Name};
 
 use crate::{
-    Dir, Result, capability,
+    Dir, Result, acl,
     held::{Held, OWNER_FILE},
-    unlock, xattr,
+    unlock, unmapped, xattr,
 };
 
 pub use crate::metadata_problem::MetadataProblem;
@@ -287,7 +287,7 @@ impl<'a> Run<'a> {
     /// Owner and group are exactly the wanted ones, as read back, and known.
     fn has_its_owner(&self) -> bool {
         (self.have.uid, self.have.gid) == (self.want.uid, self.want.gid)
-            && !capability::may_be_unmapped(self.want.uid, self.want.gid)
+            && !unmapped::may_be_unmapped(self.want.uid, self.want.gid)
     }
 
     fn set_owner(&mut self) -> Result<(), Errno> {
@@ -347,14 +347,24 @@ impl<'a> Run<'a> {
         if want.kind != FileKind::Directory && !self.has_its_owner() {
             mode &= !SET_ID;
         }
+        let lost = acl::access(want).filter(|acl| !self.has_acl(acl));
+        if let Some(acl) = lost {
+            mode = acl::mode_without(acl, mode);
+        }
         if mode != self.have.mode {
             let done = self.held.set_mode(mode);
             self.named.mode = self.done(done, || format!("set mode {mode:04o}"));
         }
         if mode != want.mode {
-            let what = || format!("set mode {:04o} for another owner", want.mode);
+            let why = if lost.is_some() { "without its ACL" } else { "for another owner" };
+            let what = || format!("set mode {:04o} {why}", want.mode);
             self.named.mode |= self.done::<()>(Err(Errno::PERM), what);
         }
+    }
+
+    /// The access ACL is `acl`, as read back.
+    fn has_acl(&self, acl: &[u8]) -> bool {
+        self.held.read(self.options.selinux).is_ok_and(|now| acl::access(&now) == Some(acl))
     }
 
     fn set_flags(&mut self) {

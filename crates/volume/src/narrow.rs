@@ -12,11 +12,10 @@ use rustix::io::Errno;
 use wire::{FileKind, Metadata};
 
 use crate::{
-    Dir, Result,
+    Dir, Result, acl,
     held::{Held, OWNER_DIRECTORY},
 };
 
-const ACCESS_ACL: &[u8] = b"system.posix_acl_access";
 const SPECIAL: u16 = 0o7000;
 const STICKY: u16 = 0o1000;
 
@@ -52,7 +51,7 @@ pub(crate) fn file(held: &Held<'_>, want: &Metadata) -> Result<(), Errno> {
 
 /// What of `want` counts here; attributes may be large.
 pub(crate) fn limits(want: &Metadata) -> Metadata {
-    let acl = want.xattrs.iter().filter(|xattr| &*xattr.name == ACCESS_ACL).cloned().collect();
+    let acl = want.xattrs.iter().filter(|xattr| &*xattr.name == acl::ACCESS).cloned().collect();
     let Metadata { kind, mode, uid, gid, size, mtime, rdev, attributes, .. } = *want;
     Metadata { kind, mode, uid, gid, size, mtime, rdev, attributes, xattrs: acl }
 }
@@ -60,7 +59,7 @@ pub(crate) fn limits(want: &Metadata) -> Metadata {
 /// The mode that grants nobody more than either of the two.
 fn narrowed(have: &Metadata, want: &Metadata) -> u16 {
     let mut mode = have.mode & want.mode & 0o777;
-    if have.uid != want.uid || have.gid != want.gid || acl(have) != acl(want) {
+    if have.uid != want.uid || have.gid != want.gid || acl::access(have) != acl::access(want) {
         mode &= 0o700;
     }
     if want.kind == FileKind::Directory {
@@ -76,10 +75,6 @@ fn take(held: &Held<'_>, have: &Metadata, want: &Metadata) -> Result<(), Errno> 
     if have.uid == want.uid || have.uid == own { Ok(()) } else { held.set_owner(Some(own), None) }
 }
 
-fn acl(meta: &Metadata) -> Option<&[u8]> {
-    meta.xattrs.iter().find(|xattr| &*xattr.name == ACCESS_ACL).map(|xattr| &*xattr.value)
-}
-
 #[cfg(test)]
 mod tests {
     use wire::{Attributes, Timestamp, Xattr};
@@ -87,7 +82,7 @@ mod tests {
     use super::*;
 
     fn meta(kind: FileKind, mode: u16, owner: (u32, u32), acl: &[u8]) -> Metadata {
-        let acl = Xattr { name: ACCESS_ACL.into(), value: acl.into() };
+        let acl = Xattr { name: acl::ACCESS.into(), value: acl.into() };
         Metadata {
             kind,
             mode,

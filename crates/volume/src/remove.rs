@@ -274,7 +274,7 @@ fn look_at(dir: &Dir, name: &Name) -> Result<Seen> {
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
     let stat = fs::statx(dir.descriptor()?, name.as_bytes(), flags, StatxFlags::BASIC_STATS)
         .map_err(fail)?;
-    let meta = stat::metadata(&stat).map_err(fail)?;
+    let meta = stat::metadata(dir, &stat).map_err(fail)?;
     Ok(Seen { meta, inode: stat::inode(&stat, dir.root_device()) })
 }
 

@@ -101,6 +101,15 @@ impl Since {
         })
     }
 
+    /// True where the entry `name` of `dir` has changed since then, by a clock that can be compared.
+    ///
+    /// # Errors
+    /// Whatever `statx(2)` answers.
+    pub fn may_have_changed(&self, dir: &Dir, name: &Name) -> Result<bool> {
+        let Self::Clock(begun) = self else { return Ok(false) };
+        Ok(Seen::look(dir, name)?.is_some_and(|seen| seen.changed >= *begun))
+    }
+
     /// True where one of `names`, which `dir` has gained since then, may have been moved or linked there and not made: it, or
     /// something in it, existed when `began` was taken. Where times cannot be compared, every name may. What was not
     /// compared with the listing (`compared`) counts only if its time of change says so: a rename sets that.

@@ -126,7 +126,7 @@ impl SourceFile {
     /// Whatever `statx(2)` and the calls for extended attributes answer.
     pub fn metadata(&self, options: &ReadOptions) -> Result<(Metadata, Stamp)> {
         let stat = self.statx()?;
-        let mut meta = stat::metadata(&stat).map_err(|e| self.error("stat", e))?;
+        let mut meta = stat::metadata(&self.dir, &stat).map_err(|e| self.error("stat", e))?;
         if options.xattrs {
             let device = stat::inode(&stat, self.dir.root_device()).dev;
             let target = XattrTarget::Fd(self.fd.as_fd());

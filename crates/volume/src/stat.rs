@@ -176,7 +176,7 @@ pub fn read_entry(dir: &Dir, name: &Name, options: &ReadOptions) -> Result<(Entr
         let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | UNCACHED;
         let stat = fs::statx(&fd, name.as_bytes(), flags, INODE)
             .map_err(|e| dir.error("stat", name, e))?;
-        let mut meta = metadata(&stat).map_err(|e| dir.error("stat", name, e))?;
+        let mut meta = metadata(dir, &stat).map_err(|e| dir.error("stat", name, e))?;
         let mut inode = inode(&stat, dir.root_device());
         if inode.ino == SUBVOLUME_STUB && meta.kind == FileKind::Directory && on_btrfs(&fd) {
             inode.subvolume_stub = true;
@@ -218,7 +218,7 @@ pub fn root_entry(dir: &Dir, options: &ReadOptions) -> Result<Metadata> {
     let fd = dir.descriptor()?;
     let fail = |operation| move |errno| dir.own_error(operation, errno);
     let stat = fs::statx(&fd, c"", AtFlags::EMPTY_PATH | UNCACHED, INODE).map_err(fail("stat"))?;
-    let mut meta = metadata(&stat).map_err(fail("stat"))?;
+    let mut meta = metadata(dir, &stat).map_err(fail("stat"))?;
     if options.xattrs {
         let dev = fs::makedev(stat.stx_dev_major, stat.stx_dev_minor);
         meta.xattrs = read_xattrs(dir, XattrTarget::Fd(fd.as_fd()), dev, meta.kind, options)
@@ -267,9 +267,9 @@ fn kind_in(stat: &Statx) -> Result<FileKind, Errno> {
     })
 }
 
-/// The metadata in `stat`, with extended attributes left empty. `EOPNOTSUPP` for a kind of inode
+/// The metadata in `stat`, which was read in `dir`, with extended attributes left empty. `EOPNOTSUPP` for a kind of inode
 /// that Linux does not have.
-pub(crate) fn metadata(stat: &Statx) -> Result<Metadata, Errno> {
+pub(crate) fn metadata(dir: &Dir, stat: &Statx) -> Result<Metadata, Errno> {
     let kind = kind_in(stat)?;
     let is_device = matches!(kind, FileKind::CharDevice | FileKind::BlockDevice);
     Ok(Metadata {
@@ -280,12 +280,27 @@ pub(crate) fn metadata(stat: &Statx) -> Result<Metadata, Errno> {
         size: if kind == FileKind::File { stat.stx_size } else { 0 },
         mtime: timestamp(stat.stx_mtime),
         rdev: if is_device { (stat.stx_rdev_major, stat.stx_rdev_minor) } else { (0, 0) },
-        attributes: Attributes {
-            immutable: stat.stx_attributes.contains(StatxAttributes::IMMUTABLE),
-            append_only: stat.stx_attributes.contains(StatxAttributes::APPEND),
-        },
+        attributes: attributes(dir, stat),
         xattrs: Xattrs::new(),
     })
+}
+
+fn attributes(dir: &Dir, stat: &Statx) -> Attributes {
+    let read = Attributes {
+        immutable: stat.stx_attributes.contains(StatxAttributes::IMMUTABLE),
+        append_only: stat.stx_attributes.contains(StatxAttributes::APPEND),
+    };
+    if read != Attributes::default() && has_no_flags(dir) { Attributes::default() } else { read }
+}
+
+/// True on EROFS, which calls everything immutable since it is never written to. It keeps no flags.
+fn has_no_flags(dir: &Dir) -> bool {
+    const EROFS: u64 = 0xe0f5_e1e2;
+    let ask = || {
+        let stat = dir.descriptor().ok().and_then(|fd| fs::fstatfs(fd).ok());
+        stat.is_some_and(|stat| stat.f_type as u64 == EROFS)
+    };
+    *dir.hints().no_flags.get_or_init(ask)
 }
 
 /// The inode in `stat`, seen from a volume whose root lies on `root_device`.

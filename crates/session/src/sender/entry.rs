@@ -18,7 +18,7 @@ use volume::{
 use wire::{ContentCheck, Entry, EntryId, FileKind, Hash, Metadata, Timestamp};
 
 use super::{small::ReadError, state::Shared};
-use crate::{control::Credit, memory_budget::MemoryReservation, no_owner};
+use crate::{control::Credit, memory_budget::MemoryReservation};
 
 /// Entries of one listing frame, kept until everything asked of them is done.
 pub(super) struct Chunk {
@@ -315,9 +315,8 @@ impl Content {
                     let what = "read metadata that can be sent";
                     volume::Error::new(what, file.display(), Errno::NOTSUP)
                 })?;
-                if shared.agreed.hello.options.no_owner {
-                    no_owner::drop_what_needs_it(&mut meta);
-                }
+                // What cannot be known was reported when it was listed.
+                let _ = shared.keep(file.dir(), &mut meta);
                 Ok((meta, Some(stamp)))
             }
             Medium::Device(_) => Ok((entry.meta.clone(), None)),

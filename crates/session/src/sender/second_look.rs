@@ -5,10 +5,11 @@
 //! name, although the source has it at every moment. The directory that it came to shows that: it has changed since it
 //! was listed, and holds a name that came by a move and was not made meanwhile.
 
-use std::{hash::RandomState, ops::Range};
+use std::{collections::HashMap, hash::RandomState, ops::Range};
 
 use rustix::io::Errno;
 use volume::{Dir, list::NameList, settled::Since};
+use wire::FileKind;
 
 /// Directories that are looked at again. What is listed beyond them is trusted: the memory of a session is bounded.
 const MAX_DIRECTORIES: usize = 1 << 22;
@@ -39,6 +40,11 @@ struct Node {
     sum: u64,
     /// What it listed, in `marks`.
     marks: Option<Range<u32>>,
+}
+
+/// Whether an entry of a directory is to be copied, by its name and the kind that the directory records for it.
+pub(super) trait Counts {
+    fn counts(&self, dir: &Dir, name: &wire::Name, kind: Option<FileKind>) -> bool;
 }
 
 /// What a second look found.
@@ -87,7 +93,13 @@ impl SecondLook {
         Some(listed)
     }
 
-    fn has_gained(&self, node: &Node, dir: &Dir, began: &Since) -> volume::Result<bool> {
+    fn has_gained(
+        &self,
+        node: &Node,
+        dir: &Dir,
+        began: &Since,
+        counts: &impl Counts,
+    ) -> volume::Result<bool> {
         // The number alone says nothing: some file systems do not keep it. A rename changes the time of change.
         if node.since.surely_at_rest(dir)? {
             return Ok(false);
@@ -99,17 +111,41 @@ impl SecondLook {
         if sum(names.marks(&self.key)) == node.sum {
             return Ok(false);
         }
-        let known = node.marks.clone().map(|at| &self.marks[at.start as usize..at.end as usize]);
-        let is_known = |mark| known.is_some_and(|known| known.binary_search(&mark).is_ok());
-        let gained = names.marks(&self.key).enumerate().filter(|&(_, mark)| !is_known(mark));
-        let gained = gained.filter_map(|(index, _)| names.name(index));
-        node.since.moved_in(dir, gained, known.is_some(), began)
+        // As often as each was listed: an inode may have more names than it had.
+        let mut known: HashMap<u32, u32> = HashMap::new();
+        for mark in node.marks.iter().flat_map(|at| &self.marks[at.start as usize..at.end as usize])
+        {
+            *known.entry(*mark).or_default() += 1;
+        }
+        let mut is_known = |mark| match known.get_mut(&mark) {
+            Some(left @ 1..) => {
+                *left -= 1;
+                true
+            }
+            _ => false,
+        };
+        let gained: Vec<_> = names
+            .marks(&self.key)
+            .enumerate()
+            .filter(|&(_, mark)| !is_known(mark))
+            .filter_map(|(index, _)| Some((names.name(index)?, names.kind_hint(index))))
+            .collect();
+        let gained = gained.into_iter().filter(|(name, kind)| counts.counts(dir, name, *kind));
+        node.since.moved_in(dir, gained.map(|(name, _)| name), node.marks.is_some(), began)
     }
 
-    /// Looks at each directory below `root` again and passes on what it sees; `go_on` is asked before each.
+    /// True where the entry `name` of `parent`, which could not be listed, may have gained something meanwhile.
+    pub(super) fn may_have_gained(&self, parent: &Dir, name: &wire::Name) -> bool {
+        let began = self.nodes.first().map(|node| node.since);
+        began.is_none_or(|began| began.may_have_changed(parent, name).unwrap_or(true))
+    }
+
+    /// Looks at each directory below `root` again and passes on what it sees; `go_on` is asked before each. An entry that it
+    /// has gained is looked at where it `counts`.
     pub(super) fn look<E>(
         &self,
         root: &Dir,
+        counts: &impl Counts,
         mut go_on: impl FnMut() -> Result<(), E>,
         mut see: impl FnMut(Seen),
     ) -> Result<(), E> {
@@ -131,7 +167,7 @@ impl SecondLook {
                 None => Some(root.clone()),
             };
             if let Some(dir) = &dir {
-                match self.has_gained(node, dir, &began) {
+                match self.has_gained(node, dir, &began, counts) {
                     Ok(false) => {}
                     Ok(true) => see(Seen::MovedIn(dir.clone())),
                     Err(error) => see(Seen::Failed(error)),

@@ -11,8 +11,12 @@ use std::{
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use delta::Layout;
 use parking_lot::{Condvar, Mutex};
-use volume::{digest, stat::ReadOptions};
-use wire::{Commit, EntryId, FileKind, Hash, ToReceiver, WeakStrong};
+use volume::{
+    Dir, digest,
+    stat::ReadOptions,
+    unmapped::{self, Unknown},
+};
+use wire::{Commit, EntryId, FileKind, Hash, Metadata, ToReceiver, WeakStrong};
 
 use super::{
     Source,
@@ -27,6 +31,7 @@ use crate::{
     handshake::Agreed,
     manifest::{self, Manifest, Record},
     memory_budget::{self, MemoryBudget, MemoryReservation},
+    no_owner,
     summary::{Problems, SOURCE_CHANGED},
     verify,
     xattr_hash::XattrHasher,
@@ -248,6 +253,20 @@ impl Shared {
         self.context.progress.errors.fetch_add(1, Relaxed);
         self.context.monitor.error(name, what);
         self.problems.lock().add(name, what, exit_code);
+    }
+
+    /// Reduces metadata that were read in `dir` to what this session keeps of them, and answers what this end cannot know.
+    pub(super) fn keep(&self, dir: &Dir, meta: &mut Metadata) -> Option<Unknown> {
+        let unknown = unmapped::find(dir, meta);
+        let of_owner = matches!(unknown, Some(Unknown::Owner | Unknown::Rights));
+        if self.agreed.hello.options.no_owner {
+            no_owner::drop_what_needs_it(meta);
+            return unknown.filter(|_| !of_owner);
+        }
+        if of_owner {
+            no_owner::drop_rights(meta);
+        }
+        unknown
     }
 
     /// Reports an entry of the source that is left out by design. It has no effect on the exit code.

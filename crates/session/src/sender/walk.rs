@@ -17,6 +17,7 @@ use volume::{
     source,
     staging::is_staging,
     stat::{self, DirectoryChange, DirectoryState, Inode, Lifetime},
+    unmapped::{self, Unknown},
 };
 use wire::{
     Entry, EntryId, FileKind, FilterAction, ListingBuilder, Metadata, Name, Timestamp, ToReceiver,
@@ -26,7 +27,7 @@ use wire::{
 use super::{
     entry::{Chunk, Done, FileRef, Held, Item, Location, MOVED_AWAY},
     inline::InlineJob,
-    second_look::{Listed, SecondLook, Seen},
+    second_look::{Counts, Listed, SecondLook, Seen},
     small::SMALL,
     state::Shared,
 };
@@ -34,7 +35,6 @@ use crate::{
     Error,
     control::{Stopped, frame_cost},
     memory_budget::MemoryReservation,
-    no_owner,
 };
 
 /// Entries of one listing frame.
@@ -83,6 +83,11 @@ pub(super) fn walk(shared: &Arc<Shared>, root: &Dir) -> Result<(), Stopped> {
     };
     let mut meta = root_meta;
     meta.size = 0;
+    // The receiver drops what a session without owners does not keep of it.
+    let unknown = unmapped::find(root, &meta);
+    if let Some(unknown) = unknown.filter(|&unknown| !options.no_owner || unknown == Unknown::Acl) {
+        shared.problem(&root.display(), unknown.reason(), 23);
+    }
     // The receiver closes its own root to all whom this one is closed to, before it takes in anything.
     shared.outbox()?.send(ToReceiver::Root(Box::new(meta.clone())).encode())?;
     let mut walker = Walker {
@@ -216,6 +221,19 @@ fn is_untouched_since_mkfs(dir: &Dir, entry: &Entry) -> bool {
             .is_ok_and(|names| names.is_empty() && names.complete())
 }
 
+/// What the filter leaves out is missed by nobody.
+struct Filtered<'a>(&'a FilterRules);
+
+impl Counts for Filtered<'_> {
+    fn counts(&self, dir: &Dir, name: &Name, kind: Option<FileKind>) -> bool {
+        let excluded = |kind| {
+            let is_dir = kind == FileKind::Directory;
+            self.0.matches(&dir.components(), name, is_dir) == Verdict::Excluded
+        };
+        self.0.is_empty() || !kind.is_some_and(excluded)
+    }
+}
+
 /// What a name of the source leads to.
 enum Found {
     Entry(Box<Entry>, Inode),
@@ -268,6 +286,11 @@ impl Walker<'_> {
             }
             Err(error) if pending.id == EntryId::ROOT => fail(self.shared, error),
             Err(error) => {
+                let gained =
+                    |(parent, name): (&Dir, &Name)| self.second_look.may_have_gained(parent, name);
+                // What cannot be listed may hold what was moved there.
+                self.restless |=
+                    pending.parent.as_ref().zip(pending.name.as_ref()).is_some_and(gained);
                 let moved = || pending.parent.as_ref().is_some_and(|parent| !is_in_place(parent));
                 if matches!(error.errno, Errno::NOTDIR | Errno::LOOP) {
                     self.shared.source_changed(&error.name, "was replaced during the transfer");
@@ -312,6 +335,7 @@ impl Walker<'_> {
         };
         self.second_look.look(
             root,
+            &Filtered(&self.filter),
             || shared.control.check(),
             |seen| match seen {
                 Seen::MovedIn(dir) => {
@@ -490,8 +514,8 @@ impl Walker<'_> {
         let id = EntryId(self.next_id + batch.items.len() as u64);
         let is_dir = entry.meta.kind == FileKind::Directory;
         let directory = DirectoryState::of(&entry.meta, inode).filter(|_| is_dir);
-        if self.shared.agreed.hello.options.no_owner {
-            no_owner::drop_what_needs_it(&mut entry.meta);
+        if let Some(unknown) = self.shared.keep(dir, &mut entry.meta) {
+            self.shared.problem(&dir.display_entry(&entry.name), unknown.reason(), 23);
         }
         let link = (!is_dir && inode.nlink > 1)
             .then(|| self.first_name(id, &entry, inode, || dir.display_entry(&entry.name)));
