@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use rustix::fs::{AtFlags, StatxFlags, statx};
 use wire::{FileKind, Metadata};
 
-use crate::{Dir, acl, metadata::SET_ID};
+use crate::{Dir, acl, metadata::SET_ID, stat::UNCACHED};
 
 const CAPABILITY: &[u8] = b"security.capability";
 const ACLS: &[u8] = b"system.posix_acl_";
@@ -150,7 +150,8 @@ fn overflow() -> Overflow {
 /// True where the mount that `dir` lies on translates ids. Where the kernel does not say, it does not.
 pub(crate) fn is_mapped_mount(dir: &Dir) -> bool {
     let mount = || {
-        let stat = statx(dir.descriptor().ok()?, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID);
+        let stat =
+            statx(dir.descriptor().ok()?, c"", AtFlags::EMPTY_PATH | UNCACHED, StatxFlags::MNT_ID);
         let number = stat.ok().filter(|stat| stat.stx_mask & StatxFlags::MNT_ID.bits() != 0)?;
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
         Some(is_mapped(&mounts, number.stx_mnt_id))
