@@ -73,7 +73,10 @@ fn check(line: &str) {
         }
         // What it names lives on a cluster.
         ["kubectl", ..] => {}
-        [program @ ("benches/versus" | "tests/run" | "deploy/image"), ref arguments @ ..] => {
+        [
+            program @ ("benches/versus" | "tests/run" | "deploy/image" | "deploy/kubeconfig"),
+            ref arguments @ ..,
+        ] => {
             let path = root().join(program);
             assert!(is_executable(&path), "{line}");
             let script = fs::read_to_string(&path).unwrap();
@@ -94,7 +97,8 @@ fn check(line: &str) {
 /// Every resource that a kustomization lists exists; built by kubectl, if it is installed.
 fn builds(directory: &Path) {
     let text = fs::read_to_string(directory.join("kustomization.yaml")).unwrap();
-    for resource in text.lines().filter_map(|line| line.trim().strip_prefix("- ")) {
+    let resources = text.lines().skip_while(|line| *line != "resources:").skip(1);
+    for resource in resources.map_while(|line| line.strip_prefix("- ")) {
         let path = directory.join(resource);
         assert!(path.exists(), "{}", path.display());
         if path.is_dir() {
@@ -165,6 +169,7 @@ fn options_and_links_of_readme_exist() {
         "--release",
         "--from",
         "--save",
+        "--push",
         "--smoke",
     ];
     let theirs = ["--append-verify", "--inplace", "--no-inc-recursive", "--numeric-ids"];
@@ -190,16 +195,73 @@ fn options_and_links_of_readme_exist() {
 #[test]
 fn images_of_the_deployment_are_those_that_deploy_image_builds() {
     let script = document("deploy/image");
-    let value = |name: &str| {
-        let rest =
-            script.lines().find_map(|line| line.strip_prefix("prefix=").map(|_| line)).unwrap();
-        let found = rest.split_whitespace().find_map(|word| word.strip_prefix(name)).unwrap();
-        found.to_owned()
+    assert!(script.contains("\nprefix=localhost/ ") && script.contains("echo dev"));
+    let kustomization = document("deploy/kustomization.yaml");
+    for name in ["pvferry", "pvferry-controller"] {
+        let entry = format!("- name: {name}\n  newName: localhost/{name}\n  newTag: dev\n");
+        assert!(kustomization.contains(&entry), "{entry}{kustomization}");
+    }
+    if skip::commands(&["kubectl"]) {
+        let built = kustomized(&root().join("deploy"));
+        assert_eq!(images(&built), ["localhost/pvferry-controller:dev", "localhost/pvferry:dev"]);
+        assert!(built.contains("value: localhost/pvferry:dev\n"), "PVFERRY_IMAGE");
+    }
+}
+
+/// An image of another name reaches the controller, its init container and the transfer pods from one list.
+#[test]
+fn pushed_images_are_those_that_the_kustomization_deploys() {
+    if !skip::commands(&["kubectl"]) {
+        return;
+    }
+    let work = TempTree::new();
+    let copy = |from: &str| {
+        let mut cp = Command::new("cp");
+        cp.arg("-r").arg(root().join(from)).arg(work.path());
+        Process::run(cp).expect(0);
     };
-    let (prefix, tag) = (value("prefix="), value("tag="));
-    let deployment = document("deploy/controller/deployment.yaml");
-    assert!(deployment.contains(&format!("image: {prefix}pvferry-controller:{tag}\n")));
-    assert!(deployment.contains(&format!("value: {prefix}pvferry:{tag}\n")));
+    copy("deploy");
+    copy("Dockerfile");
+    work.dir("bin").file("programs/pvferry", "").file("programs/pvferry-controller", "");
+    work.file("bin/podman", "#!/bin/sh\necho \"$@\" >>calls\n");
+    fs::set_permissions(work.at("bin/podman"), fs::Permissions::from_mode(0o755)).unwrap();
+    let mut image = Command::new(work.at("deploy/image"));
+    image.args(["--push", "registry.example/team", "--tag", "1.2", "--binaries"]);
+    image.arg(work.at("programs")).env("IMAGE_BUILDER", "podman");
+    image.env("PATH", paths(&[&work.at("bin")]));
+    Process::run(image).expect(0);
+    let calls = fs::read_to_string(work.at("calls")).unwrap();
+    for name in ["pvferry", "pvferry-controller"] {
+        let image = format!("registry.example/team/{name}:1.2");
+        assert!(calls.contains(&format!("push {image} docker://{image}\n")), "{calls}");
+    }
+    let built = kustomized(&work.at("deploy"));
+    let expected =
+        ["registry.example/team/pvferry-controller:1.2", "registry.example/team/pvferry:1.2"];
+    assert_eq!(images(&built), expected);
+    assert!(built.contains("value: registry.example/team/pvferry:1.2\n"), "PVFERRY_IMAGE");
+}
+
+/// The directories before those of `PATH`.
+fn paths(first: &[&Path]) -> OsString {
+    let mut path = OsString::new();
+    for directory in first {
+        path.push(directory);
+        path.push(":");
+    }
+    path.push(std::env::var_os("PATH").unwrap());
+    path
+}
+
+fn kustomized(directory: &Path) -> String {
+    let mut kubectl = Command::new("kubectl");
+    kubectl.arg("kustomize").arg(directory);
+    Process::run(kubectl).expect(0).stdout.clone()
+}
+
+/// The images of the containers of all objects, in order.
+fn images(manifests: &str) -> Vec<&str> {
+    manifests.lines().filter_map(|line| line.trim().strip_prefix("image: ")).collect()
 }
 
 #[test]
