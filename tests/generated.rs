@@ -62,9 +62,9 @@ fn is_tested(root: &Path, module: &str, test: &str) -> bool {
 /// reasons of its own.
 const NOT_REASONS: [&str; 31] = [
     "AlreadyExists",
-    "CleanUpGivenUp",
+    "CleanupFailed",
     "CleanedUp",
-    "ClaimMade",
+    "ClaimCreated",
     "ClusterIP",
     "ContainerCreating",
     "ContainerStatusUnknown",

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use pod::Listen;
 
-/// Schedules transfer pods and tells their story in custom resources
+/// Run the volume migrations that DirectVolumeMigration resources describe
 #[derive(Debug, Parser)]
 #[command(name = "pvferry-controller", version, arg_required_else_help = true)]
 pub(crate) struct Cli {
@@ -15,55 +15,56 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Watch migrations and carry them out
+    /// Run the controller
     Run(RunArgs),
-    /// Print the definitions of the custom resources
+    /// Print the CustomResourceDefinitions
     Crd,
-    /// Print the pods that a migration would get
+    /// Print the objects that the controller would create for a migration
     Render(RenderArgs),
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
-    /// Image of the transfer pods, where a migration names none
+    /// Image of the transfer pods
     #[arg(long, value_name = "IMAGE", env = "PVFERRY_IMAGE")]
     pub(crate) image: String,
-    /// Let migrations choose images, pull policies and secrets, tolerations, priority, service accounts, SELinux options, labels, and
-    /// annotations and host names of endpoints. WARNING: anyone who can create a migration can then run any image in any namespace
+    /// Allow migrations to set images, pull policies and secrets, tolerations, priority classes, service accounts, SELinux options and
+    /// labels of pods, and annotations and host names of endpoints. WARNING: anyone who can create a migration can then run any image in
+    /// any namespace
     #[arg(long)]
-    pub(crate) open: bool,
-    /// File with defaults for transfer pods, as YAML: the fields of `spec.pods` except `user`, `dnsPorts` and `endpointHosts`
+    pub(crate) allow_privileged_fields: bool,
+    /// YAML file with defaults for transfer pods: the fields of `spec.pods` except `user`, and `dnsPorts` and `endpointHosts`
     #[arg(long, value_name = "FILE")]
     pub(crate) pod_defaults: Option<PathBuf>,
-    /// Migrations of this namespace only
+    /// Only watch migrations in this namespace (default: all namespaces)
     #[arg(long, value_name = "NAMESPACE")]
     pub(crate) namespace: Option<String>,
-    /// Volumes that are moved at a time, over all migrations; no limit but theirs where nothing is said
+    /// Maximum volumes transferred at once across all migrations (default: no global limit)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) parallel: Option<u16>,
-    /// Elect a leader by a Lease in this namespace; without it, this must be the only instance
+    /// Namespace of the Lease for leader election (default: no leader election; run only one instance)
     #[arg(long, value_name = "NAMESPACE", env = "PVFERRY_LEASE_NAMESPACE")]
     pub(crate) lease_namespace: Option<String>,
-    /// Name of this instance, as the Lease and Events show it
+    /// Name of this instance in the Lease and in Events
     #[arg(long, value_name = "NAME", env = "HOSTNAME")]
     pub(crate) instance: Option<String>,
-    /// Serve Prometheus metrics, /healthz and /readyz here: ADDR:PORT, or :PORT for every address
+    /// Listen address for Prometheus metrics, /healthz and /readyz: ADDR:PORT, or :PORT for all addresses
     #[arg(long, value_name = "ADDR", default_value = ":9090")]
     pub(crate) metrics: Listen,
-    /// Log as JSON
+    /// Write logs as JSON
     #[arg(long)]
     pub(crate) log_json: bool,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct RenderArgs {
-    /// The migration, as YAML; `-` for standard input
+    /// YAML file with a DirectVolumeMigration; `-` for standard input
     #[arg(long, value_name = "FILE")]
     pub(crate) from: PathBuf,
-    /// Image of the transfer pods, where the migration names none
+    /// Image of the transfer pods
     #[arg(long, value_name = "IMAGE", default_value = "localhost/pvferry:dev")]
     pub(crate) image: String,
-    /// File with defaults for transfer pods, as YAML: the fields of `spec.pods` except `user`, and `dnsPorts`
+    /// YAML file with defaults for transfer pods: the fields of `spec.pods` except `user`, and `dnsPorts`
     #[arg(long, value_name = "FILE")]
     pub(crate) pod_defaults: Option<PathBuf>,
 }

@@ -73,7 +73,7 @@ fn rendered(args: &RenderArgs) -> Result<String, Failed> {
     migration.metadata.uid.get_or_insert_with(|| "00000000-0000-0000-0000-000000000000".into());
     migration.metadata.namespace.get_or_insert_with(|| "default".into());
     let pods = pod_defaults(args.pod_defaults.as_deref())?;
-    let defaults = Defaults { image: args.image.clone(), open: true, pods };
+    let defaults = Defaults { image: args.image.clone(), allow_privileged_fields: true, pods };
     render::render(&migration, &defaults).map_err(|why| (ExitCode::Usage, why))
 }
 
@@ -134,7 +134,11 @@ fn run(args: RunArgs, console: &Console) -> Result<(), Failed> {
         let signals = Shutdown::install().map_err(|error| start(&error))?;
         let stop = async move { signals.requested().await }.boxed().shared();
         let settings = Settings {
-            defaults: Defaults { image: args.image, open: args.open, pods },
+            defaults: Defaults {
+                image: args.image,
+                allow_privileged_fields: args.allow_privileged_fields,
+                pods,
+            },
             issuer: Arc::new(issuer::ThrowAway),
             metrics,
             lease_namespace: args.lease_namespace,

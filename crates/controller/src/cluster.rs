@@ -333,7 +333,7 @@ impl Clusters {
     /// The cluster that a migration in `namespace` refers to.
     ///
     /// # Errors
-    /// [`Error::Invalid`] where the Secret is not as it must be, [`Error::Api`] where it cannot be read.
+    /// [`Error::Invalid`] if the Secret is missing or invalid, [`Error::Api`] if it cannot be read.
     pub async fn find(
         &self,
         namespace: &str,
@@ -342,7 +342,7 @@ impl Clusters {
         let Some(wanted) = wanted else { return Ok(self.home.clone()) };
         let name = &wanted.kubeconfig_secret;
         let invalid = |why: String| {
-            Error::Invalid("ClusterNotUsable", format!("the Secret {namespace}/{name}: {why}"))
+            Error::Invalid("ClusterNotUsable", format!("Secret {namespace}/{name} {why}"))
         };
         let key = (namespace.to_owned(), name.clone(), wanted.key.clone());
         let now = self.clock.now();
@@ -364,18 +364,21 @@ impl Clusters {
         let bytes =
             data.get(&wanted.key).ok_or_else(|| invalid(format!("has no key {}", wanted.key)))?;
         // What is wrong with a kubeconfig may be quoted in an error, and must not be: it holds credentials.
-        let text = std::str::from_utf8(&bytes.0).map_err(|_| invalid("is no text".into()))?;
-        let config = Kubeconfig::from_yaml(text).map_err(|_| invalid("is no kubeconfig".into()))?;
+        let text =
+            std::str::from_utf8(&bytes.0).map_err(|_| invalid("does not contain text".into()))?;
+        let config = Kubeconfig::from_yaml(text)
+            .map_err(|_| invalid("does not contain a valid kubeconfig".into()))?;
         refuse_helpers(&config).map_err(invalid)?;
         let config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await;
-        let mut config =
-            config.map_err(|_| invalid("is a kubeconfig without a usable context".into()))?;
+        let mut config = config.map_err(|_| {
+            invalid("contains a kubeconfig without a usable current context".into())
+        })?;
         config.connect_timeout = Some(CALL);
         config.read_timeout = Some(CALL);
         config.write_timeout = Some(CALL);
         let client = |config| {
             let made = (self.connect)(config);
-            let client = made.map_err(|_| invalid("has credentials that cannot be used".into()))?;
+            let client = made.map_err(|_| invalid("contains invalid credentials".into()))?;
             let called = format!("the cluster of Secret {namespace}/{name}");
             Ok(Guard::client(client, &called, self.deadline, self.clock.clone()))
         };
@@ -406,27 +409,27 @@ impl Clusters {
 fn refuse_helpers(config: &Kubeconfig) -> Result<(), String> {
     for user in config.auth_infos.iter().filter_map(|named| named.auth_info.as_ref()) {
         if user.exec.is_some() || user.auth_provider.is_some() {
-            return Err("names a program to run; only embedded credentials are taken".into());
+            return Err("uses an exec or auth-provider plugin; embed a client certificate or a token in the kubeconfig".into());
         }
         if user.token_file.is_some()
             || user.client_certificate.is_some()
             || user.client_key.is_some()
         {
-            return Err("names files; only embedded credentials are taken".into());
+            return Err("refers to files; embed the credentials in the kubeconfig (kubectl config view --raw --flatten)".into());
         }
     }
     for cluster in config.clusters.iter().filter_map(|named| named.cluster.as_ref()) {
         if cluster.certificate_authority.is_some() {
-            return Err("names files; only an embedded certificate authority is taken".into());
+            return Err("refers to files; embed the certificate authority in the kubeconfig (kubectl config view --raw --flatten)".into());
         }
         if !cluster.server.as_deref().is_some_and(|server| server.starts_with("https://")) {
-            return Err("has a server without TLS".into());
+            return Err("has a server URL without https".into());
         }
         if cluster.proxy_url.is_some() {
-            return Err("names a proxy, which is not taken".into());
+            return Err("sets proxy-url, which is not supported".into());
         }
         if cluster.insecure_skip_tls_verify == Some(true) {
-            return Err("does not verify the server".into());
+            return Err("sets insecure-skip-tls-verify, which is not permitted".into());
         }
     }
     Ok(())
@@ -447,8 +450,8 @@ mod tests {
         let server = "server: 'https://a'";
         assert_eq!(config(server, "token: t, client-key-data: k"), Ok(()));
         for (cluster, user, why) in [
-            (server.to_owned(), "exec: {command: sh}", "program"),
-            (server.to_owned(), "auth-provider: {name: x, config: {}}", "program"),
+            (server.to_owned(), "exec: {command: sh}", "plugin"),
+            (server.to_owned(), "auth-provider: {name: x, config: {}}", "plugin"),
             (server.to_owned(), "tokenFile: /etc/passwd", "files"),
             (server.to_owned(), "client-key: /etc/passwd", "files"),
             (server.to_owned(), "client-certificate: /etc/passwd", "files"),

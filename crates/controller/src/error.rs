@@ -19,9 +19,9 @@ pub enum Error {
     #[error("{}", shown(.0))]
     Cluster(String),
     /// Identities could not be made.
-    #[error("cannot make identities: {}", shown(.0))]
+    #[error("cannot create identities: {}", shown(.0))]
     Identity(String),
-    /// The specification, or what it names, is not as it must be; only a change by somebody helps.
+    /// The specification or an object that it refers to is invalid; only a change by a user helps.
     #[error("{}", shown(.1))]
     Invalid(&'static str, String),
     /// Not yet.
@@ -90,7 +90,7 @@ impl Error {
     /// Waiting for what ends without anybody: workloads that stop, claims and pods that are being deleted.
     #[must_use]
     pub fn ends_by_itself(&self) -> bool {
-        matches!(self, Self::Waiting("StillInUse" | "TargetGoing", _))
+        matches!(self, Self::Waiting("StillInUse" | "TargetTerminating", _))
     }
 
     /// One word for conditions.
@@ -100,7 +100,7 @@ impl Error {
             Self::Invalid(reason, _) | Self::Waiting(reason, _) => reason,
             Self::Cluster(_) => "ClusterUnreachable",
             Self::Identity(_) => "IdentityFailed",
-            Self::SetUp(_) => "SetUpFailed",
+            Self::SetUp(_) => "SetupFailed",
             Self::Api { source: kube::Error::Service(_) | kube::Error::HyperError(_), .. } => {
                 "ClusterUnreachable"
             }

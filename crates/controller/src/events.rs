@@ -105,7 +105,7 @@ impl Events {
 /// The note with the number of the run: what happens again in the next run is not the same, and is published again.
 fn with_run(about: &impl About, note: String) -> String {
     match about.run() {
-        Some(run) if !note.starts_with("run ") => format!("run {run}: {note}"),
+        Some(run) if !note.starts_with("Run ") => format!("Run {run}: {note}"),
         _ => note,
     }
 }
@@ -185,12 +185,12 @@ mod tests {
         let status = |run: i64, phase: &str| {
             serde_json::from_value(serde_json::json!({ "run": run, "phase": phase })).unwrap()
         };
-        assert_eq!(with_run(&migration, text()), "run 1: shop/data copied");
+        assert_eq!(with_run(&migration, text()), "Run 1: shop/data copied");
         migration.spec.run = 3;
         migration.status = Some(status(2, "Transferring"));
-        assert_eq!(with_run(&migration, text()), "run 2: shop/data copied");
+        assert_eq!(with_run(&migration, text()), "Run 2: shop/data copied");
         migration.status = Some(status(2, "Completed"));
-        assert_eq!(with_run(&migration, text()), "run 3: shop/data copied");
-        assert_eq!(with_run(&migration, "run 3 begins".into()), "run 3 begins");
+        assert_eq!(with_run(&migration, text()), "Run 3: shop/data copied");
+        assert_eq!(with_run(&migration, "Run 3 started".into()), "Run 3 started");
     }
 }

@@ -48,11 +48,11 @@ struct State {
 /// Why a call was not made or not answered.
 #[derive(Debug, thiserror::Error)]
 enum Unreachable {
-    #[error("{0} does not answer: next call in {1} s")]
+    #[error("{0} does not respond; next call in {1} s")]
     Paused(Arc<str>, i64),
-    #[error("{0} has not answered yet")]
+    #[error("waiting for a response from {0}")]
     Probed(Arc<str>),
-    #[error("{0} did not answer within {1} s")]
+    #[error("{0} did not respond within {1} s")]
     TooLate(Arc<str>, u64),
     #[error("{0}: {1}")]
     Failed(Arc<str>, kube::Error),

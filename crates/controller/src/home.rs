@@ -19,7 +19,7 @@ impl Home {
     pub async fn find() -> Result<Self> {
         let config = Config::infer()
             .await
-            .map_err(|error| Error::SetUp(format!("no API server to talk to: {error}")))?;
+            .map_err(|error| Error::SetUp(format!("cannot find the API server: {error}")))?;
         Ok(Self { config })
     }
 

@@ -59,7 +59,7 @@ impl Leadership {
                 Ok(Ok(true)) => renewed = begun,
                 Ok(Ok(false)) => return,
                 Ok(Err(error)) => tracing::warn!("leader election: {error}"),
-                Err(_) => tracing::warn!("leader election: the API server does not answer"),
+                Err(_) => tracing::warn!("leader election: the API server does not respond"),
             }
         }
     }

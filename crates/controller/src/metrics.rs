@@ -1,4 +1,4 @@
-//! What the controller counts.
+//! Metrics of the controller.
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
@@ -6,7 +6,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-/// How a volume ended.
+/// Outcome of an attempt.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Ended {
     outcome: &'static str,
@@ -37,22 +37,30 @@ impl Default for Metrics {
         };
         registry.register(
             "api_calls",
-            "Calls to API servers, watches aside",
+            "Calls to API servers, without watches",
             metrics.calls.clone(),
         );
-        registry.register("reconciliations", "Steps of migrations", metrics.steps.clone());
         registry.register(
-            "failed_reconciliations",
-            "Steps that failed",
+            "reconciliations",
+            "Reconciliations of migrations",
+            metrics.steps.clone(),
+        );
+        registry.register(
+            "reconciliation_errors",
+            "Reconciliations that failed",
             metrics.failed_steps.clone(),
         );
-        registry.register("volumes", "Tries of volumes that ended", metrics.volumes.clone());
         registry.register(
-            "sent_bytes",
-            "Bytes of file content that were sent",
-            metrics.bytes.clone(),
+            "volume_attempts",
+            "Finished attempts to copy a volume",
+            metrics.volumes.clone(),
         );
-        registry.register("leading", "1 while this instance leads", metrics.leading.clone());
+        registry.register("sent_bytes", "Bytes of file content sent", metrics.bytes.clone());
+        registry.register("leader", "1 while this instance is the leader", metrics.leading.clone());
+        // A rate needs the zero before the first one.
+        for outcome in ["completed", "failed"] {
+            let _ = metrics.volumes.get_or_create(&Ended { outcome });
+        }
         Self { registry, ..metrics }
     }
 }

@@ -14,12 +14,12 @@ use pod::{ExitCode, Outcome, Report, Text, VolumeReport};
 /// What is known of a container.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Seen {
-    /// It has not begun, and nothing speaks against it yet.
+    /// It has not started, and can still start.
     Waiting(Text),
-    /// It runs.
+    /// It is running.
     Running,
-    /// It has ended, and reports that everything is there.
-    Arrived(Box<Report>),
+    /// It has ended and reports success.
+    Succeeded(Box<Report>),
     /// It has ended in any other way.
     Failed(Failure),
 }
@@ -27,20 +27,20 @@ pub enum Seen {
 /// How something failed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Failure {
-    /// One word.
+    /// Reason in CamelCase.
     pub reason: Text,
-    /// One sentence.
+    /// Message for people.
     pub message: Text,
-    /// Another try may end better.
+    /// Whether another attempt can succeed.
     pub retryable: bool,
-    /// Of the container.
+    /// Exit code of the container.
     pub exit_code: Option<i32>,
-    /// What it left.
+    /// Report of the container.
     pub report: Option<Box<Report>>,
 }
 
 impl Failure {
-    /// A failure without a container's own words.
+    /// A failure without a report of a container.
     pub fn new(reason: impl Into<Text>, message: impl Into<Text>, retryable: bool) -> Self {
         Self {
             reason: reason.into(),
@@ -59,7 +59,7 @@ impl Failure {
     pub fn source_changed(&self, volume: &str) -> Option<&Report> {
         let report = self.report.as_deref()?;
         let code = ExitCode::SourceChanged;
-        let proved = self.reason == word(Some(code))
+        let proved = self.reason == reason_of(Some(code))
             && self.exit_code == Some(i32::from(code.number()))
             && report.exit_code == code
             && report.outcome == Outcome::Partial
@@ -78,7 +78,7 @@ pub fn sync(pod: &Pod, name: &str, volume: &str, now: Timestamp) -> Seen {
     let state = status.and_then(|status| status.state.as_ref());
     if let Some(ended) = state.and_then(|state| state.terminated.as_ref()) {
         let report = ended.message.as_deref().and_then(|text| serde_json::from_str(text).ok());
-        return judge(volume, ended.reason.as_deref().unwrap_or(""), ended.exit_code, report);
+        return evaluate(volume, ended.reason.as_deref().unwrap_or(""), ended.exit_code, report);
     }
     not_ended(pod, state, now)
 }
@@ -93,7 +93,7 @@ fn not_ended(pod: &Pod, state: Option<&ContainerState>, now: Timestamp) -> Seen 
 }
 
 /// Whether a container that has ended has done what it should.
-fn judge(volume: &str, reason: &str, exit_code: i32, report: Option<Report>) -> Seen {
+fn evaluate(volume: &str, reason: &str, exit_code: i32, report: Option<Report>) -> Seen {
     let failed = |reason: &str, message: Text, retryable: bool, report: Option<Report>| {
         Seen::Failed(Failure {
             reason: reason.into(),
@@ -106,7 +106,7 @@ fn judge(volume: &str, reason: &str, exit_code: i32, report: Option<Report>) -> 
     let code = u8::try_from(exit_code).ok().and_then(ExitCode::from_number);
     match (reason, report) {
         ("OOMKilled", report) => {
-            let what = "the container used more memory than its limit".into();
+            let what = "the container exceeded its memory limit".into();
             failed("OOMKilled", what, true, report)
         }
         ("Completed", Some(report)) if exit_code == 0 => {
@@ -116,13 +116,13 @@ fn judge(volume: &str, reason: &str, exit_code: i32, report: Option<Report>) -> 
                 && report.digest.is_some()
                 && report.volume == volume;
             if agrees {
-                return Seen::Arrived(Box::new(report));
+                return Seen::Succeeded(Box::new(report));
             }
-            let what = "the container ended with 0, but its message says something else".into();
-            failed("ReportDisagrees", what, false, Some(report))
+            let what = "the container exited 0, but its report says otherwise".into();
+            failed("ReportMismatch", what, false, Some(report))
         }
         (_, None) if exit_code == 0 => {
-            let what = "the container ended with 0 and left no message: nothing proves that everything is there";
+            let what = "the container exited 0 without a valid report; treated as failed";
             failed("NoReport", what.into(), true, None)
         }
         (_, Some(report)) if i32::from(report.exit_code.number()) == exit_code => {
@@ -132,35 +132,35 @@ fn judge(volume: &str, reason: &str, exit_code: i32, report: Option<Report>) -> 
                 }
                 _ => report.reason.clone(),
             };
-            let word = word(code);
+            let reason = reason_of(code);
             // The next try has identities of its own, which is all that a refusal is about here.
             let retryable = report.retryable || code == Some(ExitCode::StartUp);
-            failed(word, message, retryable, Some(report))
+            failed(reason, message, retryable, Some(report))
         }
         (_, _) if exit_code > 128 => {
             let what = format!("the container was killed by signal {}", exit_code - 128);
             failed("Killed", what.into(), true, None)
         }
         (_, _) => {
-            let says = code.map_or("an exit code without a meaning", ExitCode::describe);
-            let what = format!("the container ended with {exit_code} ({says}) and left no message");
-            failed(word(code), what.into(), code.is_some_and(ExitCode::is_retryable), None)
+            let says = code.map_or("unknown exit code", ExitCode::describe);
+            let what = format!("the container exited {exit_code} ({says}) without a report");
+            failed(reason_of(code), what.into(), code.is_some_and(ExitCode::is_retryable), None)
         }
     }
 }
 
-/// An exit code as one word.
-fn word(code: Option<ExitCode>) -> &'static str {
+/// The reason of an exit code.
+fn reason_of(code: Option<ExitCode>) -> &'static str {
     match code {
         Some(ExitCode::Ok) => "Completed",
         Some(ExitCode::Usage) => "UsageError",
         Some(ExitCode::Protocol) => "ProtocolError",
-        Some(ExitCode::Selection) => "SourceOrTargetUnfit",
+        Some(ExitCode::Selection) => "VolumeNotUsable",
         Some(ExitCode::StartUp) => "Refused",
         Some(ExitCode::Socket) => "SocketError",
         Some(ExitCode::FileIo) => "FileError",
         Some(ExitCode::Stream) => "ConnectionBroken",
-        Some(ExitCode::Signal) => "Stopped",
+        Some(ExitCode::Signal) => "Interrupted",
         Some(ExitCode::Memory) => "OutOfMemory",
         Some(ExitCode::Partial) => "Partial",
         Some(ExitCode::SourceChanged) => "SourceChanged",
@@ -175,7 +175,9 @@ fn word(code: Option<ExitCode>) -> &'static str {
 fn pod_failure(pod: &Pod, now: Timestamp) -> Option<Failure> {
     if !is_over(pod) && is_lost(pod, now) {
         let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or("?");
-        let what = format!("the pod should have ended long ago: its node {node} does not answer");
+        let what = format!(
+            "the pod still exists a minute after its deletion: node {node} does not respond"
+        );
         return Some(Failure::new("NodeLost", what, true));
     }
     let status = pod.status.as_ref()?;
@@ -184,13 +186,13 @@ fn pod_failure(pod: &Pod, now: Timestamp) -> Option<Failure> {
     match (status.phase.as_deref(), reason) {
         (Some("Failed"), "Evicted") => Some(Failure::new("Evicted", message, true)),
         (Some("Failed"), "") => {
-            Some(Failure::new("PodFailed", "the pod has failed without saying why", true))
+            Some(Failure::new("PodFailed", "the pod failed without a reason", true))
         }
         (Some("Failed"), other) => Some(Failure::new(other, message, true)),
         (_, "NodeLost") => Some(Failure::new("NodeLost", message, true)),
         (Some("Succeeded"), _) => Some(Failure::new(
             "NoReport",
-            "the pod has ended and this container said nothing",
+            "the pod ended without a report from this container",
             true,
         )),
         _ => None,
@@ -245,14 +247,14 @@ pub fn too_late(waited_for: &str, seconds: i64) -> Failure {
         _ => "NotStarted",
     };
     let rest = if rest.is_empty() { String::new() } else { format!(": {rest}") };
-    let message = format!("not started after {seconds} s, {word}{rest}");
+    let message = format!("not started within {seconds} s: {word}{rest}");
     Failure::new(reason, message, matches!(reason, "VolumeNotMounted" | "NotStarted"))
 }
 
 /// What a container has come to that volumes need beside their own: the server, or the tunnel. That it ended well proves
 /// nothing; that it ended badly ends the transfer.
 #[must_use]
-pub fn support(pod: &Pod, name: &str, now: Timestamp) -> Seen {
+pub fn sidecar(pod: &Pod, name: &str, now: Timestamp) -> Seen {
     let state = container(pod, name).and_then(|status| status.state.as_ref());
     if let Some(ended) = state.and_then(|state| state.terminated.as_ref()) {
         if ended.exit_code == 0 {
@@ -270,12 +272,12 @@ pub fn support(pod: &Pod, name: &str, now: Timestamp) -> Seen {
             return Seen::Running;
         }
         let why = said.map(|report| format!(": {}", report.reason)).unwrap_or_default();
-        let message = format!("the container {name} ended with {}{why}", ended.exit_code);
+        let message = format!("container {name} exited {}{why}", ended.exit_code);
         let reason = ended.reason.clone().filter(|reason| reason != "Error");
         let retryable = code.is_none_or(ExitCode::is_retryable);
         return Seen::Failed(Failure {
             exit_code: Some(ended.exit_code),
-            ..Failure::new(reason.unwrap_or_else(|| word(code).into()), message, retryable)
+            ..Failure::new(reason.unwrap_or_else(|| reason_of(code).into()), message, retryable)
         });
     }
     not_ended(pod, state, now)
@@ -302,7 +304,7 @@ pub fn served(pod: &Pod, name: &str, now: Timestamp) -> Served {
             Some(Report { volumes, .. }) => Served::Ended(volumes),
             None => {
                 let code = ended.exit_code;
-                Served::Lost(format!("the container {name} ended with {code} without a report"))
+                Served::Lost(format!("container {name} exited {code} without a report"))
             }
         };
     }
@@ -326,7 +328,7 @@ pub fn is_over(pod: &Pod) -> bool {
     matches!(phase, Some("Failed" | "Succeeded"))
 }
 
-/// Seconds that a pod may be there beyond the time at which it had to be gone.
+/// Seconds after its deletion from which a pod that still exists counts as lost.
 pub(crate) const OVERDUE: i64 = 60;
 
 /// True where a pod should be gone and is not: no kubelet says what became of it.
@@ -401,7 +403,7 @@ mod tests {
                     "state": { "terminated": terminated },
                 }],
             });
-            support(&pod(status), "serve", Timestamp::UNIX_EPOCH)
+            sidecar(&pod(status), "serve", Timestamp::UNIX_EPOCH)
         };
         let volumes = || vec![VolumeReport::of(&Report::new("a", ExitCode::SourceChanged, ""))];
         for code in [ExitCode::Partial, ExitCode::SourceChanged, ExitCode::DeleteLimit] {
@@ -466,7 +468,7 @@ mod tests {
             Report { digest: Some("00".repeat(32).into()), ..report }.to_json()
         };
         let good = proved("a", ExitCode::Ok);
-        assert!(matches!(ended("Completed", 0, &good), Seen::Arrived(_)));
+        assert!(matches!(ended("Completed", 0, &good), Seen::Succeeded(_)));
         for (why, code, message) in [
             ("Completed", 0, ""),
             ("Completed", 0, "ok"),
@@ -534,7 +536,7 @@ mod tests {
     #[test]
     fn a_tunnel_or_a_server_ends_a_transfer_when_it_ends_badly() {
         let ended = |code: i32, message: &str| {
-            support(
+            sidecar(
                 &pod(serde_json::json!({ "phase": "Running", "containerStatuses": [{
                     "name": "tunnel", "image": "", "imageID": "", "ready": false, "restartCount": 0,
                     "state": { "terminated": { "exitCode": code, "reason": "Error", "message": message } },

@@ -84,10 +84,10 @@ pub fn check(migration: &DirectVolumeMigration) -> Result<(), String> {
     let (mut claims, mut targets) = (BTreeSet::new(), BTreeSet::new());
     for volume in volumes(spec) {
         if !claims.insert(volume.claim.clone()) {
-            return Err(format!("the claim {} is named twice", volume.claim));
+            return Err(format!("PVC {} is listed twice", volume.claim));
         }
         if !targets.insert(volume.target.clone()) {
-            return Err(format!("two volumes would become the claim {}", volume.target));
+            return Err(format!("two volumes have the same destination PVC {}", volume.target));
         }
     }
     if spec.source.cluster == spec.destination.cluster {
@@ -95,7 +95,7 @@ pub fn check(migration: &DirectVolumeMigration) -> Result<(), String> {
     }
     if spec.pods.user.id.is_some() && volumes(spec).iter().any(|volume| volume.verify) {
         return Err(
-            "digests cover owners, which pods without root do not keep: leave out verify".into()
+            "verify compares file ownership, which pods with pods.user.id do not preserve: set verify to false".into()
         );
     }
     Ok(())
@@ -109,10 +109,10 @@ pub fn check_one_cluster(volumes: &[Planned]) -> Result<(), String> {
     let claims: BTreeSet<_> = volumes.iter().map(|volume| &volume.claim).collect();
     for volume in volumes {
         if volume.claim == volume.target {
-            return Err(format!("the claim {} would be moved onto itself", volume.claim));
+            return Err(format!("source and destination are the same PVC {}", volume.claim));
         }
         if claims.contains(&volume.target) {
-            return Err(format!("the claim {} is a source and a target", volume.target));
+            return Err(format!("PVC {} is both a source and a destination", volume.target));
         }
     }
     Ok(())

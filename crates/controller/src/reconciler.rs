@@ -17,7 +17,7 @@ use crate::{
     informers::Name,
     metrics::Metrics,
     reconcile::{
-        Context, Latest, Moving, Patience, Policies, SourceWatches, Throttle, after_error,
+        Context, Latest, Patience, Policies, SourceWatches, Throttle, VolumeSlots, after_error,
         reconcile, report_unreadable,
     },
 };
@@ -80,7 +80,7 @@ impl Reconciler {
         let client = parts.clusters.home().client();
         let context = Context {
             events: Events::new(client, parts.instance),
-            moving: Moving::new(parts.parallel, Arc::clone(parts.clusters.wakes())),
+            slots: VolumeSlots::new(parts.parallel, Arc::clone(parts.clusters.wakes())),
             clusters: parts.clusters,
             issuer: parts.issuer,
             defaults: parts.defaults,

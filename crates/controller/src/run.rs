@@ -69,7 +69,7 @@ pub async fn run(
     config.write_timeout = Some(CALL);
     config.connect_timeout = Some(CALL);
     let client = Client::try_from(config)
-        .map_err(|error| Error::SetUp(format!("cannot talk to the API server: {error}")))?;
+        .map_err(|error| Error::SetUp(format!("cannot connect to the API server: {error}")))?;
     ready();
     let Some(namespace) = &settings.lease_namespace else {
         tokio::select! {
@@ -83,13 +83,13 @@ pub async fn run(
         () = leadership.acquire() => {}
         () = stop.clone() => return Ok(()),
     }
-    tracing::info!("this instance leads");
+    tracing::info!("acquired the leader election lease");
     settings.metrics.leading(true);
     let outcome = tokio::select! {
         () = work(&settings, client) => Ok(()),
         // Steps under way end here, as they would with the process: the next leader goes on from what is written.
         () = stop => Ok(()),
-        () = leadership.keep() => Err(Error::SetUp("the leadership was lost".into())),
+        () = leadership.keep() => Err(Error::SetUp("lost the leader election lease".into())),
     };
     settings.metrics.leading(false);
     if outcome.is_ok() {

@@ -31,7 +31,11 @@ fn samples_can_be_carried_out() {
         assert_eq!(plan::check(&migration), Ok(()), "{sample}");
         let pods = render::render(
             &migration,
-            &Defaults { image: "pvferry:1".into(), open: false, ..Defaults::default() },
+            &Defaults {
+                image: "pvferry:1".into(),
+                allow_privileged_fields: false,
+                ..Defaults::default()
+            },
         )
         .unwrap();
         assert_eq!(pods.matches("kind: Pod").count(), 2, "{sample}: a source and a destination");
@@ -50,10 +54,13 @@ fn volumes_that_make_no_sense_together_are_named() {
         let told = plan::check(&migration).unwrap_err();
         assert!(told.contains(why), "{told}");
     };
-    wrong("[{name: x}, {name: x}]", "named twice");
-    wrong("[{name: x}, {name: y, target: {name: x}}]", "two volumes would become");
-    wrong("[{name: x, target: {namespace: a}}]", "onto itself");
-    wrong("[{name: x, target: {namespace: a, name: y}}, {name: y}]", "a source and a target");
+    wrong("[{name: x}, {name: x}]", "listed twice");
+    wrong("[{name: x}, {name: y, target: {name: x}}]", "two volumes have the same destination");
+    wrong("[{name: x, target: {namespace: a}}]", "the same PVC a/x");
+    wrong(
+        "[{name: x, target: {namespace: a, name: y}}, {name: y}]",
+        "both a source and a destination",
+    );
 }
 
 /// `kubectl explain` shows descriptions, and no defaults.
@@ -146,6 +153,21 @@ fn the_cluster_role_permits_every_watch() {
     assert!(!permits("secrets", "list") && !permits("secrets", "watch"));
 }
 
+/// The controller has no resources and no events in a second cluster.
+#[test]
+fn role_in_a_second_cluster_is_that_of_the_first_without_own_resources_and_events() {
+    let rules = |file: &str| {
+        let documents: Vec<serde_json::Value> = serde_saphyr::from_multiple(&deploy(file)).unwrap();
+        let role = documents.into_iter().find(|document| document["kind"] == "ClusterRole");
+        role.unwrap()["rules"].as_array().unwrap().clone()
+    };
+    let mut expected = rules("controller/rbac.yaml");
+    expected
+        .retain(|rule| rule["apiGroups"][0] != "pvferry.io" && rule["resources"][0] != "events");
+    assert_eq!(rules("remote/rbac.yaml"), expected);
+    assert_eq!(deploy("remote/namespace.yaml"), deploy("controller/namespace.yaml"));
+}
+
 #[test]
 fn the_controller_has_no_rights_on_its_node() {
     let deployment: serde_json::Value =
@@ -153,8 +175,8 @@ fn the_controller_has_no_rights_on_its_node() {
     let pod = &deployment["spec"]["template"]["spec"];
     assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
     assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
-    let containers = pod["containers"].as_array().unwrap();
-    for container in containers {
+    let containers = ["initContainers", "containers"].map(|list| pod[list].as_array().unwrap());
+    for container in containers.into_iter().flatten() {
         let expected = serde_json::json!({
             "allowPrivilegeEscalation": false,
             "readOnlyRootFilesystem": true,
@@ -172,16 +194,21 @@ fn the_controller_has_no_rights_on_its_node() {
 fn metrics_of_the_controller_are_documented() {
     let documented = deploy("../docs/METRICS.md");
     let text = Metrics::default().text();
-    let families = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
-    let names = families.map(|family| match family.split_once(' ').unwrap() {
-        (name, "counter") => format!("`{name}_total`"),
-        (name, _) => format!("`{name}`"),
-    });
-    let names: Vec<_> = names.collect();
-    assert!(names.len() >= 5, "{text}");
-    for name in names {
-        assert!(documented.contains(&name), "docs/METRICS.md does not name {name}");
+    let families: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+    assert!(families.len() >= 5, "{text}");
+    for family in &families {
+        let (name, kind) = family.split_once(' ').unwrap();
+        let suffix = if kind == "counter" { "_total" } else { "" };
+        let help = text.lines().find_map(|line| line.strip_prefix(&format!("# HELP {name} ")));
+        let (head, tail) = (
+            format!("| `{name}{suffix}` |"),
+            format!("| {} |", help.unwrap().trim_end_matches('.')),
+        );
+        let has = documented.lines().any(|row| row.starts_with(&head) && row.ends_with(&tail));
+        assert!(has, "docs/METRICS.md has no row {head} ... {tail}");
     }
+    let rows = documented.lines().filter(|row| row.starts_with("| `pvferry_controller_"));
+    assert_eq!(rows.count(), families.len(), "docs/METRICS.md names what does not exist");
 }
 
 /// `kubectl explain` shows one field at a time: each description must make sense without the others.

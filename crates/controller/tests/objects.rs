@@ -37,7 +37,7 @@ fn pods(migration: &DirectVolumeMigration, defaults: &Defaults) -> (Pod, Pod) {
 }
 
 fn defaults() -> Defaults {
-    Defaults { image: "pvferry:1".into(), open: true, ..Defaults::default() }
+    Defaults { image: "pvferry:1".into(), allow_privileged_fields: true, ..Defaults::default() }
 }
 
 /// A group of the file system, and labels of SELinux, would be written to the files of the application.

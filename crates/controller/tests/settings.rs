@@ -31,7 +31,7 @@ fn migration(pods: Value) -> DirectVolumeMigration {
 
 fn defaults(file: &str) -> Defaults {
     let pods = PodDefaults::parse(file).unwrap();
-    Defaults { image: "pvferry:1".into(), open: false, pods }
+    Defaults { image: "pvferry:1".into(), allow_privileged_fields: false, pods }
 }
 
 /// The source pod and the destination pod.

@@ -33,22 +33,22 @@ pub const POD_FIELDS: &[PodField] = &[
     },
     PodField {
         name: "imagePullPolicy",
-        decides: "whether an image that others have put on the node runs unchecked",
+        decides: "whether an image that already exists on the node runs without a pull",
         is_set: |pods| pods.image_pull_policy.is_some(),
     },
     PodField {
         name: "imagePullSecrets",
-        decides: "whose credentials pull the image",
+        decides: "which registry credentials pull the image",
         is_set: |pods| !pods.image_pull_secrets.is_empty(),
     },
     PodField {
         name: "tolerations",
-        decides: "nodes that are kept free of other pods",
+        decides: "access to tainted nodes",
         is_set: |pods| !pods.tolerations.is_empty(),
     },
     PodField {
         name: "priorityClassName",
-        decides: "which pods are evicted to make room",
+        decides: "which pods are preempted",
         is_set: |pods| pods.priority_class_name.is_some(),
     },
     PodField {
@@ -63,7 +63,7 @@ pub const POD_FIELDS: &[PodField] = &[
     },
     PodField {
         name: "labels",
-        decides: "which Services and network policies of others select the pods",
+        decides: "which Services and network policies select the pods",
         is_set: |pods| !pods.labels.is_empty(),
     },
 ];
@@ -72,7 +72,7 @@ pub const POD_FIELDS: &[PodField] = &[
 pub const ENDPOINT_FIELDS: &[EndpointField] = &[
     EndpointField {
         name: "host",
-        decides: "of an Ingress or Route: whose host name the router sends to the transfer. Hosts in `endpointHosts` of the defaults are permitted",
+        decides: "for Ingress and Route: the host name whose traffic goes to the transfer. Hosts listed in `endpointHosts` of the defaults are permitted",
         is_privileged: |endpoint, hosts| {
             let routed = matches!(endpoint.kind, EndpointKind::Ingress | EndpointKind::Route);
             routed && endpoint.host.as_deref().is_some_and(|host| !permits(hosts, host))

@@ -1,4 +1,4 @@
-//! The definitions of the custom resources, and fields of an object that they do not have.
+//! The CustomResourceDefinitions, and fields of an object that they do not have.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,

@@ -191,11 +191,11 @@ pub struct PodNodes {
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BoundClaim {
-    /// Uid of the claim.
+    /// UID of the claim.
     pub uid: String,
     /// Name of the PersistentVolume.
     pub volume: String,
-    /// Uid of the PersistentVolume, if the controller can read it.
+    /// UID of the PersistentVolume, if the controller can read it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub volume_uid: String,
 }
@@ -215,10 +215,13 @@ pub struct VolumeStatus {
     /// Reason for the phase, in CamelCase.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
-    /// Uid of the destination claim, if this migration created it.
+    /// Human-readable message about the failure of the last attempt.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// UID of the destination claim, if this migration created it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub created: String,
-    /// The destination claim that the volume was copied to last, and its PersistentVolume.
+    /// Destination claim that the volume was copied to last, and its PersistentVolume.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<BoundClaim>,
     /// Whether this migration wrote everything in `target`: a run has made it equal to the source.

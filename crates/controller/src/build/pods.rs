@@ -26,7 +26,7 @@ pub struct Defaults {
     /// The image of the data plane.
     pub image: String,
     /// Migrations may set the fields that [`crate::api::POD_FIELDS`] and [`crate::api::ENDPOINT_FIELDS`] list.
-    pub open: bool,
+    pub allow_privileged_fields: bool,
     /// What pods are like where a migration does not say.
     pub pods: PodDefaults,
 }

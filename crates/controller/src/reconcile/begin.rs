@@ -22,7 +22,7 @@ use crate::{
 /// looked at yet.
 ///
 /// Those that find no room wait in a queue, and are woken when there is some again.
-pub(crate) struct Moving {
+pub(crate) struct VolumeSlots {
     limit: usize,
     wakes: Arc<Wakes>,
     state: Mutex<Slots>,
@@ -34,7 +34,7 @@ struct Slots {
     waiting: VecDeque<Name>,
 }
 
-impl Moving {
+impl VolumeSlots {
     /// No more than `limit`.
     pub(crate) fn new(limit: Option<usize>, wakes: Arc<Wakes>) -> Self {
         Self { limit: limit.unwrap_or(usize::MAX), wakes, state: Mutex::default() }
@@ -102,11 +102,11 @@ impl Step<'_> {
         let due = waiting.len() + beside.len();
         let wanted = count(limits.parallel).saturating_sub(active).min(due);
         let uid = self.migration.uid().unwrap_or_default();
-        let room = self.context.moving.claim(&uid, active, wanted);
+        let room = self.context.slots.claim(&uid, active, wanted);
         let begun = self.begin_within(waiting, beside, wanted, room).await;
         let moving = self.active();
         let more = (wanted > 0 && room == 0).then_some(&self.name);
-        self.context.moving.settle(&uid, moving, more);
+        self.context.slots.settle(&uid, moving, more);
         begun
     }
 
@@ -121,7 +121,7 @@ impl Step<'_> {
             return Ok(false);
         }
         if room == 0 {
-            self.status.message = "waiting: as many volumes move as the controller permits".into();
+            self.status.message = "waiting for other migrations: the controller limits the volumes copied at once (--parallel)".into();
             return Ok(false);
         }
         let all = waiting.iter().chain(beside.iter().map(|(volume, _)| volume));
@@ -209,6 +209,7 @@ impl Step<'_> {
                 volume.attempts += 1;
                 volume.retry_at = None;
                 volume.reason.clear();
+                volume.message.clear();
             }
         }
         self.status.transfers.push(ActiveTransfer {
@@ -224,7 +225,7 @@ impl Step<'_> {
     }
 
     /// The nodes at which volumes are in use that one node at a time may mount; and those that no second pod may mount at
-    /// all, with a sentence each.
+    /// all, each with the reason.
     async fn nodes_of(
         &self,
         volumes: &[Planned],
@@ -254,9 +255,7 @@ impl Step<'_> {
                 }
                 if has("ReadWriteOncePod") {
                     let claim = &volume.claim;
-                    let what = format!(
-                        "the claim {claim} may be mounted by one pod only, and {pod} has it"
-                    );
+                    let what = format!("PVC {claim} is ReadWriteOncePod and in use by pod {pod}");
                     held.insert(volume.claim.clone(), what);
                 } else {
                     nodes.insert(volume.claim.clone(), node);
@@ -277,7 +276,7 @@ fn token() -> Result<String> {
     let flags = rustix::rand::GetRandomFlags::empty();
     match rustix::rand::getrandom(&mut bytes, flags) {
         Ok(16) => Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect()),
-        _ => Err(Error::SetUp("the kernel gives no random bytes".into())),
+        _ => Err(Error::SetUp("cannot read random bytes from the kernel".into())),
     }
 }
 
@@ -287,7 +286,7 @@ mod tests {
 
     #[test]
     fn migrations_share_the_limit_of_the_controller() {
-        let moving = Moving::new(Some(5), Arc::default());
+        let moving = VolumeSlots::new(Some(5), Arc::default());
         assert_eq!(moving.claim("a", 0, 4), 4);
         assert_eq!(moving.claim("b", 0, 4), 1);
         assert_eq!(moving.claim("a", 4, 9), 0);
@@ -296,13 +295,13 @@ mod tests {
         assert_eq!(moving.claim("b", 1, 3), 1);
         moving.release("a");
         assert_eq!(moving.claim("b", 2, 9), 3);
-        assert_eq!(Moving::new(None, Arc::default()).claim("a", 7, 9), 9);
+        assert_eq!(VolumeSlots::new(None, Arc::default()).claim("a", 7, 9), 9);
     }
 
     #[test]
     fn a_slot_that_becomes_free_wakes_the_first_that_waits_and_one_that_is_not_taken_the_next() {
         let wakes = Arc::new(Wakes::default());
-        let moving = Moving::new(Some(1), Arc::clone(&wakes));
+        let moving = VolumeSlots::new(Some(1), Arc::clone(&wakes));
         let name = |name: &str| ("home".to_owned(), name.to_owned());
         let woken = || wakes.take().map(|(_, name)| name);
         assert_eq!(moving.claim("a", 0, 1), 1);

@@ -34,7 +34,7 @@ impl Step<'_> {
         if let Some(left) =
             clean(&self.migration, &self.source, &self.destination, self.now).await?
         {
-            self.status.message = format!("waiting for {left} to go");
+            self.status.message = format!("waiting for {left} to be deleted");
             return Ok(self.poll());
         }
         self.status.transfers.clear();
@@ -43,16 +43,15 @@ impl Step<'_> {
         let all = self.status.volumes.len();
         let known = self.volumes.iter().map(|volume| volume.claim.to_string());
         if all == 0 || !known.eq(self.status.volumes.iter().map(|volume| volume.claim.clone())) {
-            let message = "the status does not tell of the volumes of the specification";
-            self.condition(conditions::SUCCEEDED, Some(false), "StatusUnfit", message);
+            let message = "the volumes in the status are not those in the specification";
+            self.condition(conditions::SUCCEEDED, Some(false), "StatusInconsistent", message);
             return Ok(self.enter(Phase::Failed, message));
         }
         let failed: Vec<_> =
             self.status.volumes.iter().filter(|v| v.phase != VolumePhase::Succeeded).collect();
         let own = failed.iter().find(|volume| volume.reason != OTHERS_FAILED);
         let Some(first) = own.or(failed.first()) else {
-            let mut message =
-                format!("all {all} volumes arrived, proved by the manifests of both ends");
+            let mut message = format!("{all} of {all} volumes migrated and verified");
             let changed = self.status.volumes.iter().map(|volume| volume.changed);
             match changed.fold(0, i64::saturating_add) {
                 0 => {}
@@ -60,7 +59,7 @@ impl Step<'_> {
             }
             if !self.status.acknowledged.is_empty() {
                 let pods = self.status.acknowledged.join("; ");
-                message = format!("{message}; acknowledged: {pods}");
+                message = format!("{message}; acknowledgeInUse: {pods}");
             }
             self.condition(conditions::SUCCEEDED, Some(true), "Completed", &message);
             self.context.events.normal(&self.migration, "RunCompleted", message.clone()).await;
@@ -69,8 +68,12 @@ impl Step<'_> {
         let message = if all == 0 || self.status.transfers_started == 0 {
             self.status.message.clone()
         } else {
+            let what = match first.message.as_str() {
+                "" => String::new(),
+                what => format!(": {what}"),
+            };
             format!(
-                "{} of {all} volumes did not arrive, the first: {}: {}",
+                "{} of {all} volumes failed; {}: {}{what}",
                 failed.len(),
                 first.claim,
                 first.reason
@@ -95,12 +98,12 @@ impl Step<'_> {
         match cleaned {
             Ok(None) => {
                 self.status.leftovers = None;
-                let message = "nothing of the transfer is left";
+                let message = "all objects of the transfer were deleted";
                 self.condition(conditions::CLEANED_UP, Some(true), "CleanedUp", message);
                 Ok(Action::await_change())
             }
             Ok(Some(left)) => {
-                let message = format!("waiting for {left} to go");
+                let message = format!("waiting for {left} to be deleted");
                 self.condition(conditions::CLEANED_UP, Some(false), "Waiting", &message);
                 Ok(self.poll())
             }
@@ -249,7 +252,7 @@ pub(super) async fn finalize(
     if let Ok(cluster) = context.clusters.find(&home, spec.source.cluster.as_ref()).await
         && let Err(error) = quiesce::tell_of_stopped(context, &migration, &cluster).await
     {
-        tracing::warn!("cannot tell which workloads stay stopped: {error}");
+        tracing::warn!("cannot list the workloads that are still scaled to zero: {error}");
     }
     let others: Vec<String> = held.iter().filter(|held| *held != FINALIZER).cloned().collect();
     match set_finalizers(context, &migration, &others).await {
@@ -261,8 +264,7 @@ pub(super) async fn finalize(
 }
 
 async fn give_up(context: &Context, migration: &DirectVolumeMigration, what: String) {
-    let note = format!(
-        "after {DEADLINE} s objects of the migration are still there, and bear its labels: {what}"
-    );
-    context.events.warning(migration, "CleanUpGivenUp", note).await;
+    let note =
+        format!("objects with the labels of this migration remain after {DEADLINE} s: {what}");
+    context.events.warning(migration, "CleanupFailed", note).await;
 }

@@ -51,8 +51,10 @@ impl Step<'_> {
         if used.is_empty() {
             return Ok(());
         }
-        let sentences: BTreeSet<_> =
-            used.iter().map(|(volume, pod)| format!("pod {pod} uses {}", volume.claim)).collect();
+        let sentences: BTreeSet<_> = used
+            .iter()
+            .map(|(volume, pod)| format!("pod {pod} uses PVC {}", volume.claim))
+            .collect();
         if !self.migration.spec.acknowledge_in_use {
             return Err(Error::Invalid("ClaimInUse", listed(&sentences)));
         }
@@ -114,12 +116,14 @@ impl Step<'_> {
             let of = |watch: &&SourceWatch| watch.namespace == volume.claim.namespace;
             let gap = self.status.source_watches.iter().find(of).map_or("", |watch| &watch.gap);
             let (reason, what) = if !status.used_by.is_empty() {
-                let what =
-                    format!("pod {} used {} during the cutover", status.used_by, volume.claim);
+                let what = format!(
+                    "pod {} used PVC {} during the cutover: its writes may be missing; stop the pod, then increment spec.run",
+                    status.used_by, volume.claim
+                );
                 ("UsedMeanwhile", what)
             } else if !gap.is_empty() {
                 let what = format!(
-                    "the pods of namespace {} could not be watched without a gap: {gap}",
+                    "the watch of pods in namespace {:?} was interrupted: {gap}; increment spec.run",
                     volume.claim.namespace
                 );
                 ("UseUnknown", what)

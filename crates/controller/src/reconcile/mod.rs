@@ -35,7 +35,7 @@ mod transfer;
 mod unreadable;
 mod unwritten;
 
-pub(crate) use begin::Moving;
+pub(crate) use begin::VolumeSlots;
 pub(crate) use latest::Latest;
 pub(crate) use patience::Patience;
 pub(crate) use policies::Policies;
@@ -91,7 +91,7 @@ pub(crate) struct Context {
     pub(crate) defaults: Defaults,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) events: Events,
-    pub(crate) moving: Moving,
+    pub(crate) slots: VolumeSlots,
     pub(crate) watches: SourceWatches,
     pub(crate) latest: Latest,
     pub(crate) patience: Patience,
@@ -101,7 +101,7 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    /// The migration waits for nothing.
+    /// The migration waits for nothing any more.
     fn forget(&self, name: &Name) {
         self.clusters.release(name);
         self.patience.reset(name);
@@ -161,13 +161,13 @@ async fn step(cached: &DirectVolumeMigration, context: &Context) -> Result<Actio
         },
     };
     if migration.metadata.deletion_timestamp.is_some() {
-        context.moving.release(&migration.uid().unwrap_or_default());
+        context.slots.release(&migration.uid().unwrap_or_default());
         context.watches.forget(&migration.uid().unwrap_or_default());
         context.latest.forget(&migration);
         return cleanup::finalize(context, migration, &name).await;
     }
     if !migration.finalizers().iter().any(|held| held == FINALIZER) {
-        migration = hold(context, &migration).await?;
+        migration = add_finalizer(context, &migration).await?;
     }
     let spec = &migration.spec;
     let before = migration.status.clone().unwrap_or_default();
@@ -205,11 +205,12 @@ async fn step(cached: &DirectVolumeMigration, context: &Context) -> Result<Actio
         live: false,
         due: None,
     };
-    let outcome = step.take().await;
-    let outcome = step.note(outcome).await;
+    // On the heap: a phase keeps much over its calls, and a task of the controller has a stack of 2 MiB.
+    let outcome = Box::pin(step.take()).await;
+    let outcome = step.handle_outcome(outcome).await;
     step.status.observed_generation = step.migration.generation();
     if step.status.phase != Phase::Transferring {
-        context.moving.release(&step.migration.uid().unwrap_or_default());
+        context.slots.release(&step.migration.uid().unwrap_or_default());
         context.watches.forget(&step.migration.uid().unwrap_or_default());
     }
     step.summarise();
@@ -268,7 +269,7 @@ async fn unreachable(
     Ok(Action::requeue(context.patience.next(name, AGAIN * 3, LONGEST_AGAIN)))
 }
 
-async fn hold(
+async fn add_finalizer(
     context: &Context,
     migration: &DirectVolumeMigration,
 ) -> Result<DirectVolumeMigration> {
@@ -325,11 +326,13 @@ impl Step<'_> {
             phase if phase == Phase::Pending || (phase.is_final() && wanted) => {
                 self.begin_run().await
             }
-            Phase::Preparing => self.prepare().await,
-            Phase::Quiescing => self.quiesce().await,
-            Phase::Transferring => self.transfer().await,
-            Phase::CleaningUp => self.clean_up().await,
-            Phase::RolledBack if self.status.leftovers.is_some() => self.clean_leftovers().await,
+            Phase::Preparing => Box::pin(self.prepare()).await,
+            Phase::Quiescing => Box::pin(self.quiesce()).await,
+            Phase::Transferring => Box::pin(self.transfer()).await,
+            Phase::CleaningUp => Box::pin(self.clean_up()).await,
+            Phase::RolledBack if self.status.leftovers.is_some() => {
+                Box::pin(self.clean_leftovers()).await
+            }
             Phase::Pending | Phase::Completed | Phase::Failed | Phase::RolledBack => {
                 Ok(Action::await_change())
             }
@@ -342,7 +345,7 @@ impl Step<'_> {
             run: spec.run,
             mode: spec.mode,
             phase: Phase::Preparing,
-            message: "looking at the claims".into(),
+            message: "checking claims".into(),
             start_time: Some(Time(self.now)),
             conditions: std::mem::take(&mut self.status.conditions),
             volumes: begin::fresh(&self.volumes, &self.status.volumes),
@@ -350,10 +353,11 @@ impl Step<'_> {
             leftovers: self.leftovers(),
             ..DirectVolumeMigrationStatus::default()
         };
-        self.condition(conditions::SUCCEEDED, None, "Running", "the run is under way");
+        self.condition(conditions::SUCCEEDED, None, "Running", "the run is in progress");
         let (run, mode) = (self.status.run, self.status.mode);
-        let note = format!("run {run} begins: {mode:?} of {} volumes", self.volumes.len());
-        self.context.events.normal(&self.migration, "RunBegins", note).await;
+        let volumes = counted(self.volumes.len(), "volume");
+        let note = format!("Run {run} ({mode:?}) started: {volumes}");
+        self.context.events.normal(&self.migration, "RunStarted", note).await;
         Ok(Action::requeue(SOON))
     }
 
@@ -375,7 +379,7 @@ impl Step<'_> {
     }
 
     /// Where a step could not be taken: says why. Only what nobody but a person can change ends the run.
-    async fn note(&mut self, outcome: Result<Action>) -> Result<Action> {
+    async fn handle_outcome(&mut self, outcome: Result<Action>) -> Result<Action> {
         let outcome = outcome.map_err(Error::waiting_for_quota);
         let error = match outcome {
             Err(error @ (Error::Invalid(..) | Error::Waiting(..))) => error,
@@ -388,7 +392,7 @@ impl Step<'_> {
             other => return other,
         };
         let text = error.to_string();
-        let said = self.status.message == text;
+        let is_known = self.status.message == text;
         let which = match self.status.phase {
             Phase::Quiescing => conditions::QUIESCED,
             Phase::Transferring => conditions::PREPARED,
@@ -396,9 +400,9 @@ impl Step<'_> {
         };
         self.condition(which, Some(false), error.reason(), &text);
         let events = &self.context.events;
-        if !said && error.ends_by_itself() {
+        if !is_known && error.ends_by_itself() {
             events.normal(&self.migration, error.reason(), text.clone()).await;
-        } else if !said {
+        } else if !is_known {
             events.warning(&self.migration, error.reason(), text.clone()).await;
         }
         if matches!(error, Error::Waiting(..)) {
@@ -503,6 +507,12 @@ impl Step<'_> {
     fn scales_to_zero(&self) -> bool {
         self.is_cutover() && self.migration.spec.quiesce == Quiesce::ScaleToZero
     }
+}
+
+/// A number of things: `1 volume`, `2 volumes`.
+fn counted(number: usize, thing: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {thing}{plural}")
 }
 
 /// The generation of a specification.

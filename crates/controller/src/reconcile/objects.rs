@@ -93,5 +93,5 @@ pub(super) async fn delete_secrets(cluster: &Cluster, namespace: &str, labels: &
 fn taken(kind: &str, object: &impl ResourceExt) -> Error {
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
     let what = format!("{kind} {namespace}/{name} exists and was not created by this migration");
-    Error::Invalid("NameTaken", what)
+    Error::Invalid("NameConflict", what)
 }

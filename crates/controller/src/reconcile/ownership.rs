@@ -67,7 +67,7 @@ impl Step<'_> {
             volume.keep_extraneous = self.keeps_extraneous(owned);
             if volume.keep_extraneous && build::permits_deletion(server, volume) {
                 let what = format!(
-                    "claim {} is not on the volume that was expected when its pod was created: the next attempt deletes nothing there",
+                    "PVC {} is not bound to the expected PersistentVolume; the next attempt deletes nothing there",
                     volume.target
                 );
                 return Ok(Err(Failure::new("TargetReplaced", what, true)));
@@ -172,7 +172,7 @@ impl Step<'_> {
                 }
                 let state = if now.is_some() { "replaced" } else { "deleted" };
                 let what = format!(
-                    "claim {} was {state} during the run: what was copied is in the volume of the earlier claim",
+                    "PVC {} was {state} during the run: the volume of the earlier PVC has what was copied; increment spec.run",
                     volume.target
                 );
                 self.fail_success(volume, "TargetReplaced", what).await?;
@@ -207,6 +207,6 @@ pub(super) fn recorded(pod: &Pod, volume: &Planned) -> Option<BoundClaim> {
 }
 
 fn missing(volume: &Planned) -> Error {
-    let what = format!("claim {} was deleted during the run", volume.target);
+    let what = format!("PVC {} was deleted during the run", volume.target);
     Error::Invalid("TargetReplaced", what)
 }

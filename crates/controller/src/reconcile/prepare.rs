@@ -44,7 +44,7 @@ impl Step<'_> {
 
     async fn prepare_volumes(&mut self) -> Result<Action> {
         let one_cluster = self.check_one_cluster().await?;
-        plan::check(&self.migration).map_err(|why| Error::Invalid("SpecInvalid", why))?;
+        plan::check(&self.migration).map_err(|why| Error::Invalid("InvalidSpec", why))?;
         self.check_permission()?;
         self.check_namespaces().await?;
         // All are looked at before the first is made.
@@ -66,17 +66,22 @@ impl Step<'_> {
         self.check_volumes(&existing, one_cluster).await?;
         self.check_use_of_targets(&self.volumes).await?;
         self.check_in_use().await?;
-        self.condition(conditions::VALIDATED, Some(true), "Valid", "all claims can be moved");
+        self.condition(conditions::VALIDATED, Some(true), "Valid", "all claims can be copied");
         for (index, target) in existing {
             self.reserve(index, &target).await?;
         }
         self.make_targets(&missing).await?;
         self.make_progresses().await?;
-        self.condition(conditions::PREPARED, Some(true), "Prepared", "all targets exist");
+        self.condition(
+            conditions::PREPARED,
+            Some(true),
+            "Prepared",
+            "all destination claims exist",
+        );
         if self.is_cutover() {
-            return Ok(self.enter(Phase::Quiescing, "stopping workloads at the source"));
+            return Ok(self.enter(Phase::Quiescing, "scaling workloads to zero at the source"));
         }
-        Ok(self.enter(Phase::Transferring, "volumes are on their way"))
+        Ok(self.enter(Phase::Transferring, "copying volumes"))
     }
 
     /// The claim of a volume at the source, and the one at the destination where that exists.
@@ -104,14 +109,14 @@ impl Step<'_> {
         Err(Error::Invalid(first, all.join("; ")))
     }
 
-    /// The controller makes pods in any namespace, as root: what runs in them is not for whoever may make a migration to choose.
+    /// The controller creates pods in any namespace, as root: a user who can create a migration must not choose what runs in them.
     pub(super) fn check_permission(&self) -> Result<()> {
         let spec = &self.migration.spec;
         let fields = spec.privileged_fields(&self.context.defaults.pods.endpoint_hosts);
         match fields.first() {
-            Some(field) if !self.context.defaults.open => {
+            Some(field) if !self.context.defaults.allow_privileged_fields => {
                 let what = format!(
-                    "{field} is not for a migration to choose: the controller runs without --open"
+                    "{field} is not permitted: the controller runs without --allow-privileged-fields"
                 );
                 Err(Error::Invalid("NotPermitted", what))
             }
@@ -126,7 +131,10 @@ impl Step<'_> {
         for name in sources {
             let namespace =
                 self.look::<Namespace>(&self.source, "", name).await?.ok_or_else(|| {
-                    Error::Invalid("NamespaceMissing", format!("source namespace {name} not found"))
+                    Error::Invalid(
+                        "NamespaceNotFound",
+                        format!("source namespace {name:?} not found"),
+                    )
                 })?;
             self.check_profile(&namespace, name)?;
         }
@@ -144,9 +152,9 @@ impl Step<'_> {
                 }
                 None => {
                     let what = format!(
-                        "destination namespace {name} not found; set destination.createNamespace to create it"
+                        "destination namespace {name:?} not found; set destination.createNamespace to create it"
                     );
-                    return Err(Error::Invalid("NamespaceMissing", what));
+                    return Err(Error::Invalid("NamespaceNotFound", what));
                 }
             }
         }
@@ -161,10 +169,10 @@ impl Step<'_> {
             && self.migration.spec.pods.user.id.is_none()
         {
             let what = format!(
-                "the namespace {name} admits pods without root only: set pods.user.id to a user that can read and write the \
-                 volumes; owners of files are not kept then"
+                "namespace {name:?} enforces Pod Security \"restricted\": set pods.user.id to a user that can read and write the \
+                 volumes; file ownership is then not preserved"
             );
-            return Err(Error::Invalid("RootNotAdmitted", what));
+            return Err(Error::Invalid("RootNotAllowed", what));
         }
         Ok(())
     }
@@ -173,22 +181,21 @@ impl Step<'_> {
         let Claim { namespace, name } = &volume.claim;
         let claim: Option<PersistentVolumeClaim> = self.look(&self.source, namespace, name).await?;
         let claim = claim.ok_or_else(|| {
-            Error::Invalid("ClaimMissing", format!("claim {} not found", volume.claim))
+            Error::Invalid("ClaimNotFound", format!("PVC {} not found", volume.claim))
         })?;
         let spec = claim.spec.clone().unwrap_or_default();
         if spec.volume_mode.as_deref() == Some("Block") {
-            let what =
-                format!("the claim {} is a block device, which is not moved yet", volume.claim);
+            let what = format!("PVC {} has volumeMode Block, which is not supported", volume.claim);
             return Err(Error::Invalid("BlockVolume", what));
         }
         match claim.status.as_ref().and_then(|status| status.phase.as_deref()) {
             Some("Bound") => Ok(claim),
             Some("Lost") => {
-                let what = format!("the claim {} has lost its volume", volume.claim);
+                let what = format!("PVC {} has lost its PersistentVolume", volume.claim);
                 Err(Error::Invalid("ClaimLost", what))
             }
             _ => {
-                let what = format!("the claim {} is not bound to a volume", volume.claim);
+                let what = format!("PVC {} is not bound to a PersistentVolume", volume.claim);
                 Err(Error::Waiting("ClaimNotBound", what))
             }
         }
@@ -206,9 +213,8 @@ impl Step<'_> {
             made.push(volume.target.to_string());
         }
         if !made.is_empty() {
-            let claims = if made.len() == 1 { "claim" } else { "claims" };
-            let note = format!("{claims} {} made at the destination", made.join(", "));
-            self.context.events.normal(&self.migration, "ClaimMade", note).await;
+            let note = format!("Created PVC {}", made.join(", "));
+            self.context.events.normal(&self.migration, "ClaimCreated", note).await;
         }
         outcome
     }
@@ -221,8 +227,8 @@ impl Step<'_> {
         let claim = target_claim(&self.migration, volume, source);
         let Some(made) = self.destination.create_new(&claim).await? else {
             // It is looked at like any other that exists.
-            let what = format!("claim {} was created by another client meanwhile", volume.target);
-            return Err(Error::Waiting("TargetTaken", what));
+            let what = format!("PVC {} was just created by another client", volume.target);
+            return Err(Error::Waiting("TargetExists", what));
         };
         if let Some(status) = self.status.volumes.get_mut(volume.index) {
             status.created = made.uid().unwrap_or_default();
@@ -245,10 +251,7 @@ impl Step<'_> {
     async fn identity(&self, cluster: &Cluster) -> Result<String> {
         let found = self.look::<Namespace>(cluster, "", "kube-system").await?;
         found.and_then(|found| found.metadata.uid).ok_or_else(|| {
-            Error::Invalid(
-                "ClusterNotUsable",
-                "namespace kube-system not found, or without a uid".into(),
-            )
+            Error::Invalid("ClusterNotUsable", "namespace \"kube-system\" not found".into())
         })
     }
 
@@ -272,13 +275,13 @@ impl Step<'_> {
         let target: Option<PersistentVolumeClaim> = self.destination.read(namespace, name).await?;
         let Some(target) = target else { return Ok(None) };
         if target.metadata.deletion_timestamp.is_some() {
-            let what = format!("the claim {} is being removed", volume.target);
-            return Err(Error::Waiting("TargetGoing", what));
+            let what = format!("PVC {} is being deleted", volume.target);
+            return Err(Error::Waiting("TargetTerminating", what));
         }
         let (has, needs) = (capacity(&target), capacity(source));
         if bytes(&has) < bytes(&needs) {
             let what = format!(
-                "the claim {} has {}, and {} at the source has {}",
+                "PVC {} has {}, but source PVC {} has {}",
                 volume.target, has.0, volume.claim, needs.0
             );
             return Err(Error::Invalid("TargetTooSmall", what));
@@ -295,17 +298,17 @@ impl Step<'_> {
             && self.look::<StorageClass>(&self.destination, "", &class).await?.is_none()
         {
             let what = format!(
-                "storage class {class}, wanted for {}, not found at the destination",
+                "storage class {class:?} of PVC {} not found at the destination",
                 volume.target
             );
-            return Err(Error::Invalid("StorageClassMissing", what));
+            return Err(Error::Invalid("StorageClassNotFound", what));
         }
         let asked =
             spec.resources.and_then(|r| r.requests?.get("storage").cloned()).unwrap_or_default();
         let needs = capacity(source);
         if bytes(&asked) < bytes(&needs) {
             let what = format!(
-                "{} is to have {}, less than the {} of {}",
+                "PVC {} would have {}, less than the {} of source PVC {}",
                 volume.target, asked.0, needs.0, volume.claim
             );
             return Err(Error::Invalid("TargetTooSmall", what));
@@ -331,7 +334,7 @@ impl Step<'_> {
                 if let Some(claim) = mounted(&pod).find(|claim| used(claim.as_str())) {
                     let name = pod.metadata.name.clone().unwrap_or_default();
                     let what =
-                        format!("the target {namespace}/{claim} is in use by the pod {name}");
+                        format!("destination PVC {namespace}/{claim} is in use by pod {name}");
                     return Err(Error::Waiting("TargetInUse", what));
                 }
             }

@@ -99,7 +99,9 @@ impl Step<'_> {
             Ok(_) => Ok(()),
             // Somebody removed it: the migration goes on without.
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-            Err(error) => Err(Error::api(format!("tell of {}", volume.claim))(error)),
+            Err(error) => {
+                Err(Error::api(format!("update the progress of {}", volume.claim))(error))
+            }
         }
     }
 

@@ -64,7 +64,9 @@ impl Step<'_> {
             return Ok(());
         }
         let (reports, missing) = match served {
-            Served::Ended(reports) => (reports, Some("its message does not have it".to_owned())),
+            Served::Ended(reports) => {
+                (reports, Some("the report of the server does not list the volume".to_owned()))
+            }
             Served::Lost(why) => (Vec::new(), Some(why)),
             Served::Pending => {
                 let late = self.is_late_report(sources);
@@ -73,7 +75,7 @@ impl Step<'_> {
                 } else {
                     Vec::new()
                 };
-                (reports, late.then(|| format!("it goes on after {PATIENCE} s")))
+                (reports, late.then(|| format!("the server still runs after {PATIENCE} s")))
             }
         };
         for (volume, report) in sources {
@@ -147,20 +149,24 @@ fn disagreement(volume: &Planned, source: &Report, server: &VolumeReport) -> Opt
     }
     let (own, server) = (own.to_json(), server.to_json());
     let what = if verified {
-        format!("the reports of both ends differ: source {own}, destination {server}")
+        format!(
+            "source and destination report different results: source {own}, destination {server}"
+        )
     } else {
-        format!("the digests of both trees were not compared: source {own}, destination {server}")
+        format!(
+            "the digests of source and destination were not compared: source {own}, destination {server}"
+        )
     };
     Some(Failure {
         exit_code: Some(source.exit_code.number().into()),
         report: Some(Box::new(source.clone())),
-        ..Failure::new("ReportDisagrees", what, false)
+        ..Failure::new("ReportMismatch", what, false)
     })
 }
 
 /// The failure of a volume that only the source has reported.
 pub(super) fn missing_report(why: &str) -> Failure {
-    let what = format!("the source reports success, the destination has not reported it: {why}");
+    let what = format!("the source reports success, the destination does not confirm it: {why}");
     Failure::new("ReportMissing", what, true)
 }
 

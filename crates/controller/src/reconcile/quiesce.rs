@@ -105,12 +105,12 @@ impl Step<'_> {
                 self.condition(conditions::QUIESCED, Some(false), "InUseAcknowledged", &what);
             }
             None => {
-                let what = "no pod uses the volumes";
+                let what = "no pod uses the source volumes";
                 self.condition(conditions::QUIESCED, Some(true), "Quiesced", what);
             }
         }
         self.status.source_watches = watches;
-        Ok(self.enter(Phase::Transferring, "volumes are on their way"))
+        Ok(self.enter(Phase::Transferring, "copying volumes"))
     }
 
     /// Whether nothing has to be done but to wait for pods that are being deleted.
@@ -160,12 +160,12 @@ impl Step<'_> {
             });
             self.patch(workload, patch).await?;
             let note = format!(
-                "{} {namespace}/{} scaled from {} to 0",
+                "Scaled {} {namespace}/{} from {} to 0 replicas",
                 K::kind(&()),
                 workload.name_any(),
                 workload.replicas()
             );
-            self.context.events.normal(&self.migration, "WorkloadStopped", note).await;
+            self.context.events.normal(&self.migration, "WorkloadScaledDown", note).await;
         }
         Ok(())
     }
@@ -177,7 +177,10 @@ impl Step<'_> {
             started += self.start::<Deployment>(&namespace).await?;
             started += self.start::<StatefulSet>(&namespace).await?;
         }
-        let message = format!("{started} workloads have their replicas again");
+        let message = match started {
+            0 => "Nothing to restore: no workloads were scaled down".to_owned(),
+            _ => format!("Restored the replicas of {}", super::counted(started, "workload")),
+        };
         self.condition(conditions::QUIESCED, Some(false), "RolledBack", &message);
         self.condition(conditions::SUCCEEDED, None, "RolledBack", &message);
         self.context.events.normal(&self.migration, "RolledBack", message.clone()).await;
@@ -222,7 +225,7 @@ impl Step<'_> {
 }
 
 fn still_in_use(claim: &Claim, pod: &str) -> Error {
-    Error::Waiting("StillInUse", format!("the pod {pod} still uses the claim {claim}"))
+    Error::Waiting("StillInUse", format!("pod {pod} still uses PVC {claim}"))
 }
 
 /// The workloads that a migration has stopped, each with the replicas that it had.
@@ -262,10 +265,10 @@ pub(super) async fn tell_of_stopped(
         let sets = sets.iter().map(|(w, had)| ("statefulset", w.name_any(), had));
         for (kind, name, had) in deployments.chain(sets) {
             let note = format!(
-                "{kind} {namespace}/{name} stays stopped; to start it again: \
+                "{kind} {namespace}/{name} is still scaled to zero; to restore it: \
                  kubectl -n {namespace} scale {kind} {name} --replicas={had}"
             );
-            context.events.warning(migration, "WorkloadStaysStopped", note).await;
+            context.events.warning(migration, "WorkloadLeftScaledDown", note).await;
         }
     }
     Ok(())

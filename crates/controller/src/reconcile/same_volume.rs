@@ -64,8 +64,9 @@ impl Step<'_> {
             };
             if let Some((other, _)) = known.iter().find(|(_, known)| known.is_same(&identity, true))
             {
-                let what = format!("claims {other} and {} are the same volume", volume.target);
-                return Err(Error::Invalid("SpecInvalid", what));
+                let what =
+                    format!("destination PVCs {other} and {} are the same volume", volume.target);
+                return Err(Error::Invalid("InvalidSpec", what));
             }
             known.push((&volume.target, identity));
         }
@@ -81,7 +82,7 @@ impl Step<'_> {
             let same = known.iter().find(|(_, known)| known.is_same(&identity, one_cluster));
             if let Some((target, _)) = same {
                 let what = format!(
-                    "claim {} at the source and claim {target} at the destination are the same volume",
+                    "source PVC {} and destination PVC {target} are the same volume",
                     volume.claim
                 );
                 return Err(Error::Invalid("SourceIsTarget", what));

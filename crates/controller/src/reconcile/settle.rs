@@ -9,7 +9,7 @@ use k8s_openapi::{
     jiff::SignedDuration,
 };
 use kube::ResourceExt as _;
-use pod::Report;
+use pod::{Report, Text};
 use serde_json::json;
 
 use super::{
@@ -34,6 +34,9 @@ const FIRST_PAUSE: i64 = 5;
 const LONGEST_PAUSE: i64 = 300;
 /// Seconds that the garbage collector may take to remove a pod whose Secret is gone; then the pod is removed directly.
 const COLLECTED: i64 = 10;
+
+/// Bytes of a message that the status of a volume keeps: a migration may have 500 volumes.
+const SHOWN: usize = 300;
 
 impl Step<'_> {
     /// A volume has arrived, as both ends report: all of it, or in a stage run all but what changed meanwhile.
@@ -80,14 +83,15 @@ impl Step<'_> {
             status.owned |= self.migration.spec.transfer.delete && is_equal && target.is_some();
             status.target = target;
             status.reason = reason.into();
+            status.message.clear();
             status.changed = changed;
             status.bytes_total = signed(report.bytes_total);
             status.bytes_done = status.bytes_total;
             status.rate = 0;
         }
         self.context.metrics.ended("completed", report.bytes_literal);
-        let note = format!("{} arrived as {}: {}", volume.claim, volume.target, sentence(report));
-        self.context.events.normal(&self.migration, "VolumeArrived", note).await;
+        let note = format!("{} copied to {}: {}", volume.claim, volume.target, sentence(report));
+        self.context.events.normal(&self.migration, "VolumeCopied", note).await;
         Ok(())
     }
 
@@ -118,7 +122,7 @@ impl Step<'_> {
             }
             let failure = if self.is_moving(volume.index) { failure } else { &missing };
             if let Err(error) = self.failed_with(volume, failure, json!({})).await {
-                tracing::warn!("cannot tell of a failure: {error}");
+                tracing::warn!("cannot record a failure: {error}");
             }
         }
         current.transfer.ending = true;
@@ -135,6 +139,7 @@ impl Step<'_> {
         let again = failure.retryable && status.attempts < limit;
         status.phase = if again { VolumePhase::Retrying } else { VolumePhase::Failed };
         status.reason = failure.reason.to_string();
+        status.message = Text::within(&failure.message, SHOWN).into();
         status.reported_at = None;
         status.rate = 0;
         let attempts = status.attempts;
@@ -161,12 +166,12 @@ impl Step<'_> {
             }),
         );
         self.context.metrics.ended("failed", 0);
-        let next = if again { ", another attempt follows" } else { "" };
+        let next = if again { "; retrying" } else { "" };
         let note = format!(
             "{}, attempt {attempts} of {limit}: {}: {}{next}",
             volume.claim, failure.reason, failure.message
         );
-        let reason = if again { "VolumeRetries" } else { "VolumeFailed" };
+        let reason = if again { "VolumeRetrying" } else { "VolumeFailed" };
         self.context.events.warning(&self.migration, reason, note).await;
         self.tell(volume, told).await
     }
@@ -249,11 +254,14 @@ impl Step<'_> {
         match (client, server) {
             (None, None) => {}
             (Some(lost), None) | (None, Some(lost)) if observe::is_lost(&lost, self.now) => {
-                let note = format!("the pod {} does not go: its node is lost", lost.name_any());
+                let note = format!(
+                    "pod {} still exists a minute after its deletion: its node does not respond",
+                    lost.name_any()
+                );
                 self.context.events.warning(&self.migration, "NodeLost", note).await;
             }
             (Some(going), _) | (None, Some(going)) => {
-                self.status.message = format!("waiting for the pod {} to go", going.name_any());
+                self.status.message = format!("waiting for pod {} to terminate", going.name_any());
                 return Ok(false);
             }
         }
@@ -314,8 +322,8 @@ fn errors(report: &Report) -> Vec<String> {
 
 fn sentence(report: &Report) -> String {
     let figures = format!(
-        "{} files written, {} deleted, {} of {} sent",
-        report.files_written,
+        "{} written, {} deleted, {} of {} sent",
+        super::counted(usize::try_from(report.files_written).unwrap_or(usize::MAX), "file"),
         report.files_deleted,
         super::progress::size(report.bytes_literal),
         super::progress::size(report.bytes_total),

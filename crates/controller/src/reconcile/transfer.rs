@@ -47,7 +47,7 @@ impl Current {
 impl Step<'_> {
     pub(super) async fn transfer(&mut self) -> Result<Action> {
         // Whatever else there is to say replaces it.
-        self.status.message = "volumes are on their way".into();
+        self.status.message = "copying volumes".into();
         let mut first_error = None;
         let mut blocked = false;
         let ending: BTreeSet<i64> =
@@ -103,12 +103,12 @@ impl Step<'_> {
         let watched = self.look_at_watches();
         if settled && self.status.transfers.is_empty() {
             if !watched {
-                self.status.message = "waiting for the watch of the pods at the source".into();
+                self.status.message = "waiting for the watch of the source pods".into();
                 return Ok(Action::requeue(SOON));
             }
             self.fail_used().await?;
             self.fail_replaced().await?;
-            return Ok(self.enter(Phase::CleaningUp, "removing what the transfer needed"));
+            return Ok(self.enter(Phase::CleaningUp, "deleting transfer pods"));
         }
         // What has begun, and what has ended, goes on when this is written; the rest when a watch wakes the migration.
         let ended = self.status.transfers.iter().any(|t| t.ending && !ending.contains(&t.number));
@@ -137,8 +137,11 @@ impl Step<'_> {
         }
         let Some(server) = self.pod(current, Role::Destination).await? else {
             if current.transfer.destination_created {
-                let failure =
-                    Failure::new("DestinationPodLost", "the destination pod is gone", true);
+                let failure = Failure::new(
+                    "DestinationPodLost",
+                    "the destination pod no longer exists",
+                    true,
+                );
                 self.fail_all(current, &failure).await;
                 return Ok(());
             }
@@ -159,7 +162,8 @@ impl Step<'_> {
                 self.watch(current, &client, &server).await
             }
             None if current.transfer.source_created => {
-                let failure = Failure::new("SourcePodLost", "the source pod is gone", true);
+                let failure =
+                    Failure::new("SourcePodLost", "the source pod no longer exists", true);
                 self.fail_all(current, &failure).await;
                 Ok(())
             }
@@ -221,9 +225,9 @@ impl Step<'_> {
                 open.any(|volume| {
                     let container = build::sync_container(volume);
                     ended(observe::sync(pod, &container, &volume.name, self.now))
-                }) || ended(observe::support(pod, build::TUNNEL, self.now))
+                }) || ended(observe::sidecar(pod, build::TUNNEL, self.now))
             }
-            Role::Destination => ended(observe::support(pod, build::SERVE, self.now)),
+            Role::Destination => ended(observe::sidecar(pod, build::SERVE, self.now)),
         }
     }
 
@@ -275,7 +279,7 @@ impl Step<'_> {
     }
 
     async fn make_source(&mut self, current: &mut Current, server: &Pod) -> Result<()> {
-        match observe::support(server, build::SERVE, self.now) {
+        match observe::sidecar(server, build::SERVE, self.now) {
             Seen::Failed(failure) => {
                 self.fail_all(current, &failure).await;
                 return Ok(());
@@ -284,7 +288,7 @@ impl Step<'_> {
                 self.check_start(current, &format!("destination pod: {what}"), &what).await;
                 return Ok(());
             }
-            Seen::Running | Seen::Arrived(_) => {}
+            Seen::Running | Seen::Succeeded(_) => {}
         }
         let namespace = current.destination_namespace().to_owned();
         let name = current.names.of(Role::Destination);
@@ -298,7 +302,12 @@ impl Step<'_> {
         let address = service
             .and_then(|service| build::reached(&self.migration, &current.names, &service, &nodes));
         let Some(address) = address.filter(|_| observe::is_ready(server)) else {
-            self.check_start(current, "the destination is not reachable yet", "Endpoint").await;
+            self.check_start(
+                current,
+                "waiting for the endpoint of the destination pod",
+                "Endpoint",
+            )
+            .await;
             return Ok(());
         };
         self.make_client(current, &address, server).await
@@ -332,7 +341,7 @@ impl Step<'_> {
         ownership::record(&mut pod, &targets);
         self.source.create_watched(&pod).await?;
         current.transfer.source_created = true;
-        self.condition(conditions::PREPARED, Some(true), "Prepared", "pods are being started");
+        self.condition(conditions::PREPARED, Some(true), "Prepared", "transfer pods are starting");
         Ok(())
     }
 
@@ -354,7 +363,7 @@ impl Step<'_> {
             }
             let container = build::sync_container(&volume);
             match observe::sync(client, &container, &volume.name, self.now) {
-                Seen::Arrived(report) => {
+                Seen::Succeeded(report) => {
                     self.reported(&volume, client);
                     sources.push((volume, *report));
                 }
@@ -383,7 +392,7 @@ impl Step<'_> {
             return Ok(());
         }
         for (pod, name) in [(server, build::SERVE), (client, build::TUNNEL)] {
-            if let Seen::Failed(failure) = observe::support(pod, name, self.now) {
+            if let Seen::Failed(failure) = observe::sidecar(pod, name, self.now) {
                 self.fail_all(current, &failure).await;
                 return Ok(());
             }
@@ -399,7 +408,7 @@ impl Step<'_> {
             if let Some(limit) =
                 limit.filter(|limit| observe::seconds_since(&since, self.now) > *limit)
             {
-                let what = format!("not done within {limit} s");
+                let what = format!("not finished within limits.runSeconds ({limit} s)");
                 self.fail_all(current, &Failure::new("DeadlineExceeded", what, true)).await;
             }
         }
@@ -438,8 +447,8 @@ fn not_empty(volume: &Planned, client: &Pod, failure: Failure) -> Failure {
     let (entries, written) =
         failure.report.as_ref().map_or((0, 0), |report| (report.entries, report.files_written));
     let message = format!(
-        "claim {} holds entries that {} does not have: {entries} entries compared, {written} files written, 0 deleted; \
-         set transfer.overwrite to delete them, or choose another claim",
+        "PVC {} contains files that {} does not have: {entries} entries compared, {written} files written, 0 deleted; \
+         set transfer.overwrite to delete them, or choose another PVC",
         volume.target, volume.claim
     );
     Failure {
@@ -451,6 +460,6 @@ fn not_empty(volume: &Planned, client: &Pod, failure: Failure) -> Failure {
 }
 
 fn not_ours(pod: &Pod) -> Failure {
-    let what = format!("the pod {} was made by somebody else", pod.name_any());
-    Failure::new("PodNotOurs", what, false)
+    let what = format!("pod {} exists and was not created by this migration", pod.name_any());
+    Failure::new("PodNotOwned", what, false)
 }

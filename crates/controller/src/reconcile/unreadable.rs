@@ -39,9 +39,8 @@ pub(crate) async fn report(context: &Context, metadata: &ObjectMeta, why: &str) 
     if object.metadata.deletion_timestamp.is_some() {
         return release(context, &api, object).await;
     }
-    let text = format!(
-        "cannot read this migration: {why}; correct the field, or run a controller that knows it"
-    );
+    let text =
+        format!("cannot parse this migration: {why}; correct the field or upgrade the controller");
     let mut written = object.clone();
     if !condition(&mut written, &text, context.clock.now()) {
         return Ok(Action::await_change());
@@ -90,8 +89,9 @@ async fn release(
     if waited <= cleanup::DEADLINE {
         return Ok(Action::requeue(AGAIN * 10));
     }
-    let note = "objects of the migration can be left, and have its labels: it cannot be read";
-    context.events.warning(&about(&object), "CleanUpGivenUp", note.into()).await;
+    let note =
+        "objects with the labels of this migration may remain: the migration cannot be parsed";
+    context.events.warning(&about(&object), "CleanupFailed", note.into()).await;
     let others: Vec<_> = finalizers.iter().filter(|held| *held != FINALIZER).collect();
     let patch = json!({ "metadata": {
         "finalizers": others, "resourceVersion": object.metadata.resource_version,

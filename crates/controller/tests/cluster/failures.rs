@@ -22,7 +22,7 @@ async fn refused(place: &mut Place, more: Value, reason: &str) {
 
 #[test]
 fn a_claim_that_is_not_there() {
-    in_place(async |mut place| refused(&mut place, json!({}), "ClaimMissing").await);
+    in_place(async |mut place| refused(&mut place, json!({}), "ClaimNotFound").await);
 }
 
 #[test]
@@ -30,7 +30,7 @@ fn a_storage_class_that_is_not_there() {
     in_place(async |mut place| {
         place.source_volume("data").await;
         let volumes = json!([{ "name": "data", "target": { "storageClass": "gold" } }]);
-        refused(&mut place, json!({ "volumes": volumes }), "StorageClassMissing").await;
+        refused(&mut place, json!({ "volumes": volumes }), "StorageClassNotFound").await;
     });
 }
 
@@ -48,7 +48,7 @@ fn a_namespace_that_is_not_to_be_made() {
     in_place(async |mut place| {
         place.source_volume("data").await;
         let destination = json!({ "createNamespace": false });
-        refused(&mut place, json!({ "destination": destination }), "NamespaceMissing").await;
+        refused(&mut place, json!({ "destination": destination }), "NamespaceNotFound").await;
     });
 }
 
@@ -67,7 +67,7 @@ fn a_namespace_that_admits_no_root() {
         place.source_volume("data").await;
         let level = [("pod-security.kubernetes.io/enforce", "restricted")];
         place.cluster.namespace(&place.destination, &level).await;
-        refused(&mut place, json!({}), "RootNotAdmitted").await;
+        refused(&mut place, json!({}), "RootNotAllowed").await;
     });
 }
 
@@ -171,7 +171,7 @@ fn a_sync_container_that_is_killed() {
         assert!(killed.success());
         let status = place.completes().await;
         assert!(status.volumes[0].attempts >= 2, "{status:#?}");
-        assert!(place.events().await.iter().any(|event| event == "VolumeRetries"));
+        assert!(place.events().await.iter().any(|event| event == "VolumeRetrying"));
         assert_same(&from, &to);
     });
 }

@@ -28,7 +28,7 @@ fn two_volumes_arrive_and_the_next_run_moves_the_difference() {
         let first = place.progress("data").await;
         assert_eq!((&first["phase"], &first["exitCode"]), (&json!("Succeeded"), &json!(0)));
         assert!(first["digest"].as_str().is_some_and(|digest| digest.len() == 64), "{first}");
-        for event in ["RunBegins", "ClaimMade", "VolumeArrived", "RunCompleted"] {
+        for event in ["RunStarted", "ClaimCreated", "VolumeCopied", "RunCompleted"] {
             assert!(place.events().await.iter().any(|e| e == event), "{event}");
         }
 
@@ -38,11 +38,7 @@ fn two_volumes_arrive_and_the_next_run_moves_the_difference() {
         let status = place.ends(2).await;
         assert_eq!(status.volumes_done, "2/2", "{status:#?}");
         let events = place.events().await;
-        assert_eq!(
-            events.iter().filter(|event| *event == "VolumeArrived").count(),
-            4,
-            "{events:?}"
-        );
+        assert_eq!(events.iter().filter(|event| *event == "VolumeCopied").count(), 4, "{events:?}");
         assert_same(&data, &to_data);
         assert_same(&media, &to_media);
         let second = place.progress("media").await;

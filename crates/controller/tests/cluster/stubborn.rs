@@ -35,7 +35,7 @@ fn a_pod_of_somebody_else_under_the_same_name() {
         let status = place.ends(1).await;
         assert_eq!(
             (status.phase, &*status.volumes[0].reason),
-            (Phase::Failed, "PodNotOurs"),
+            (Phase::Failed, "PodNotOwned"),
             "{status:#?}"
         );
         let there = place.cluster.api::<Pod>(&place.destination).get(&name).await.unwrap();
@@ -62,7 +62,7 @@ fn a_pod_that_does_not_go_is_named_and_then_given_up() {
         set_finalizers(&place, &pod, &["pvferry.io/test"]).await;
         place.until("run", |s| s.volumes.iter().any(|v| v.phase == VolumePhase::Running)).await;
         place.delete_pod(&place.source, &pod).await;
-        place.until("wait", |s| s.message == format!("waiting for the pod {pod} to go")).await;
+        place.until("wait", |s| s.message == format!("waiting for pod {pod} to terminate")).await;
         tokio::time::sleep(Duration::from_secs(10)).await;
         assert_eq!(place.status().await.volumes[0].attempts, 1, "its claim is still held");
         place.until_event("NodeLost").await;

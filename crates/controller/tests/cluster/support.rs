@@ -82,7 +82,7 @@ impl Place {
             controller: None,
             metrics: free_port(),
             impersonating,
-            arguments: vec!["--open"],
+            arguments: vec!["--allow-privileged-fields"],
         };
         place.cluster.namespace(&place.home, &[]).await;
         place.cluster.namespace(&place.source, &[]).await;

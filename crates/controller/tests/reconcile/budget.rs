@@ -120,9 +120,12 @@ async fn a_thousand_migrations_that_wait_take_at_most_100_calls_a_minute() {
     world.idle(600).await;
     for (number, text) in [
         (0, "is not bound"),
-        (5, "waiting: as many volumes move as the controller permits"),
-        (2, "still uses the claim shop/m2"),
-        (3, "is in use by the pod user-m3"),
+        (
+            5,
+            "waiting for other migrations: the controller limits the volumes copied at once (--parallel)",
+        ),
+        (2, "still uses PVC shop/m2"),
+        (3, "is in use by pod user-m3"),
     ] {
         let told = world.told(&format!("m{number}"));
         assert!(told.1.contains(text), "{number}: {told:?} {text}");

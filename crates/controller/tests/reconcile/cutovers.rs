@@ -25,7 +25,7 @@ async fn a_pod_that_wrote_and_ended_during_a_cutover_fails_it() {
     assert_eq!(status.volumes[0].reason, "UsedMeanwhile");
     assert_eq!(world.condition("Succeeded"), ("False".into(), "UsedMeanwhile".into()));
     assert_eq!(world.condition("Quiesced"), ("False".into(), "UsedMeanwhile".into()));
-    assert!(world.events().iter().any(|event| event.contains("pod nightly used shop/data")));
+    assert!(world.events().iter().any(|event| event.contains("pod nightly used PVC shop/data")));
 }
 
 #[tokio::test]
@@ -78,7 +78,7 @@ async fn a_cutover_beside_a_running_application_fails_before_anything_is_made() 
     world.migrate(json!({ "mode": "Cutover" }));
     let status = world.ends(1).await;
     assert_eq!(status.phase, Phase::Failed, "{status:#?}");
-    assert_eq!(status.message, "pod web-0 (StatefulSet/web) uses shop/data");
+    assert_eq!(status.message, "pod web-0 (StatefulSet/web) uses PVC shop/data");
     assert_eq!(world.condition("Succeeded"), ("False".into(), "ClaimInUse".into()));
     assert_eq!(status.transfers_started, 0);
     assert!(!world.exists("persistentvolumeclaims", "shop-new", "data"));
@@ -104,9 +104,9 @@ async fn an_acknowledged_use_is_repeated_at_the_end_of_a_cutover() {
     let status = world.completes(1).await;
     let succeeded = status.conditions.iter().find(|c| c.type_ == "Succeeded").unwrap();
     assert!(
-        succeeded.message.contains("pod web-0 (StatefulSet/web) uses shop/data"),
+        succeeded.message.contains("pod web-0 (StatefulSet/web) uses PVC shop/data"),
         "{status:#?}"
     );
-    assert!(succeeded.message.contains("pod nightly used shop/data"), "{status:#?}");
+    assert!(succeeded.message.contains("pod nightly used PVC shop/data"), "{status:#?}");
     assert_eq!(world.condition("Quiesced"), ("False".into(), "InUseAcknowledged".into()));
 }

@@ -84,7 +84,7 @@ async fn a_report_that_differs_between_both_ends_in_any_field_is_never_a_success
 async fn digests_that_differ_are_report_disagrees_with_the_figures_of_both_ends() {
     let change: Change = Box::new(|report| report["digest"] = json!("11".repeat(32)));
     let (world, status) = altered(End::Destination, change).await;
-    assert_eq!(status.volumes[0].reason, "ReportDisagrees", "{status:#?}");
+    assert_eq!(status.volumes[0].reason, "ReportMismatch", "{status:#?}");
     assert_eq!(status.volumes[0].attempts, 1);
     let progress = &list(&world.home, "directvolumemigrationprogresses")[0]["status"];
     let message = progress["message"].as_str().unwrap();
@@ -178,7 +178,7 @@ async fn a_destination_whose_log_differs_from_the_source_is_report_disagrees() {
         Some(Box::new(|message| message["volumes"][0]["files_written"] = json!(77)));
     world.migrate(json!({}));
     let status = world.ends(1).await;
-    assert_eq!((status.phase, &*status.volumes[0].reason), (Phase::Failed, "ReportDisagrees"));
+    assert_eq!((status.phase, &*status.volumes[0].reason), (Phase::Failed, "ReportMismatch"));
 }
 
 #[tokio::test]
@@ -196,7 +196,7 @@ async fn a_source_that_did_not_verify_as_asked_is_no_success() {
     world.kubelet.serving.change = Some(drop_tree());
     world.migrate(json!({ "transfer": { "verify": true } }));
     let status = world.ends(1).await;
-    assert_eq!((status.phase, &*status.volumes[0].reason), (Phase::Failed, "ReportDisagrees"));
+    assert_eq!((status.phase, &*status.volumes[0].reason), (Phase::Failed, "ReportMismatch"));
 }
 
 /// The server goes on, because a volume never arrived: its log tells of the other one.

@@ -132,7 +132,7 @@ async fn a_retry_beside_its_group_does_not_write_under_a_pod_that_uses_the_targe
         ],
     }});
     add(&world.home, "pods", "shop-new", user);
-    let status = world.until("wait", |s| s.message.contains("in use by the pod user")).await;
+    let status = world.until("wait", |s| s.message.contains("in use by pod user")).await;
     assert_eq!((phase(&status, 0), status.transfers_started), (VolumePhase::Retrying, 1));
     world.remove("pods", "shop-new", "user");
     world.completes(1).await;

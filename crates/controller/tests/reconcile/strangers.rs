@@ -58,7 +58,7 @@ async fn an_object_of_somebody_else_of_every_kind_is_neither_adopted_nor_deleted
             .await;
             let status = world.status();
             assert_eq!(status.phase, Phase::Failed, "{key:?}: {status:#?}");
-            let wanted = if key.0 == "pods" { "PodNotOurs" } else { "NameTaken" };
+            let wanted = if key.0 == "pods" { "PodNotOwned" } else { "NameConflict" };
             assert_eq!(status.volumes[0].reason, wanted, "{key:?}: {status:#?}");
             let told = world.events().iter().any(|event| event.contains(&key.2));
             assert!(told, "{key:?}: {:?}", world.events());

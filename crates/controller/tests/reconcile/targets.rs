@@ -129,8 +129,8 @@ async fn every_missing_claim_is_listed_and_claims_that_exist_are_not_called_miss
     let status = world.ends(1).await;
     assert_eq!(status.phase, Phase::Failed, "{status:#?}");
     let reasons: Vec<_> = status.volumes.iter().map(|volume| &*volume.reason).collect();
-    assert_eq!(reasons, ["OthersFailed", "ClaimMissing", "ClaimMissing"]);
-    assert_eq!(world.condition("Succeeded"), ("False".into(), "ClaimMissing".into()));
+    assert_eq!(reasons, ["OthersFailed", "ClaimNotFound", "ClaimNotFound"]);
+    assert_eq!(world.condition("Succeeded"), ("False".into(), "ClaimNotFound".into()));
     let events = world.events();
     let lists = |event: &String| event.contains("shop/x") && event.contains("shop/y");
     assert!(events.iter().any(lists), "{events:#?}");

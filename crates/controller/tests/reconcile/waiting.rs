@@ -56,7 +56,7 @@ async fn a_pod_of_another_cluster_that_is_gone_wakes_the_migration_that_waits_fo
     add(&world.other, "pods", "shop-new", user);
     let far = json!({ "namespace": "shop-new", "cluster": { "kubeconfigSecret": "other" } });
     world.migrate(json!({ "destination": far, "endpoint": { "type": "NodePort", "host": "n" } }));
-    let took = world.run(60, |world| world.told("m").1.contains("is in use by the pod user")).await;
+    let took = world.run(60, |world| world.told("m").1.contains("is in use by pod user")).await;
     assert!(took < 60, "{:?}", world.told("m"));
     world.idle(300).await;
     world.other.store.lock().remove(&key("pods", "shop-new", "user"));

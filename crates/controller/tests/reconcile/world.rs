@@ -420,7 +420,11 @@ fn reconciler(
     Reconciler::new(Parts {
         clusters: clusters.connected_by(Arc::new(connect), DEADLINE, clock.clone()),
         issuer: Arc::new(Nobody),
-        defaults: Defaults { image: "pvferry:1".into(), open, ..Defaults::default() },
+        defaults: Defaults {
+            image: "pvferry:1".into(),
+            allow_privileged_fields: open,
+            ..Defaults::default()
+        },
         metrics,
         instance: "test".into(),
         parallel,
