@@ -45,6 +45,11 @@ pub struct EntryError {
 }
 
 /// What both ends of a session know of a volume, each by itself. Of a success, both report the same.
+///
+/// `entries` and `bytes_total` of [`Report`] are not part of it. They are figures of the listing, which the ends may count
+/// differently: the sender counts a file as it was listed, the receiver as it was sent, and a file can shrink in between. The
+/// manifest digest holds the number of all entries, and the size of each as both ends have it, so a comparison would prove no
+/// more, and eight volumes would no longer fit into one message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VolumeReport {
     /// The volume by its name.

@@ -4,10 +4,10 @@
 //! works with. What that is, its [`Sandbox`], is the policy of each program; here it is enforced:
 //!
 //! * **Files.** Landlock, where the kernel has it: paths that are allowed can be opened, nothing else can, whatever links
-//!   lead there; nothing can be executed..
+//!   lead there; nothing can be executed.
 //! * **TCP.** By Landlock too: ports to connect to and to listen on, each of them where it is limited.
 //! * **Signals and abstract sockets.** By Landlock too: those of the process itself.
-//! * **Capabilities.** Those that are kept, as far as they were given..
+//! * **Capabilities.** Those that are kept, as far as they were given.
 //! * **No new privileges**, for good.
 //!
 //! All of that holds for the calling thread and those that it starts: [`Sandbox::enter`] comes before the runtime.
