@@ -119,6 +119,8 @@ impl Error {
 fn told(error: &kube::Error) -> Text {
     match error {
         kube::Error::Api(status) => clip(&status.message),
+        // Its text quotes the answer.
+        kube::Error::SerdeError(_) => "the answer is not an object of this kind".into(),
         other => clip(&other.to_string()),
     }
 }

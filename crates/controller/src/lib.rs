@@ -19,6 +19,7 @@ pub mod metrics;
 pub mod observe;
 pub mod plan;
 pub mod render;
+pub mod storage;
 pub mod topology;
 
 mod error;

@@ -101,6 +101,39 @@ pub fn check(migration: &DirectVolumeMigration) -> Result<(), String> {
     Ok(())
 }
 
+/// Why a name in `spec` is not one that an object can have. Names are parts of the paths that API servers are asked for, so nothing is asked for
+/// before they are checked.
+///
+/// # Errors
+/// A sentence.
+pub fn check_names(spec: &DirectVolumeMigrationSpec) -> Result<(), String> {
+    let mut namespaces = vec![&spec.source.namespace, &spec.destination.namespace];
+    let clusters = [&spec.source.cluster, &spec.destination.cluster].into_iter().flatten();
+    let mut names: Vec<&String> = clusters.map(|cluster| &cluster.kubeconfig_secret).collect();
+    for volume in &spec.volumes {
+        names.push(&volume.name);
+        namespaces.extend(&volume.namespace);
+        if let Some(target) = &volume.target {
+            names.extend(&target.name);
+            names.extend(target.storage_class.iter().filter(|class| !class.is_empty()));
+            namespaces.extend(&target.namespace);
+        }
+    }
+    if let Some(wrong) = namespaces.into_iter().find(|name| !is_label(name) || name.len() > 63) {
+        return Err(format!("{wrong:?} is not a valid name of a namespace"));
+    }
+    match names.into_iter().find(|name| name.len() > 253 || !name.split('.').all(is_label)) {
+        Some(wrong) => Err(format!("{wrong:?} is not a valid name of an object")),
+        None => Ok(()),
+    }
+}
+
+/// Lower-case letters, digits and dashes; at both ends no dash.
+fn is_label(text: &str) -> bool {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    text.starts_with(plain) && text.ends_with(plain) && text.chars().all(|c| plain(c) || c == '-')
+}
+
 /// Why volumes cannot be moved where source and destination are the same cluster: a claim would be written while it is read.
 ///
 /// # Errors

@@ -17,7 +17,7 @@ use crate::{
     informers::Name,
     metrics::Metrics,
     reconcile::{
-        Context, Latest, Patience, Policies, SourceWatches, Throttle, VolumeSlots, after_error,
+        Context, Latest, Patience, PodWatches, Policies, Throttle, VolumeSlots, after_error,
         reconcile, report_unreadable,
     },
 };
@@ -85,7 +85,7 @@ impl Reconciler {
             issuer: parts.issuer,
             defaults: parts.defaults,
             metrics: parts.metrics,
-            watches: SourceWatches::default(),
+            watches: PodWatches::default(),
             latest: Latest::default(),
             patience: Patience::default(),
             policies: Policies::default(),

@@ -57,14 +57,20 @@ pub struct DirectVolumeMigrationStatus {
     pub run_spec: Option<RunSpec>,
     /// Watches of the pods in the source namespaces, from the moment at which no pod used the volumes of a cutover.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub source_watches: Vec<SourceWatch>,
+    pub source_watches: Vec<PodWatch>,
+    /// Watches of the pods at the destination, from the moment at which no pod used the volumes that started.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub target_watches: Vec<PodWatch>,
+    /// Workloads that a cutover scaled to zero. A rollback starts them again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stopped: Vec<StoppedWorkload>,
     /// Pods that use source volumes during a cutover and that `acknowledgeInUse` accepts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub acknowledged: Vec<String>,
     /// Status of each volume, in the order of `spec.volumes`.
     #[serde(default)]
     pub volumes: Vec<VolumeStatus>,
-    /// Conditions `Validated`, `Prepared`, `Quiesced`, `Succeeded` and, after a rollback, `CleanedUp`.
+    /// Conditions `Validated`, `Prepared`, `Quiesced`, `Succeeded`; `TargetsUnused` if a pod used a destination claim, and `CleanedUp` after a rollback.
     #[serde(default)]
     pub conditions: Vec<Condition>,
 }
@@ -109,11 +115,11 @@ pub struct Leftovers {
     pub transfers: i64,
 }
 
-/// A watch of the pods of a source namespace during a cutover.
+/// A watch of the pods of a namespace.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct SourceWatch {
-    /// Source namespace that is watched.
+pub struct PodWatch {
+    /// Namespace that is watched.
     pub namespace: String,
     /// Resource version up to which every change was seen.
     #[serde(default)]
@@ -187,6 +193,22 @@ pub struct PodNodes {
     pub destination: String,
 }
 
+/// A workload that a cutover scaled to zero.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StoppedWorkload {
+    /// `Deployment` or `StatefulSet`.
+    pub kind: String,
+    /// Namespace of the workload.
+    pub namespace: String,
+    /// Name of the workload.
+    pub name: String,
+    /// Uid of the workload.
+    pub uid: String,
+    /// Replicas that the workload had before the cutover.
+    pub replicas: i32,
+}
+
 /// A claim and the PersistentVolume that it is bound to.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -233,6 +255,9 @@ pub struct VolumeStatus {
     /// Pod that used the source claim during the cutover.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub used_by: String,
+    /// Pod that used the destination claim during the run.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub target_used_by: String,
     /// Time at which the source reported that the volume is copied. The controller waits for the report of the destination.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reported_at: Option<Time>,

@@ -135,6 +135,14 @@ impl<K: Watched> Informer<K> {
         }
     }
 
+    /// All of a namespace at the version to which the watch has come, and that version; `None` if it has not come to any. A watch from there
+    /// misses nothing.
+    pub(crate) fn list_at(&self, namespace: &str) -> Option<(Vec<Arc<K>>, String)> {
+        // What is added in between is listed, and seen once more.
+        let seen = self.known.objects.lock().seen;
+        (seen > 0).then(|| (self.list(namespace), seen.to_string()))
+    }
+
     /// All of a namespace; of every one, where it is empty.
     pub(crate) fn list(&self, namespace: &str) -> Vec<Arc<K>> {
         let objects = self.known.objects.lock();
@@ -198,6 +206,13 @@ impl<K: Watched> Known<K> {
         for object in all {
             self.apply(object, concerns);
         }
+        self.reach(version);
+    }
+
+    /// Every change up to this version is known.
+    fn reach(&self, version: Option<u64>) {
+        let mut objects = self.objects.lock();
+        objects.seen = objects.seen.max(version.unwrap_or(0));
     }
 }
 
@@ -316,7 +331,10 @@ async fn watch_from<K: Watched>(
                 version = object.resource_version().unwrap_or(version);
                 known.remove(&at(&object), version_of(&object), concerns);
             }
-            Some(Ok(WatchEvent::Bookmark(mark))) => version = mark.metadata.resource_version,
+            Some(Ok(WatchEvent::Bookmark(mark))) => {
+                version = mark.metadata.resource_version;
+                known.reach(version.parse().ok());
+            }
             Some(Ok(WatchEvent::Error(status))) => {
                 return (failed(kube::Error::Api(status)), Some(version));
             }

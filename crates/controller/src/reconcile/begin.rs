@@ -145,6 +145,12 @@ impl Step<'_> {
         if shares_host {
             groups.truncate(1);
         }
+        let started: Vec<Planned> = groups
+            .iter()
+            .flat_map(|group| &group.volumes)
+            .filter_map(|index| self.volumes.get(*index).cloned())
+            .collect();
+        self.watch_targets(&started).await?;
         let begun = retried > 0 || !groups.is_empty();
         for group in groups {
             self.begin(group.volumes, group.node, None)?;

@@ -13,8 +13,8 @@ use k8s_openapi::{
 use kube::{ResourceExt as _, runtime::controller::Action};
 
 use super::{
-    AGAIN, Context, FINALIZER, POLL, Step, conditions, objects, prepare::OTHERS_FAILED, quiesce,
-    reserve, set_finalizers, settle,
+    AGAIN, Context, FINALIZER, POLL, Step, conditions, objects, prepare::OTHERS_FAILED, reserve,
+    rollback, set_finalizers, settle,
 };
 use crate::{
     api::{DirectVolumeMigration, EndpointKind, Phase, VolumePhase},
@@ -39,6 +39,11 @@ impl Step<'_> {
         }
         self.status.transfers.clear();
         self.status.leftovers = None;
+        if self.status.conditions.iter().any(|condition| condition.type_ == conditions::CLEANED_UP)
+        {
+            let message = "nothing of the transfer is left";
+            self.condition(conditions::CLEANED_UP, Some(true), "CleanedUp", message);
+        }
         self.status.completion_time = Some(Time(self.now));
         let all = self.status.volumes.len();
         let known = self.volumes.iter().map(|volume| volume.claim.to_string());
@@ -224,6 +229,12 @@ pub(super) async fn finalize(
         context.forget(name);
         return Ok(Action::await_change());
     }
+    // Nothing was created before the first run, nor for names that nothing can have.
+    let untouched = migration.status.as_ref().is_none_or(|status| status.run == 0)
+        || plan::check_names(&migration.spec).is_err();
+    if untouched {
+        return let_go(context, &migration, name).await;
+    }
     // Each end by itself: where one cannot be found any more, the keys at the other go all the same.
     let spec = &migration.spec;
     let home = migration.namespace().unwrap_or_default();
@@ -250,12 +261,22 @@ pub(super) async fn finalize(
         Err(error) => give_up(context, &migration, error.to_string()).await,
     }
     if let Ok(cluster) = context.clusters.find(&home, spec.source.cluster.as_ref()).await
-        && let Err(error) = quiesce::tell_of_stopped(context, &migration, &cluster).await
+        && let Err(error) = rollback::tell_of_stopped(context, &migration, &cluster).await
     {
         tracing::warn!("cannot list the workloads that are still scaled to zero: {error}");
     }
+    let_go(context, &migration, name).await
+}
+
+/// Removes the finalizer.
+async fn let_go(
+    context: &Context,
+    migration: &DirectVolumeMigration,
+    name: &Name,
+) -> Result<Action> {
+    let held = migration.finalizers();
     let others: Vec<String> = held.iter().filter(|held| *held != FINALIZER).cloned().collect();
-    match set_finalizers(context, &migration, &others).await {
+    match set_finalizers(context, migration, &others).await {
         Err(error) if error.code() == Some(404) => {}
         other => drop(other?),
     }

@@ -15,6 +15,8 @@ pub(super) const QUIESCED: &str = "Quiesced";
 /// The last run moved everything.
 pub(super) const SUCCEEDED: &str = "Succeeded";
 
+/// No pod used the claims at the destination while they were filled.
+pub(super) const TARGETS_UNUSED: &str = "TargetsUnused";
 /// Nothing of a run that a rollback ended is left.
 pub(super) const CLEANED_UP: &str = "CleanedUp";
 

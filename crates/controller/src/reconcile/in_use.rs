@@ -1,39 +1,36 @@
-//! Whether pods use the volumes at the source, before and during a cutover.
+//! Whether pods use the volumes: at the source before and during a cutover, at the destination during every run.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Condition};
 use kube::ResourceExt as _;
 use serde_json::json;
 
 use super::{Step, conditions};
 use crate::{
-    api::{Mode, Quiesce, SourceWatch, VolumePhase},
+    api::{Mode, PodWatch, Quiesce, VolumePhase},
+    build::Role,
     error::{Error, Result},
-    informers::mounted,
-    plan::{Claim, Planned},
+    plan::Planned,
 };
 
 /// Pods that a message lists by name.
 const LISTED: usize = 3;
 
 impl Step<'_> {
-    /// The source claims that pods use now, each with a description of such a pod; and the version of that list, for each namespace.
-    pub(super) async fn users_of_sources(
-        &self,
-    ) -> Result<(Vec<(Planned, String)>, Vec<SourceWatch>)> {
-        let (mut used, mut watches) = (Vec::new(), Vec::new());
-        for namespace in self.source_namespaces() {
+    /// The volumes at the source that pods use now, each with a description of such a pod; and the version of that list, for each namespace.
+    pub(super) async fn users_of_sources(&self) -> Result<(Vec<(Planned, String)>, Vec<PodWatch>)> {
+        let (mut used, mut watches) = (BTreeMap::new(), Vec::new());
+        let reached = self.reached(Role::Source, &self.volumes).await?;
+        for namespace in reached.namespaces() {
             let (pods, version) = self.users_at(&self.source, &namespace).await?;
-            for volume in self.volumes.iter().filter(|v| v.claim.namespace == namespace) {
-                let mounts = |pod: &&Pod| mounted(pod).any(|claim| claim == volume.claim.name);
-                if let Some(pod) = pods.iter().find(mounts) {
-                    used.push((volume.clone(), describe(pod)));
-                }
+            for (index, pod) in pods.iter().flat_map(|pod| reached.used_by(&namespace, pod)) {
+                used.entry(index).or_insert(pod);
             }
-            watches.push(SourceWatch { namespace, version, ..SourceWatch::default() });
+            watches.push(PodWatch { namespace, version, ..PodWatch::default() });
         }
-        Ok((used, watches))
+        let volume = |(index, pod): (usize, String)| Some((self.volumes.get(index)?.clone(), pod));
+        Ok((used.into_iter().filter_map(volume).collect(), watches))
     }
 
     /// A cutover that stops nothing, beside an application that writes, would lose what it writes.
@@ -64,57 +61,12 @@ impl Step<'_> {
         Ok(())
     }
 
-    /// Enters into the status what the watches have seen since the last step; false where they have not seen all that was there when
-    /// the last volume was committed.
-    pub(super) fn look_at_watches(&mut self) -> bool {
-        let uid = self.migration.metadata.uid.clone().unwrap_or_default();
-        let run = self.status.run;
-        let mut complete = true;
-        let mut watches = std::mem::take(&mut self.status.source_watches);
-        for watch in &mut watches {
-            let seen = self.context.watches.look(&self.source, &uid, run, watch);
-            complete &= watch.until.is_empty() || seen.gap.is_some() || seen.reaches(&watch.until);
-            self.enter_users(&seen.users);
-            watch.gap = seen.gap.unwrap_or_default();
-            watch.version = seen.version;
-        }
-        self.status.source_watches = watches;
-        complete
-    }
-
-    fn enter_users(&mut self, users: &[(Claim, String)]) {
-        for (claim, pod) in users {
-            let of = |volume: &&Planned| volume.claim == *claim;
-            let Some(index) = self.volumes.iter().find(of).map(|volume| volume.index) else {
-                continue;
-            };
-            if let Some(status) = self.status.volumes.get_mut(index)
-                && status.used_by.is_empty()
-            {
-                status.used_by.clone_from(pod);
-            }
-        }
-    }
-
-    /// The watch of the namespace has to see this version of a source pod, in which a volume was committed.
-    pub(super) fn watch_until(&mut self, namespace: &str, pod: &Pod) {
-        let committed = pod.resource_version().unwrap_or_default();
-        let of = |watch: &&mut SourceWatch| watch.namespace == namespace;
-        if let Some(watch) = self.status.source_watches.iter_mut().find(of) {
-            let later = |text: &str| text.parse::<u64>().unwrap_or(u64::MAX);
-            if watch.until.is_empty() || later(&committed) > later(&watch.until) {
-                watch.until = committed;
-            }
-        }
-    }
-
     /// What a pod wrote to a volume during a cutover may not have arrived: that is no success. Nor is it one where nobody can say
     /// whether a pod did.
     pub(super) async fn fail_used(&mut self) -> Result<()> {
         for volume in self.volumes.clone() {
             let Some(status) = self.status.volumes.get(volume.index) else { continue };
-            let of = |watch: &&SourceWatch| watch.namespace == volume.claim.namespace;
-            let gap = self.status.source_watches.iter().find(of).map_or("", |watch| &watch.gap);
+            let gap = gap(&self.status.source_watches, &volume.claim.namespace);
             let (reason, what) = if !status.used_by.is_empty() {
                 let what = format!(
                     "pod {} used PVC {} during the cutover: its writes may be missing; stop the pod, then increment spec.run",
@@ -142,6 +94,53 @@ impl Step<'_> {
         Ok(())
     }
 
+    /// What a pod wrote to a target during a run may have been overwritten, or have changed what was copied. A cutover fails for that. A stage
+    /// run says so, and does not take what the pod wrote for its own.
+    pub(super) async fn settle_use_of_targets(&mut self) -> Result<()> {
+        let (mut used, mut unknown) = (BTreeSet::new(), BTreeSet::new());
+        let is_cutover = self.is_cutover();
+        for volume in self.volumes.clone() {
+            let gap = gap(&self.status.target_watches, &volume.target.namespace);
+            let Some(status) = self.status.volumes.get_mut(volume.index) else { continue };
+            let (reason, what) = if !status.target_used_by.is_empty() {
+                let pod = &status.target_used_by;
+                let target = &volume.target;
+                let what = format!("pod {pod} used {target} at the destination during the run");
+                status.owned = false;
+                status.created.clear();
+                used.insert(what.clone());
+                ("UsedMeanwhile", what)
+            } else if !gap.is_empty() {
+                let namespace = &volume.target.namespace;
+                let what = format!(
+                    "the pods of namespace {namespace} at the destination could not be watched without a gap: {gap}"
+                );
+                unknown.insert(what.clone());
+                ("UseUnknown", what)
+            } else {
+                continue;
+            };
+            if is_cutover && status.phase == VolumePhase::Succeeded {
+                self.fail_success(&volume, reason, what).await?;
+            }
+        }
+        let known = |c: &Condition| c.type_ == conditions::TARGETS_UNUSED;
+        if !used.is_empty() {
+            let what = listed(&used);
+            self.condition(conditions::TARGETS_UNUSED, Some(false), "UsedMeanwhile", &what);
+            if !is_cutover {
+                self.context.events.warning(&self.migration, "UsedMeanwhile", what).await;
+            }
+        } else if !unknown.is_empty() {
+            let what = listed(&unknown);
+            self.condition(conditions::TARGETS_UNUSED, None, "UseUnknown", &what);
+        } else if self.status.conditions.iter().any(known) {
+            let what = "no pod used the claims at the destination during the run";
+            self.condition(conditions::TARGETS_UNUSED, Some(true), "Unused", what);
+        }
+        Ok(())
+    }
+
     /// Fails a volume that was copied, because something else is wrong.
     pub(super) async fn fail_success(
         &mut self,
@@ -158,6 +157,14 @@ impl Step<'_> {
         self.context.events.warning(&self.migration, reason, what).await;
         Ok(())
     }
+}
+
+/// Why the watch of the pods of a namespace may have missed changes. The watch of another namespace counts, too: it can have claims on the
+/// same storage.
+fn gap(watches: &[PodWatch], namespace: &str) -> String {
+    let own = watches.iter().find(|watch| watch.namespace == namespace && !watch.gap.is_empty());
+    let any = own.or_else(|| watches.iter().find(|watch| !watch.gap.is_empty()));
+    any.map(|watch| watch.gap.clone()).unwrap_or_default()
 }
 
 /// The first of the sentences, and how many there are more.

@@ -19,27 +19,30 @@ mod latest;
 mod objects;
 mod ownership;
 mod patience;
+mod pod_watch;
 mod policies;
 mod prepare;
 mod progress;
 mod proof;
 mod quiesce;
 mod reach;
+mod reached;
 mod reserve;
 mod retry;
+mod rollback;
 mod same_volume;
 mod settle;
-mod source_watch;
 mod throttle;
 mod transfer;
 mod unreadable;
 mod unwritten;
+mod watched;
 
 pub(crate) use begin::VolumeSlots;
 pub(crate) use latest::Latest;
 pub(crate) use patience::Patience;
+pub(crate) use pod_watch::PodWatches;
 pub(crate) use policies::Policies;
-pub(crate) use source_watch::SourceWatches;
 pub(crate) use throttle::Throttle;
 pub(crate) use unreadable::report as report_unreadable;
 
@@ -92,7 +95,7 @@ pub(crate) struct Context {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) events: Events,
     pub(crate) slots: VolumeSlots,
-    pub(crate) watches: SourceWatches,
+    pub(crate) watches: PodWatches,
     pub(crate) latest: Latest,
     pub(crate) patience: Patience,
     pub(crate) policies: Policies,
@@ -132,7 +135,7 @@ struct Step<'a> {
 
 /// Does what is next.
 pub(crate) async fn reconcile(cached: &DirectVolumeMigration, context: &Context) -> Result<Action> {
-    let outcome = step(cached, context).await;
+    let outcome = Box::pin(step(cached, context)).await;
     context.metrics.stepped(outcome.is_ok());
     outcome
 }
@@ -165,6 +168,9 @@ async fn step(cached: &DirectVolumeMigration, context: &Context) -> Result<Actio
         context.watches.forget(&migration.uid().unwrap_or_default());
         context.latest.forget(&migration);
         return cleanup::finalize(context, migration, &name).await;
+    }
+    if let Err(why) = plan::check_names(&migration.spec) {
+        return refuse(context, migration, why, &name).await;
     }
     if !migration.finalizers().iter().any(|held| held == FINALIZER) {
         migration = add_finalizer(context, &migration).await?;
@@ -208,7 +214,7 @@ async fn step(cached: &DirectVolumeMigration, context: &Context) -> Result<Actio
     // On the heap: a phase keeps much over its calls, and a task of the controller has a stack of 2 MiB.
     let outcome = Box::pin(step.take()).await;
     let outcome = step.handle_outcome(outcome).await;
-    step.status.observed_generation = step.migration.generation();
+    step.status.observed_generation = step.observed_generation();
     if step.status.phase != Phase::Transferring {
         context.slots.release(&step.migration.uid().unwrap_or_default());
         context.watches.forget(&step.migration.uid().unwrap_or_default());
@@ -220,7 +226,12 @@ async fn step(cached: &DirectVolumeMigration, context: &Context) -> Result<Actio
     if step.status != before {
         match step.unwritten().filter(|_| outcome.is_ok()) {
             Some(unwritten) => context.latest.keep(&step.migration, unwritten),
-            None => step.save().await?,
+            None => {
+                if step.status.phase == Phase::Transferring {
+                    step.remember_watches().await;
+                }
+                step.save().await?;
+            }
         }
     }
     outcome
@@ -267,6 +278,31 @@ async fn unreachable(
         write_status(context, &migration, &status).await?;
     }
     Ok(Action::requeue(context.patience.next(name, AGAIN * 3, LONGEST_AGAIN)))
+}
+
+/// Fails a migration for which nothing can be asked.
+async fn refuse(
+    context: &Context,
+    migration: DirectVolumeMigration,
+    why: String,
+    name: &Name,
+) -> Result<Action> {
+    context.forget(name);
+    let before = migration.status.clone().unwrap_or_default();
+    let (now, generation) = (context.clock.now(), migration.generation());
+    let mut status = before.clone();
+    (status.run, status.mode) = (migration.spec.run, migration.spec.mode);
+    (status.phase, status.observed_generation) = (Phase::Failed, generation);
+    status.message = why;
+    for kind in [conditions::VALIDATED, conditions::SUCCEEDED] {
+        let (all, why) = (&mut status.conditions, &status.message);
+        conditions::set(all, kind, Some(false), "InvalidSpec", why, generation, now);
+    }
+    if status != before {
+        context.events.warning(&migration, "InvalidSpec", status.message.clone()).await;
+        write_status(context, &migration, &status).await?;
+    }
+    Ok(Action::await_change())
 }
 
 async fn add_finalizer(
@@ -330,7 +366,7 @@ impl Step<'_> {
             Phase::Quiescing => Box::pin(self.quiesce()).await,
             Phase::Transferring => Box::pin(self.transfer()).await,
             Phase::CleaningUp => Box::pin(self.clean_up()).await,
-            Phase::RolledBack if self.status.leftovers.is_some() => {
+            Phase::RolledBack | Phase::Failed if self.status.leftovers.is_some() => {
                 Box::pin(self.clean_leftovers()).await
             }
             Phase::Pending | Phase::Completed | Phase::Failed | Phase::RolledBack => {
@@ -339,8 +375,22 @@ impl Step<'_> {
         }
     }
 
+    /// The generation that the run is about. While it has not ended, one that asks for another run is not observed: nobody must take the end
+    /// of this run for the end of that one.
+    fn observed_generation(&self) -> i64 {
+        let spec = &self.migration.spec;
+        if spec.run == self.status.run && spec.mode == self.status.mode {
+            self.migration.generation()
+        } else {
+            self.status.observed_generation
+        }
+    }
+
     async fn begin_run(&mut self) -> Result<Action> {
         let spec = &self.migration.spec;
+        let leftovers = self.leftovers();
+        // A change of the mode alone has the number of the run before, whose pods may still be there under their names.
+        let of_this_run = leftovers.filter(|left| left.run == spec.run);
         self.status = DirectVolumeMigrationStatus {
             run: spec.run,
             mode: spec.mode,
@@ -350,7 +400,9 @@ impl Step<'_> {
             conditions: std::mem::take(&mut self.status.conditions),
             volumes: begin::fresh(&self.volumes, &self.status.volumes),
             run_spec: Some(RunSpec::of(spec)),
-            leftovers: self.leftovers(),
+            stopped: std::mem::take(&mut self.status.stopped),
+            transfers_started: of_this_run.map_or(0, |left| left.transfers),
+            leftovers,
             ..DirectVolumeMigrationStatus::default()
         };
         self.condition(conditions::SUCCEEDED, None, "Running", "the run is in progress");
@@ -475,7 +527,7 @@ impl Step<'_> {
     }
 
     fn condition(&mut self, kind: &str, is: Option<bool>, reason: &str, message: &str) {
-        let generation = self.migration.generation();
+        let generation = self.observed_generation();
         let conditions = &mut self.status.conditions;
         conditions::set(conditions, kind, is, reason, message, generation, self.now);
     }

@@ -56,9 +56,15 @@ impl Step<'_> {
         server: &Pod,
     ) -> Result<Result<Targets, Failure>> {
         let claims = self.claims_now(current.destination_namespace(), &current.volumes).await?;
+        // A claim that was created is bound by now.
+        self.check_volumes(self.check_one_cluster().await?).await?;
+        self.check_reserved_storage(&current.volumes).await?;
         let mut targets = Targets::new();
         for volume in &mut current.volumes {
             let claim = claims.get(&volume.target.name).ok_or_else(|| missing(volume))?;
+            if claim.metadata.deletion_timestamp.is_some() {
+                return Err(missing(volume));
+            }
             let (bound, persistent) = self.bound(claim).await?;
             let owned = match &persistent {
                 Some(persistent) => self.is_owned(volume, claim, &bound, persistent),
@@ -161,7 +167,10 @@ impl Step<'_> {
             let here: Vec<Planned> = here.cloned().collect();
             let claims = self.claims_now(&namespace, &here).await?;
             for volume in &here {
-                let now = match claims.get(&volume.target.name) {
+                // One that is being deleted is gone as soon as no pod of the transfer holds it.
+                let stays =
+                    |claim: &&PersistentVolumeClaim| claim.metadata.deletion_timestamp.is_none();
+                let now = match claims.get(&volume.target.name).filter(stays) {
                     Some(claim) => Some(self.bound(claim).await?.0),
                     None => None,
                 };

@@ -11,13 +11,13 @@ use k8s_openapi::{
 };
 use kube::{Api, ResourceExt as _, api::PostParams, runtime::controller::Action};
 
-use super::{Step, conditions};
+use super::{Step, conditions, reached::ReachedClaims};
 use crate::{
     api::{Mode, Phase, VolumePhase},
-    build::{self, MANAGER, bytes, capacity, target_claim},
+    build::{self, MANAGER, Role, bytes, capacity, target_claim},
     cluster::Cluster,
     error::{Error, Result},
-    informers::{Key, mounted},
+    informers::Key,
     observe,
     plan::{self, Claim, Planned},
 };
@@ -31,12 +31,12 @@ impl Step<'_> {
             return self.roll_back().await;
         }
         let before = self.status.clone();
-        match self.prepare_volumes().await {
+        match Box::pin(self.prepare_volumes()).await {
             // What a watch knows can be old: a run does not fail for that.
             Err(Error::Invalid(..)) if !self.live => {
                 self.status = before;
                 self.live = true;
-                self.prepare_volumes().await
+                Box::pin(self.prepare_volumes()).await
             }
             outcome => outcome,
         }
@@ -63,8 +63,11 @@ impl Step<'_> {
         if let Some(error) = waiting {
             return Err(error);
         }
-        self.check_volumes(&existing, one_cluster).await?;
-        self.check_use_of_targets(&self.volumes).await?;
+        self.check_volumes(one_cluster).await?;
+        let taken: Vec<_> =
+            existing.iter().filter_map(|(index, _)| self.volumes.get(*index).cloned()).collect();
+        self.check_reserved_storage(&taken).await?;
+        self.check_use_of_targets(&self.volumes.clone()).await?;
         self.check_in_use().await?;
         self.condition(conditions::VALIDATED, Some(true), "Valid", "all claims can be copied");
         for (index, target) in existing {
@@ -177,12 +180,16 @@ impl Step<'_> {
         Ok(())
     }
 
-    async fn source_claim(&self, volume: &Planned) -> Result<PersistentVolumeClaim> {
+    pub(super) async fn source_claim(&self, volume: &Planned) -> Result<PersistentVolumeClaim> {
         let Claim { namespace, name } = &volume.claim;
         let claim: Option<PersistentVolumeClaim> = self.look(&self.source, namespace, name).await?;
         let claim = claim.ok_or_else(|| {
             Error::Invalid("ClaimNotFound", format!("PVC {} not found", volume.claim))
         })?;
+        if claim.metadata.deletion_timestamp.is_some() {
+            let what = format!("PVC {} is being deleted", volume.claim);
+            return Err(Error::Invalid("ClaimNotFound", what));
+        }
         let spec = claim.spec.clone().unwrap_or_default();
         if spec.volume_mode.as_deref() == Some("Block") {
             let what = format!("PVC {} has volumeMode Block, which is not supported", volume.claim);
@@ -237,7 +244,7 @@ impl Step<'_> {
     }
 
     /// Source and destination may be one cluster under two names. True where they are one.
-    async fn check_one_cluster(&self) -> Result<bool> {
+    pub(super) async fn check_one_cluster(&self) -> Result<bool> {
         let spec = &self.migration.spec;
         let one = spec.source.cluster == spec.destination.cluster
             || self.identity(&self.source).await? == self.identity(&self.destination).await?;
@@ -317,37 +324,47 @@ impl Step<'_> {
     }
 
     /// A target in use would be written to under the hands of whoever uses it.
-    pub(super) async fn check_use_of_targets(&self, volumes: &[Planned]) -> Result<()> {
-        let namespaces: BTreeSet<_> = volumes.iter().map(|v| &v.target.namespace).collect();
-        for namespace in namespaces {
-            for volume in volumes.iter().filter(|v| v.target.namespace == *namespace) {
-                self.destination
-                    .informers()
-                    .register(Key::users(namespace, &volume.target.name), &self.name);
-            }
-            for pod in self.users(&self.destination, namespace).await? {
-                let used = |claim: &str| {
-                    volumes
-                        .iter()
-                        .any(|v| v.target.namespace == *namespace && v.target.name == claim)
-                };
-                if let Some(claim) = mounted(&pod).find(|claim| used(claim.as_str())) {
-                    let name = pod.metadata.name.clone().unwrap_or_default();
-                    let what =
-                        format!("destination PVC {namespace}/{claim} is in use by pod {name}");
-                    return Err(Error::Waiting("TargetInUse", what));
-                }
+    pub(super) async fn check_use_of_targets(&mut self, volumes: &[Planned]) -> Result<()> {
+        let reached = self.reached(Role::Destination, volumes).await?;
+        for namespace in reached.namespaces() {
+            for pod in self.users(&self.destination, &namespace).await? {
+                self.refuse_user_of_target(&reached, &namespace, &pod)?;
             }
         }
         Ok(())
     }
 
+    /// What a pod wrote to a target is not of this migration, even if the migration created or filled the claim before.
+    pub(super) fn refuse_user_of_target(
+        &mut self,
+        reached: &ReachedClaims,
+        namespace: &str,
+        pod: &Pod,
+    ) -> Result<()> {
+        let used = reached.used_by(namespace, pod);
+        for (index, _) in &used {
+            if let Some(status) = self.status.volumes.get_mut(*index) {
+                status.owned = false;
+                status.created.clear();
+            }
+        }
+        let first = used.first().and_then(|(index, pod)| Some((self.volumes.get(*index)?, pod)));
+        let Some((volume, pod)) = first else { return Ok(()) };
+        let what = format!("destination PVC {} is in use by pod {pod}", volume.target);
+        Err(Error::Waiting("TargetInUse", what))
+    }
+
     /// Pods that have not ended, other than those of this migration.
     pub(super) async fn users(&self, cluster: &Cluster, namespace: &str) -> Result<Vec<Arc<Pod>>> {
-        let uid = self.migration.uid().unwrap_or_default();
         let mut pods = cluster.look_at_all::<Pod>(namespace).await?;
-        pods.retain(|pod| !observe::is_over(pod) && !build::is_of(&**pod, &uid));
+        pods.retain(|pod| self.is_user(pod));
         Ok(pods)
+    }
+
+    /// Whether a pod has not ended and is not of this migration.
+    pub(super) fn is_user(&self, pod: &Pod) -> bool {
+        let uid = self.migration.uid().unwrap_or_default();
+        !observe::is_over(pod) && !build::is_of(pod, &uid)
     }
 
     /// As [`Self::users`], from the server, with the version of the list.

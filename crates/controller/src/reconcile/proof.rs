@@ -14,7 +14,7 @@ use serde::Deserialize;
 use super::{Step, transfer::Current};
 use crate::{
     api::VolumePhase,
-    build,
+    build::{self, Role},
     error::Result,
     observe::{self, Failure, Served},
     plan::Planned,
@@ -40,7 +40,7 @@ impl Step<'_> {
             status.phase = VolumePhase::Running;
             status.rate = 0;
             status.reported_at = Some(Time(self.now));
-            self.watch_until(&volume.claim.namespace, client);
+            self.watch_until(Role::Source, &volume.claim.namespace, client);
         }
     }
 
@@ -82,7 +82,11 @@ impl Step<'_> {
             let found = reports.iter().find(|found| *found.volume == *volume.name);
             match (found, &missing) {
                 (Some(found), _) => match disagreement(volume, report, found) {
-                    None => self.arrived(volume, client, report).await?,
+                    None => {
+                        let namespace = &volume.target.namespace;
+                        self.watch_until(Role::Destination, namespace, server);
+                        self.arrived(volume, client, report).await?;
+                    }
                     Some(failure) => self.failed(volume, client, &failure).await?,
                 },
                 (None, Some(why)) => self.failed(volume, client, &missing_report(why)).await?,

@@ -1,7 +1,7 @@
-//! Workloads at the source: stopped for a cutover, and started again by a rollback.
+//! Workloads at the source that a cutover stops.
 //!
-//! What they had is kept on themselves, as an annotation, together with who took it: so that nothing is lost with this
-//! controller, and nobody else's zero is undone.
+//! What they had is kept in the status, and on themselves as an annotation together with who took it: an annotation is written with the
+//! replicas, in one call, and the status is not lost with a manifest that is applied again.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,6 @@ use k8s_openapi::{
         apps::v1::{Deployment, StatefulSet},
         core::v1::PodSpec,
     },
-    apimachinery::pkg::apis::meta::v1::Time,
 };
 use kube::{
     Resource, ResourceExt as _,
@@ -20,22 +19,22 @@ use kube::{
 };
 use serde_json::json;
 
-use super::{Context, Step, conditions, in_use::describe};
+use super::{Step, conditions, in_use::describe};
 use crate::{
-    api::{DirectVolumeMigration, Phase, Quiesce},
-    cluster::{Cluster, Kind},
+    api::{Phase, StoppedWorkload},
+    cluster::Kind,
     error::{Error, Result},
     informers::{Key, mounted},
-    plan::{self, Claim},
+    plan::Claim,
 };
 
 /// The replicas that a workload had.
-const REPLICAS: &str = "pvferry.io/replicas";
+pub(super) const REPLICAS: &str = "pvferry.io/replicas";
 /// The migration that took them.
-const QUIESCED_BY: &str = "pvferry.io/quiesced-by";
+pub(super) const QUIESCED_BY: &str = "pvferry.io/quiesced-by";
 
 /// What is scaled.
-trait Workload: Kind + Resource<Scope = NamespaceResourceScope> {
+pub(super) trait Workload: Kind + Resource<Scope = NamespaceResourceScope> {
     fn replicas(&self) -> i32;
     /// Whether its pods mount one of these claims.
     fn mounts(&self, claims: &BTreeSet<&str>) -> bool;
@@ -59,16 +58,34 @@ impl Workload for StatefulSet {
 
     fn mounts(&self, claims: &BTreeSet<&str>) -> bool {
         let Some(spec) = &self.spec else { return false };
-        // Claims of its templates are named TEMPLATE-SET-ORDINAL.
-        let own = |claim: &&str| {
-            spec.volume_claim_templates.iter().flatten().any(|template| {
-                let head = format!("{}-{}-", template.name_any(), self.name_any());
-                claim.strip_prefix(&*head).is_some_and(|n| n.parse::<u32>().is_ok())
-            })
-        };
-        claims.iter().any(own)
+        claims.iter().any(|claim| is_of_template(self, claim))
             || spec.template.spec.as_ref().is_some_and(|pod| names_one(pod, claims))
     }
+}
+
+/// Claims of the templates of a StatefulSet are named TEMPLATE-SET-ORDINAL.
+fn is_of_template(set: &StatefulSet, claim: &str) -> bool {
+    let templates = set.spec.iter().flat_map(|spec| spec.volume_claim_templates.iter().flatten());
+    let mut heads =
+        templates.map(|template| format!("{}-{}-", template.name_any(), set.name_any()));
+    heads.any(|head| claim.strip_prefix(&*head).is_some_and(|n| n.parse::<u32>().is_ok()))
+}
+
+/// A StatefulSet that deletes its claims when it is scaled down would delete the source.
+fn check_retention(set: &StatefulSet, claims: &BTreeSet<&str>) -> Result<()> {
+    let policy =
+        set.spec.as_ref().and_then(|spec| spec.persistent_volume_claim_retention_policy.as_ref());
+    let deletes = policy.is_some_and(|policy| policy.when_scaled.as_deref() == Some("Delete"));
+    let Some(claim) = claims.iter().find(|claim| deletes && is_of_template(set, claim)) else {
+        return Ok(());
+    };
+    let namespace = set.namespace().unwrap_or_default();
+    let what = format!(
+        "StatefulSet {namespace}/{} deletes PVC {namespace}/{claim} when it is scaled to zero: set \
+         spec.persistentVolumeClaimRetentionPolicy.whenScaled to Retain",
+        set.name_any()
+    );
+    Err(Error::Invalid("ClaimNotRetained", what))
 }
 
 fn names_one(pod: &PodSpec, claims: &BTreeSet<&str>) -> bool {
@@ -87,12 +104,7 @@ impl Step<'_> {
             return Err(error);
         }
         if self.scales_to_zero() {
-            for namespace in self.source_namespaces() {
-                let claims = self.claims_in(&namespace);
-                let claims: BTreeSet<&str> = claims.iter().map(|claim| &**claim).collect();
-                self.stop::<Deployment>(&namespace, &claims).await?;
-                self.stop::<StatefulSet>(&namespace, &claims).await?;
-            }
+            self.stop_workloads().await?;
         }
         let (used, watches) = self.users_of_sources().await?;
         match used.first() {
@@ -108,6 +120,10 @@ impl Step<'_> {
                 let what = "no pod uses the source volumes";
                 self.condition(conditions::QUIESCED, Some(true), "Quiesced", what);
             }
+        }
+        // Claims can be deleted with the pods that were stopped.
+        for volume in &self.volumes {
+            self.source_claim(volume).await?;
         }
         self.status.source_watches = watches;
         Ok(self.enter(Phase::Transferring, "copying volumes"))
@@ -139,20 +155,45 @@ impl Step<'_> {
         Ok(first)
     }
 
-    async fn stop<K: Workload>(&self, namespace: &str, claims: &BTreeSet<&str>) -> Result<()> {
-        let workloads: Vec<K> = self.source.list(Some(namespace), "").await?;
-        for workload in workloads.iter().filter(|w| w.replicas() > 0 && w.mounts(claims)) {
+    /// Scales to zero what mounts the volumes.
+    async fn stop_workloads(&mut self) -> Result<()> {
+        let mut all = Vec::new();
+        for namespace in self.source_namespaces() {
+            let claims = self.claims_in(&namespace);
+            let claims: BTreeSet<&str> = claims.iter().map(|claim| &**claim).collect();
+            let mut deployments: Vec<Deployment> = self.source.list(Some(&namespace), "").await?;
+            let mut sets: Vec<StatefulSet> = self.source.list(Some(&namespace), "").await?;
+            deployments.retain(|deployment| deployment.mounts(&claims));
+            sets.retain(|set| set.mounts(&claims));
+            // All are looked at before the first is scaled.
+            sets.iter().try_for_each(|set| check_retention(set, &claims))?;
+            all.push((deployments, sets));
+        }
+        for (deployments, sets) in all {
+            self.stop(&deployments).await?;
+            self.stop(&sets).await?;
+        }
+        Ok(())
+    }
+
+    async fn stop<K: Workload>(&mut self, workloads: &[K]) -> Result<()> {
+        for workload in workloads {
             // Who was scaled up again by somebody keeps what it had at first.
             let annotations = workload.annotations();
-            let known = annotations
-                .get(REPLICAS)
-                .filter(|_| annotations.get(QUIESCED_BY) == self.migration.uid().as_ref());
-            let had = known.cloned().unwrap_or_else(|| workload.replicas().to_string());
+            let ours = annotations.get(QUIESCED_BY) == self.migration.uid().as_ref();
+            let known = annotations.get(REPLICAS).filter(|_| ours);
+            let known = known.and_then(|text| text.parse().ok());
+            let running = workload.replicas() > 0;
+            let Some(replicas) = known.or(running.then(|| workload.replicas())) else { continue };
+            let replicas = self.note_stopped(workload, replicas);
+            if !running {
+                continue;
+            }
             let patch = json!({
                 "metadata": {
                     "resourceVersion": workload.resource_version(),
                     "annotations": {
-                        REPLICAS: had,
+                        REPLICAS: replicas.to_string(),
                         QUIESCED_BY: self.migration.uid(),
                     },
                 },
@@ -160,8 +201,9 @@ impl Step<'_> {
             });
             self.patch(workload, patch).await?;
             let note = format!(
-                "Scaled {} {namespace}/{} from {} to 0 replicas",
+                "Scaled {} {}/{} from {} to 0 replicas",
                 K::kind(&()),
+                workload.namespace().unwrap_or_default(),
                 workload.name_any(),
                 workload.replicas()
             );
@@ -170,43 +212,27 @@ impl Step<'_> {
         Ok(())
     }
 
-    /// Gives workloads what a cutover of this migration took from them.
-    pub(super) async fn roll_back(&mut self) -> Result<Action> {
-        let mut started = 0;
-        for namespace in self.source_namespaces() {
-            started += self.start::<Deployment>(&namespace).await?;
-            started += self.start::<StatefulSet>(&namespace).await?;
+    /// Enters into the status that a workload is stopped; returns the replicas that it had at first.
+    fn note_stopped<K: Workload>(&mut self, workload: &K, replicas: i32) -> i32 {
+        let uid = workload.uid().unwrap_or_default();
+        if let Some(known) = self.status.stopped.iter().find(|stopped| stopped.uid == uid) {
+            return known.replicas;
         }
-        let message = match started {
-            0 => "Nothing to restore: no workloads were scaled down".to_owned(),
-            _ => format!("Restored the replicas of {}", super::counted(started, "workload")),
-        };
-        self.condition(conditions::QUIESCED, Some(false), "RolledBack", &message);
-        self.condition(conditions::SUCCEEDED, None, "RolledBack", &message);
-        self.context.events.normal(&self.migration, "RolledBack", message.clone()).await;
-        self.status.completion_time = Some(Time(self.now));
-        // What the transfer has left behind goes now, beside the application that starts.
-        Ok(self.enter(Phase::RolledBack, message))
+        self.status.stopped.push(StoppedWorkload {
+            kind: K::kind(&()).into_owned(),
+            namespace: workload.namespace().unwrap_or_default(),
+            name: workload.name_any(),
+            uid,
+            replicas,
+        });
+        replicas
     }
 
-    async fn start<K: Workload>(&self, namespace: &str) -> Result<usize> {
-        let stopped = stopped_by::<K>(&self.migration, &self.source, namespace).await?;
-        for (workload, had) in &stopped {
-            // Who was scaled by somebody meanwhile keeps that.
-            let replicas = if workload.replicas() == 0 { *had } else { workload.replicas() };
-            let patch = json!({
-                "metadata": {
-                    "resourceVersion": workload.resource_version(),
-                    "annotations": { REPLICAS: null, QUIESCED_BY: null },
-                },
-                "spec": { "replicas": replicas },
-            });
-            self.patch(workload, patch).await?;
-        }
-        Ok(stopped.len())
-    }
-
-    async fn patch<K: Workload>(&self, workload: &K, patch: serde_json::Value) -> Result<()> {
+    pub(super) async fn patch<K: Workload>(
+        &self,
+        workload: &K,
+        patch: serde_json::Value,
+    ) -> Result<()> {
         let namespace = workload.namespace().unwrap_or_default();
         let name = workload.name_any();
         let api = self.source.api::<K>(&namespace);
@@ -226,50 +252,4 @@ impl Step<'_> {
 
 fn still_in_use(claim: &Claim, pod: &str) -> Error {
     Error::Waiting("StillInUse", format!("pod {pod} still uses PVC {claim}"))
-}
-
-/// The workloads that a migration has stopped, each with the replicas that it had.
-async fn stopped_by<K: Workload>(
-    migration: &DirectVolumeMigration,
-    cluster: &Cluster,
-    namespace: &str,
-) -> Result<Vec<(K, i32)>> {
-    let workloads: Vec<K> = cluster.list(Some(namespace), "").await?;
-    let had = |workload: &K| {
-        let annotations = workload.annotations();
-        let ours = annotations.get(QUIESCED_BY) == migration.uid().as_ref();
-        annotations.get(REPLICAS).filter(|_| ours)?.parse().ok()
-    };
-    Ok(workloads
-        .into_iter()
-        .filter_map(|workload| had(&workload).map(|had| (workload, had)))
-        .collect())
-}
-
-/// Says which workloads stay stopped when a migration is removed that has stopped them. Whether the application has moved or is
-/// to go on where it was, only its owner knows.
-pub(super) async fn tell_of_stopped(
-    context: &Context,
-    migration: &DirectVolumeMigration,
-    cluster: &Cluster,
-) -> Result<()> {
-    if migration.spec.quiesce == Quiesce::None {
-        return Ok(());
-    }
-    let volumes = plan::volumes(&migration.spec);
-    let namespaces: BTreeSet<_> = volumes.iter().map(|volume| &volume.claim.namespace).collect();
-    for namespace in namespaces {
-        let deployments = stopped_by::<Deployment>(migration, cluster, namespace).await?;
-        let sets = stopped_by::<StatefulSet>(migration, cluster, namespace).await?;
-        let deployments = deployments.iter().map(|(w, had)| ("deployment", w.name_any(), had));
-        let sets = sets.iter().map(|(w, had)| ("statefulset", w.name_any(), had));
-        for (kind, name, had) in deployments.chain(sets) {
-            let note = format!(
-                "{kind} {namespace}/{name} is still scaled to zero; to restore it: \
-                 kubectl -n {namespace} scale {kind} {name} --replicas={had}"
-            );
-            context.events.warning(migration, "WorkloadLeftScaledDown", note).await;
-        }
-    }
-    Ok(())
 }

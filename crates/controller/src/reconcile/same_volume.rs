@@ -1,89 +1,39 @@
-//! Claims that are one volume under two names: two PersistentVolumes can lead to the same volume of a storage system.
+//! Claims that are one volume under two names: two PersistentVolumes can lead to the same storage.
 //!
-//! A volume that is its own target would be written while it is read, and two volumes with one target would overwrite each other. Known are
-//! volumes of CSI drivers, by driver and handle, and of NFS, by server and path. In two clusters the same driver and handle can mean two
-//! volumes: there the attributes of the volume have to be equal, too.
-
-use std::collections::BTreeMap;
+//! A volume that is its own target would be written while it is read, and two volumes with one target would overwrite each other.
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 
 use super::{Step, reach::permitted};
 use crate::{
+    build::Role,
     cluster::Cluster,
     error::{Error, Result},
-    plan::Claim,
+    plan::{Claim, Planned},
+    storage::Storage,
 };
 
-/// An attribute that differs between clusters for the same volume.
-const PROVISIONER: &str = "storage.kubernetes.io/csiProvisionerIdentity";
-
-/// What tells a volume of a storage system from every other one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Identity {
-    Csi { driver: String, handle: String, attributes: BTreeMap<String, String> },
-    Nfs { server: String, path: String },
-}
-
-impl Identity {
-    fn of(volume: &PersistentVolume) -> Option<Self> {
-        let spec = volume.spec.as_ref()?;
-        if let Some(nfs) = &spec.nfs {
-            return Some(Self::Nfs { server: nfs.server.clone(), path: nfs.path.clone() });
-        }
-        let csi = spec.csi.as_ref()?;
-        let mut attributes = csi.volume_attributes.clone().unwrap_or_default();
-        attributes.remove(PROVISIONER);
-        let (driver, handle) = (csi.driver.clone(), csi.volume_handle.clone());
-        Some(Self::Csi { driver, handle, attributes })
-    }
-
-    fn is_same(&self, other: &Self, one_cluster: bool) -> bool {
-        match (self, other) {
-            (
-                Self::Csi { driver, handle, .. },
-                Self::Csi { driver: other_driver, handle: other_handle, .. },
-            ) if one_cluster => driver == other_driver && handle == other_handle,
-            _ => self == other,
-        }
-    }
-}
-
 impl Step<'_> {
-    /// No existing target is one of the sources, nor another target.
-    pub(super) async fn check_volumes(
-        &self,
-        targets: &[(usize, PersistentVolumeClaim)],
-        one_cluster: bool,
-    ) -> Result<()> {
-        let mut known: Vec<(&Claim, Identity)> = Vec::new();
-        for (index, target) in targets {
-            let Some(volume) = self.volumes.get(*index) else { continue };
-            let Some(identity) = self.identity_of(&self.destination, target).await? else {
-                continue;
-            };
-            if let Some((other, _)) = known.iter().find(|(_, known)| known.is_same(&identity, true))
-            {
-                let what =
-                    format!("destination PVCs {other} and {} are the same volume", volume.target);
+    /// No target that exists leads to the storage of a source, or to that of another target.
+    pub(super) async fn check_volumes(&self, one_cluster: bool) -> Result<()> {
+        let targets = self.storages(&self.destination, |volume| &volume.target).await?;
+        for (at, (one, storage)) in targets.iter().enumerate() {
+            let mut others = targets.iter().take(at);
+            if let Some((other, _)) = others.find(|(_, o)| o.overlaps(storage, true)) {
+                let what = format!(
+                    "destination PVCs {other} and {one} are the same volume, or one contains the other"
+                );
                 return Err(Error::Invalid("InvalidSpec", what));
             }
-            known.push((&volume.target, identity));
         }
-        if known.is_empty() {
+        if targets.is_empty() {
             return Ok(());
         }
-        for volume in &self.volumes {
-            let Claim { namespace, name } = &volume.claim;
-            let claim: Option<PersistentVolumeClaim> =
-                self.look(&self.source, namespace, name).await?;
-            let Some(claim) = claim else { continue };
-            let Some(identity) = self.identity_of(&self.source, &claim).await? else { continue };
-            let same = known.iter().find(|(_, known)| known.is_same(&identity, one_cluster));
+        for (claim, source) in self.storages(&self.source, |volume| &volume.claim).await? {
+            let same = targets.iter().find(|(_, target)| target.overlaps(&source, one_cluster));
             if let Some((target, _)) = same {
                 let what = format!(
-                    "source PVC {} and destination PVC {target} are the same volume",
-                    volume.claim
+                    "source PVC {claim} and destination PVC {target} are the same volume, or one contains the other"
                 );
                 return Err(Error::Invalid("SourceIsTarget", what));
             }
@@ -91,14 +41,60 @@ impl Step<'_> {
         Ok(())
     }
 
-    async fn identity_of(
+    /// No other migration writes to the storage of these targets through another claim.
+    pub(super) async fn check_reserved_storage(&self, volumes: &[Planned]) -> Result<()> {
+        let reached = self.reached(Role::Destination, volumes).await?;
+        for other in reached.others() {
+            let Claim { namespace, name } = &other.claim;
+            let claim: Option<PersistentVolumeClaim> =
+                self.destination.read(namespace, name).await?;
+            if let Some(claim) = claim {
+                self.check_reservation(&claim)?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn storages<'a>(
+        &'a self,
+        cluster: &Cluster,
+        claim: impl Fn(&'a Planned) -> &'a Claim,
+    ) -> Result<Vec<(&'a Claim, Storage)>> {
+        let mut all = Vec::new();
+        for claim in self.volumes.iter().map(claim) {
+            let Some(found) = self.known_claim(cluster, claim).await? else { continue };
+            if let Some(storage) = self.storage_of(cluster, &found).await? {
+                all.push((claim, storage));
+            }
+        }
+        Ok(all)
+    }
+
+    /// A claim, if there is one. One that its watch does not know is to be created, or has just been and is not bound.
+    pub(super) async fn known_claim(
+        &self,
+        cluster: &Cluster,
+        claim: &Claim,
+    ) -> Result<Option<PersistentVolumeClaim>> {
+        let Claim { namespace, name } = claim;
+        if !self.live
+            && let Some(claims) = cluster.informers().current::<PersistentVolumeClaim>().await
+        {
+            return Ok(claims
+                .get(namespace, name)
+                .map(|known| PersistentVolumeClaim::clone(&known)));
+        }
+        cluster.read(namespace, name).await
+    }
+
+    pub(super) async fn storage_of(
         &self,
         cluster: &Cluster,
         claim: &PersistentVolumeClaim,
-    ) -> Result<Option<Identity>> {
+    ) -> Result<Option<Storage>> {
         let name = claim.spec.as_ref().and_then(|spec| spec.volume_name.clone());
         let Some(name) = name.filter(|name| !name.is_empty()) else { return Ok(None) };
         let volume = permitted(self.look::<PersistentVolume>(cluster, "", &name).await)?;
-        Ok(volume.as_ref().and_then(Identity::of))
+        Ok(volume.as_ref().and_then(Storage::of))
     }
 }

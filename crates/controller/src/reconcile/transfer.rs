@@ -67,7 +67,7 @@ impl Step<'_> {
                 transfer,
             };
             let ending = current.transfer.ending;
-            let mut outcome = self.advance(&mut current).await;
+            let mut outcome = Box::pin(self.advance(&mut current)).await;
             if let Err(error) = &outcome
                 && error.is_quota()
             {
@@ -95,18 +95,20 @@ impl Step<'_> {
         }
         // Gone for good: marked by an empty list of volumes.
         self.status.transfers.retain(|transfer| !transfer.volumes.is_empty());
-        let begun = self.begin_transfers().await?;
+        let begun = Box::pin(self.begin_transfers()).await?;
         let settled = self.status.volumes.iter().all(|volume| volume.phase.is_final());
         if let Some(error) = first_error {
             return Err(error);
         }
-        let watched = self.look_at_watches();
+        let watched = self.look_at_watches().await?;
         if settled && self.status.transfers.is_empty() {
             if !watched {
-                self.status.message = "waiting for the watch of the source pods".into();
+                self.status.message = "waiting for the watches of the pods".into();
                 return Ok(Action::requeue(SOON));
             }
+            self.look_at_other_claims().await?;
             self.fail_used().await?;
+            self.settle_use_of_targets().await?;
             self.fail_replaced().await?;
             return Ok(self.enter(Phase::CleaningUp, "deleting transfer pods"));
         }

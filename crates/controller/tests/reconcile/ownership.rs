@@ -151,3 +151,41 @@ async fn a_replaced_claim_is_mirrored_with_overwrite() {
     world.completes(2).await;
     assert_eq!(world.files("home", "shop-new", "data"), world.files("home", "shop", "data"));
 }
+
+#[tokio::test]
+async fn a_claim_that_is_being_deleted_at_the_end_of_a_run_fails_it() {
+    for mode in ["Stage", "Cutover"] {
+        let mut world = World::new();
+        world.kubelet.duration = 4;
+        world.migrate(json!({ "mode": mode }));
+        world.until("source pod", |s| s.transfers.iter().any(|t| t.source_created)).await;
+        let target = key("persistentvolumeclaims", "shop-new", "data");
+        let hold = json!(["kubernetes.io/pvc-protection"]);
+        world.home.store.lock().change(&target, |claim| claim["metadata"]["finalizers"] = hold);
+        world.home.store.lock().delete(&target).unwrap();
+        let status = world.ends(1).await;
+        assert_eq!(status.volumes[0].reason, "TargetReplaced", "{mode} {status:#?}");
+    }
+}
+
+/// The application at the destination is live since the cutover.
+#[tokio::test]
+async fn a_claim_that_a_pod_used_since_it_was_filled_keeps_its_content() {
+    let mut world = World::new();
+    world.migrate(json!({ "mode": "Cutover" }));
+    world.completes(1).await;
+    let pod = json!({ "metadata": { "name": "prod" }, "spec": { "containers": [], "volumes": [
+        { "name": "data", "persistentVolumeClaim": { "claimName": "data" } },
+    ]}});
+    add(&world.home, "pods", "shop-new", pod);
+    world.tick();
+    world.change(&json!({ "run": 2 }));
+    for _ in 0..10 {
+        world.step_of("m").await;
+    }
+    assert!(world.told("m").1.contains("is in use by pod prod"), "{:?}", world.told("m"));
+    world.write("home", "shop-new", "data", &PRECIOUS);
+    world.remove("pods", "shop-new", "prod");
+    world.ends(2).await;
+    assert_kept(&world);
+}

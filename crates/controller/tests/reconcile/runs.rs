@@ -153,5 +153,34 @@ async fn a_destination_that_cannot_be_reached_for_a_while_delays_a_migration() {
     }
     assert_eq!(world.status().phase, Phase::Transferring);
     world.calls.mend();
+    // The watch of the pods at the destination calls again.
+    world.pass(120);
+    tokio::time::sleep(std::time::Duration::from_millis(2100)).await;
     world.completes(1).await;
+}
+
+/// What waits for the condition of a generation waits for the run that this generation asks for.
+#[tokio::test]
+async fn the_end_of_a_run_is_not_observed_for_the_generation_that_asks_for_the_next_one() {
+    let mut world = World::new();
+    world.migrate(json!({}));
+    world.until("source pod", |s| s.transfers.iter().any(|t| t.source_created)).await;
+    world.change(&json!({ "run": 2, "mode": "Cutover" }));
+    let asked = world.migration("m").unwrap().metadata.generation;
+    for _ in 0..100 {
+        world.step_of("m").await;
+        let status = world.status();
+        let succeeded = status.conditions.iter().find(|c| c.type_ == "Succeeded").unwrap();
+        let observed = [succeeded.observed_generation, Some(status.observed_generation)];
+        if status.run == 1 {
+            assert!(!observed.contains(&asked), "{status:#?}");
+        } else {
+            assert_eq!(observed, [asked, asked], "{status:#?}");
+        }
+        if status.run == 2 && status.phase.is_final() {
+            assert_eq!(status.phase, controller::api::Phase::Completed);
+            return;
+        }
+    }
+    panic!("no end: {:#?}", world.status());
 }

@@ -142,3 +142,52 @@ fn sources(dir: &Path, files: &mut Vec<(String, String)>) {
         }
     }
 }
+
+/// A name that is not one would be a part of another path of the API server.
+#[tokio::test]
+async fn names_that_no_object_can_have_are_refused_before_anything_is_asked_for() {
+    for wrong in ["a/pods/b/log?x=", "a#", "..", "A_B c", "a?labelSelector=&x=", "-a", ""] {
+        for (at, spec) in [
+            ("source", json!({ "source": { "namespace": wrong } })),
+            ("destination", json!({ "destination": { "namespace": wrong } })),
+            ("volume", json!({ "volumes": [{ "name": wrong }] })),
+            ("namespace", json!({ "volumes": [{ "name": "data", "namespace": wrong }] })),
+            ("target", json!({ "volumes": [{ "name": "data", "target": { "name": wrong } }] })),
+            (
+                "secret",
+                json!({
+                    "source": { "namespace": "shop", "cluster": { "kubeconfigSecret": wrong } },
+                }),
+            ),
+        ] {
+            let mut world = World::new();
+            world.migrate(spec);
+            let status = world.ends(1).await;
+            assert_eq!(status.phase, Phase::Failed, "{at} {wrong}");
+            assert_eq!(world.condition("Succeeded").1, "InvalidSpec", "{at} {wrong}");
+            let of_migrations =
+                |call: &String| call.contains("directvolumemigrations") || call.contains("/events");
+            let calls = world.calls.all();
+            assert!(calls.iter().all(of_migrations), "{at} {wrong} {calls:#?}");
+            world.delete_migration("m");
+            world.step_of("m").await;
+            assert!(world.migration("m").is_none(), "{at} {wrong}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_migration_whose_cluster_was_never_reached_is_deleted_at_once() {
+    let mut world = World::new();
+    let far = json!({ "namespace": "shop-new", "cluster": { "kubeconfigSecret": "missing" } });
+    world.migrate(json!({ "destination": far, "endpoint": { "type": "NodePort" } }));
+    for _ in 0..3 {
+        world.step_of("m").await;
+    }
+    assert_eq!(world.status().phase, Phase::Pending);
+    world.delete_migration("m");
+    for _ in 0..2 {
+        world.step_of("m").await;
+    }
+    assert!(world.migration("m").is_none());
+}

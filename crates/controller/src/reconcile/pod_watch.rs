@@ -1,4 +1,4 @@
-//! Watches the pods of source namespaces during a cutover.
+//! Watches the pods of namespaces: at the source during a cutover, at the destination during every run.
 //!
 //! What a pod writes after the application was stopped may be missing at the destination, however short the pod lives: so pods
 //! are not looked at now and then, but watched without a gap. The watch starts with the version of the list in which no pod used
@@ -17,7 +17,13 @@ use kube::{
 use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 
-use crate::{api::SourceWatch, build, cluster::Cluster, informers::mounted, plan::Claim};
+use crate::{
+    api::PodWatch,
+    build::{self, Role},
+    cluster::Cluster,
+    informers::mounted,
+    plan::Claim,
+};
 
 /// Seconds that one call of a watch lasts. The server ends it with a bookmark, so that the version stays young where no pod changes.
 const CALL: u32 = 25;
@@ -45,12 +51,12 @@ impl Seen {
     }
 }
 
-/// Uid of the migration, its run, the namespace.
-type Key = (String, i64, String);
+/// Uid of the migration, its run, the end, the namespace.
+type Key = (String, i64, &'static str, String);
 
 /// The watches of all migrations.
 #[derive(Default)]
-pub(crate) struct SourceWatches {
+pub(crate) struct PodWatches {
     running: Mutex<HashMap<Key, Watch>>,
 }
 
@@ -65,10 +71,17 @@ impl Drop for Watch {
     }
 }
 
-impl SourceWatches {
+impl PodWatches {
     /// What the watch `from` has seen; it starts where there is none yet.
-    pub(super) fn look(&self, cluster: &Cluster, uid: &str, run: i64, from: &SourceWatch) -> Seen {
-        let key = (uid.to_owned(), run, from.namespace.clone());
+    pub(super) fn look(
+        &self,
+        cluster: &Cluster,
+        uid: &str,
+        run: i64,
+        role: Role,
+        from: &PodWatch,
+    ) -> Seen {
+        let key = (uid.to_owned(), run, role.word(), from.namespace.clone());
         let mut running = self.running.lock();
         let watch = running.entry(key).or_insert_with(|| {
             let seen = Seen { version: from.version.clone(), ..Seen::default() };
