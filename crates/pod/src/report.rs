@@ -163,6 +163,9 @@ pub struct Report {
     /// the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tree_digest: Option<Text>,
+    /// The id of the snapshot that was created or restored, in hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<Text>,
     /// The first errors with single entries; an entry may have several.
     #[serde(default)]
     pub errors: Vec<EntryError>,
@@ -200,6 +203,7 @@ impl Report {
             seconds: 0.0,
             digest: None,
             tree_digest: None,
+            snapshot: None,
             errors: Vec::new(),
             errors_omitted: 0,
             volumes: Vec::new(),
@@ -267,6 +271,7 @@ impl Report {
             volume: clip(&self.volume, limit / 16),
             digest: self.digest.as_ref().map(|digest| clip(digest, 128)),
             tree_digest: self.tree_digest.as_ref().map(|digest| clip(digest, 128)),
+            snapshot: self.snapshot.as_ref().map(|id| clip(id, 128)),
             errors: Vec::new(),
             volumes: self.volumes.clone(),
             // The most digits that the number can take, so that the real one fits.

@@ -421,6 +421,12 @@ impl Dir {
         self.error_as(operation, self.display_entry(name), errno)
     }
 
+    /// The error of the entry `name`, which changed while it was read.
+    #[must_use]
+    pub fn changed(&self, name: &Name) -> Error {
+        self.error(crate::error::CHANGED, name, Errno::AGAIN)
+    }
+
     /// An error of `operation` on this directory itself.
     #[must_use]
     pub fn own_error(&self, operation: &'static str, errno: Errno) -> Error {

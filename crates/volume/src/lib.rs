@@ -39,7 +39,7 @@ pub mod stat;
 pub mod target_device;
 pub mod unlock;
 pub mod unmapped;
-mod walk;
+pub mod walk;
 pub mod writer;
 pub mod xattr;
 

@@ -215,16 +215,24 @@ pub fn kind(dir: &Dir, name: &Name) -> Result<FileKind> {
 /// # Errors
 /// Whatever `statx(2)` and the calls for extended attributes answer.
 pub fn root_entry(dir: &Dir, options: &ReadOptions) -> Result<Metadata> {
+    root(dir, options).map(|(meta, _)| meta)
+}
+
+/// As [`root_entry`], with the inode.
+///
+/// # Errors
+/// As [`root_entry`].
+pub fn root(dir: &Dir, options: &ReadOptions) -> Result<(Metadata, Inode)> {
     let fd = dir.descriptor()?;
     let fail = |operation| move |errno| dir.own_error(operation, errno);
     let stat = fs::statx(&fd, c"", AtFlags::EMPTY_PATH | UNCACHED, INODE).map_err(fail("stat"))?;
     let mut meta = metadata(dir, &stat).map_err(fail("stat"))?;
+    let inode = inode(&stat, dir.root_device());
     if options.xattrs {
-        let dev = fs::makedev(stat.stx_dev_major, stat.stx_dev_minor);
-        meta.xattrs = read_xattrs(dir, XattrTarget::Fd(fd.as_fd()), dev, meta.kind, options)
+        meta.xattrs = read_xattrs(dir, XattrTarget::Fd(fd.as_fd()), inode.dev, meta.kind, options)
             .map_err(fail("read extended attributes"))?;
     }
-    Ok(meta)
+    Ok((meta, inode))
 }
 
 /// Reads the extended attributes, unless the device is known to have none.

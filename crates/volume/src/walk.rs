@@ -7,8 +7,9 @@ use wire::{FileKind, Name};
 use crate::{Dir, Error, Result, list::NameList, staging};
 
 /// One directory of a walk, and how far the walk has come in it.
-pub(crate) struct Level {
-    pub(crate) dir: Dir,
+pub struct Level {
+    /// The directory.
+    pub dir: Dir,
     names: Option<NameList>,
     next: usize,
     /// Staging directories, which are no part of the data. In ascending order.
@@ -17,7 +18,10 @@ pub(crate) struct Level {
 
 impl Level {
     /// Lists `dir`, but for staging directories.
-    pub(crate) fn read(dir: Dir) -> Result<Self> {
+    ///
+    /// # Errors
+    /// Where the directory cannot be opened.
+    pub fn read(dir: Dir) -> Result<Self> {
         let (names, _) = NameList::read_settled(&dir)?;
         let passed_over = staging::among(&dir, &names);
         let mut level = Self { dir, names: Some(names), next: 0, passed_over };
@@ -33,22 +37,25 @@ impl Level {
 
     /// A directory that is not looked into, such as a mount point. It is not even opened, so `dir`
     /// is the one above.
-    pub(crate) fn closed(dir: Dir) -> Self {
+    #[must_use]
+    pub fn closed(dir: Dir) -> Self {
         Self { dir, names: None, next: 0, passed_over: Vec::new() }
     }
 
     /// The bytes of the next name.
-    pub(crate) fn peek(&self) -> Option<&[u8]> {
+    #[must_use]
+    pub fn peek(&self) -> Option<&[u8]> {
         self.names.as_ref()?.get(self.next)
     }
 
     /// The kind that the directory records for the next name: a hint.
-    pub(crate) fn kind_hint(&self) -> Option<FileKind> {
+    #[must_use]
+    pub fn kind_hint(&self) -> Option<FileKind> {
         self.names.as_ref()?.kind_hint(self.next)
     }
 
     /// Goes on to the next name.
-    pub(crate) fn pop(&mut self) -> Option<Name> {
+    pub fn pop(&mut self) -> Option<Name> {
         let name = self.names.as_ref()?.name(self.next);
         self.next += 1;
         self.pass_over();
@@ -56,7 +63,8 @@ impl Level {
     }
 
     /// Why the names are not all.
-    pub(crate) fn failure(&self) -> Option<&Error> {
+    #[must_use]
+    pub fn failure(&self) -> Option<&Error> {
         self.names.as_ref()?.failure()
     }
 }
