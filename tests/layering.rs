@@ -9,7 +9,7 @@ use std::{fs, path::Path, process::Command};
 use serde_json::Value;
 
 /// Which of our crates each package may import. `testkit` may be a dev-dependency of any.
-const MAY_IMPORT: [(&str, &[&str]); 13] = [
+const MAY_IMPORT: [(&str, &[&str]); 15] = [
     ("text", &[]),
     ("delta", &[]),
     ("wire", &["text"]),
@@ -20,9 +20,11 @@ const MAY_IMPORT: [(&str, &[&str]); 13] = [
     ("telemetry", &["session", "text"]),
     ("sandbox", &[]),
     ("controller", &["pod"]),
+    ("repository", &["volume", "wire"]),
     ("testkit", &["delta", "wire", "volume", "session", "tunnel", "pod", "telemetry"]),
     ("pvferry", &["delta", "wire", "volume", "session", "tunnel", "pod", "telemetry", "sandbox"]),
     ("pvferry-controller-bin", &["controller", "pod", "telemetry", "tunnel", "sandbox"]),
+    ("pvferry-mover-bin", &["repository", "volume", "pod", "telemetry"]),
 ];
 
 /// An outside package that only some of ours may import.
@@ -33,7 +35,8 @@ struct Confined {
     free_in_tests: bool,
 }
 
-const CONFINED: [Confined; 6] = [
+const CONFINED: [Confined; 7] = [
+    Confined { packages: &["rustic_core", "opendal"], to: &["repository"], free_in_tests: false },
     Confined { packages: &["kube", "kube-runtime"], to: &["controller"], free_in_tests: false },
     Confined {
         packages: &["k8s-openapi"],
@@ -53,49 +56,68 @@ const CONFINED: [Confined; 6] = [
             "pod",
             "telemetry",
             "controller",
+            "repository",
             "testkit",
             "pvferry",
             "pvferry-controller-bin",
+            "pvferry-mover-bin",
         ],
         free_in_tests: false,
     },
     Confined {
         packages: &["clap", "clap_complete", "clap_mangen"],
-        to: &["pvferry", "pvferry-controller-bin"],
+        to: &["pvferry", "pvferry-controller-bin", "pvferry-mover-bin"],
         free_in_tests: true,
     },
     Confined { packages: &["landlock"], to: &["sandbox"], free_in_tests: false },
 ];
 
 /// Packages that a peer can talk to, or that hold credentials: without `unsafe`, for good.
-const FORBID_UNSAFE: [&str; 7] =
-    ["text", "wire", "session", "tunnel", "pod", "sandbox", "controller"];
+const FORBID_UNSAFE: [&str; 8] =
+    ["text", "wire", "session", "tunnel", "pod", "sandbox", "controller", "repository"];
 
 /// Packages that may relax the workspace's `deny(unsafe_code)`, where it is measured to pay; the binary for its
 /// allocator and the end of a process without memory.
 const MAY_BE_UNSAFE: [&str; 3] = ["delta", "volume", "pvferry"];
 
+/// The workspace of the mover.
+const MOVER: &str = "bin/pvferry-mover/Cargo.toml";
+
 #[test]
-fn the_workspace_keeps_its_layers() {
-    assert_eq!(complaints(&packages(&root().join("Cargo.toml"))), Vec::<String>::new());
+fn the_workspaces_keep_their_layers() {
+    for (manifest, member) in [("Cargo.toml", "pvferry"), (MOVER, "repository")] {
+        let packages = packages(&root().join(manifest));
+        assert!(packages.iter().any(|package| package.name == member), "{manifest} lacks {member}");
+        assert_eq!(complaints(&packages), Vec::<String>::new());
+    }
 }
 
 #[test]
 fn one_provider_of_cryptography_is_active() {
-    let tree = tree(&["--workspace", "--all-features", "--edges", "normal,build,dev"]);
-    for banned in ["ring", "openssl", "openssl-sys", "native-tls"] {
-        assert_eq!(versions(&tree, banned), [""; 0], "{banned} is in the tree");
-    }
-    for single in ["rustls", "aws-lc-rs", "aws-lc-sys"] {
-        assert_eq!(versions(&tree, single).len(), 1, "{:?}", versions(&tree, single));
+    let all = ["--workspace", "--all-features", "--edges", "normal,build,dev"];
+    for tree in [tree(&all), tree(&[&all[..], &["--manifest-path", MOVER]].concat())] {
+        for banned in ["ring", "openssl", "openssl-sys", "native-tls", "rsa"] {
+            assert_eq!(versions(&tree, banned), [""; 0], "{banned} is in the tree");
+        }
+        for single in ["rustls", "aws-lc-rs", "aws-lc-sys"] {
+            assert_eq!(versions(&tree, single).len(), 1, "{:?}", versions(&tree, single));
+        }
     }
 }
 
 #[test]
-fn the_data_plane_holds_no_kubernetes_client() {
+fn the_data_plane_holds_no_client_of_kubernetes_or_s3() {
     let tree = tree(&["--package", "pvferry", "--edges", "normal"]);
     assert!(!versions(&tree, "tokio").is_empty(), "this is not the tree of the binary:\n{tree}");
-    for foreign in ["kube", "k8s-openapi", "pvferry-controller", "pvferry-testkit"] {
+    for foreign in [
+        "kube",
+        "k8s-openapi",
+        "pvferry-controller",
+        "pvferry-repository",
+        "rustic_core",
+        "opendal",
+        "pvferry-testkit",
+    ] {
         assert_eq!(versions(&tree, foreign), [""; 0], "{foreign} is in the data plane");
     }
 }

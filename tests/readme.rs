@@ -71,6 +71,8 @@ fn check(line: &str) {
         ["kubectl", .., "-f", file] => {
             assert!(root().join(file).is_file(), "{line}");
         }
+        // Run by the tests of that program, bin/pvferry-mover/tests/readme.rs.
+        ["pvferry-mover", ..] => {}
         // What it names lives on a cluster.
         ["kubectl", ..] => {}
         [
@@ -171,6 +173,10 @@ fn options_and_links_of_readme_exist() {
         "--save",
         "--push",
         "--smoke",
+        "--repository",
+        "--credentials",
+        "--host",
+        "--path",
     ];
     let theirs = ["--append-verify", "--inplace", "--no-inc-recursive", "--numeric-ids"];
     let is_name = |c: char| c.is_ascii_lowercase() || c == '-';

@@ -1,0 +1,228 @@
+//! A volume into a new snapshot.
+//!
+//! The order makes the success: read and store, then list what was stored and compare it with the manifest of what was read,
+//! then save the snapshot. Before the last step nothing of the run is visible, and a run that ends early leaves blobs which
+//! the next one uses.
+
+use std::{
+    collections::HashSet,
+    path::{Component, Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
+
+use volume::{Dir, filter::FilterRules};
+use wire::FileKind;
+
+use crate::{
+    Error, Repository, Result, Snapshot,
+    engine::{Indexed, Label, StoredEntry},
+    error::Kind,
+    manifest,
+    problems::Found,
+    source::{Observed, VolumeSource},
+    stored::{self, Step, StoredWalk},
+};
+
+/// The tag of a snapshot that does not hold all of its volume.
+pub(crate) const PARTIAL_TAG: &str = "pvferry-partial";
+
+/// What to back up, and as what.
+#[derive(Debug, Clone)]
+pub struct BackupOptions {
+    /// The directory.
+    pub source: PathBuf,
+    /// The host that the snapshot is of.
+    pub host: String,
+    /// The absolute path that the directory gets in the snapshot.
+    pub path: PathBuf,
+    /// Tags of the snapshot.
+    pub tags: Vec<String>,
+    /// What to leave out.
+    pub filter: FilterRules,
+}
+
+/// What a backup did.
+#[derive(Debug, Clone)]
+pub struct BackupSummary {
+    /// The snapshot.
+    pub snapshot: Snapshot,
+    /// Entries in it, the root included.
+    pub entries: u64,
+    /// Mount points and the like, whose content is not part of the volume.
+    pub skipped: u64,
+    /// Bytes of the regular files.
+    pub bytes_total: u64,
+    /// Bytes of them that were read: files as in the last snapshot are not.
+    pub bytes_read: u64,
+    /// Digest of the manifest.
+    pub digest: [u8; 32],
+    /// Entries that are not in the snapshot, or not as they should be.
+    pub problems: Found,
+}
+
+impl Repository {
+    /// Backs a directory up into a new snapshot. `stop` ends it early: then there is no snapshot.
+    ///
+    /// # Errors
+    /// Where nothing was saved. Problems with single entries are in the summary, and the snapshot is tagged as partial.
+    pub fn backup(&self, options: &BackupOptions, stop: &Arc<AtomicBool>) -> Result<BackupSummary> {
+        check_path(&options.path)?;
+        if volume::device::is_block_device(&options.source)? {
+            let what =
+                format!("{}: block devices cannot be backed up yet", options.source.display());
+            return Err(Error::new(Kind::Selection, what));
+        }
+        let root = Dir::open_root(&options.source)
+            .map_err(|error| Error::new(Kind::Selection, error.to_string()))?;
+        let observed = Arc::new(Observed::default());
+        let source = VolumeSource::new(
+            &root,
+            &options.path,
+            options.filter.clone(),
+            Arc::clone(&observed),
+            Arc::clone(stop),
+        )?;
+        let lock = self.engine.lock(false)?;
+        let parent = self.parent(options)?;
+        let label = Label {
+            host: options.host.clone(),
+            path: options.path.clone(),
+            tags: options.tags.clone(),
+        };
+        let stored = self.engine.store(source, &label, parent.as_ref());
+        if stop.load(Relaxed) {
+            return Err(Error::new(Kind::Stopped, "interrupted before the snapshot was saved"));
+        }
+        let mut snapshot = stored?;
+        let indexed = self.engine.index()?;
+        prove(&indexed, &snapshot, &options.path, &observed)?;
+        let problems = observed.problems.take();
+        if problems.count > 0 {
+            snapshot.tag(PARTIAL_TAG);
+        }
+        if stop.load(Relaxed) {
+            return Err(Error::new(Kind::Stopped, "interrupted before the snapshot was saved"));
+        }
+        lock.check()?;
+        let snapshot = self.engine.save(&snapshot)?;
+        let manifest = observed.manifest.lock();
+        Ok(BackupSummary {
+            snapshot,
+            entries: manifest.len() as u64,
+            skipped: observed.skipped.load(Relaxed),
+            bytes_total: observed.bytes_total.load(Relaxed),
+            bytes_read: observed.bytes_read.load(Relaxed),
+            digest: manifest.digest(),
+            problems,
+        })
+    }
+
+    /// The last snapshot of the same host and path: files that did not change since are not read.
+    fn parent(&self, options: &BackupOptions) -> Result<Option<Snapshot>> {
+        let path = options.path.to_string_lossy();
+        let same = |snapshot: &Snapshot| {
+            snapshot.is_own() && snapshot.host() == options.host && snapshot.paths() == [&*path]
+        };
+        Ok(self.engine.snapshots()?.into_iter().rev().find(same))
+    }
+}
+
+/// The path is what `restore` finds the volume by, and its last name bears the metadata of the root.
+fn check_path(path: &Path) -> Result<()> {
+    let plain = path.components().all(|c| matches!(c, Component::RootDir | Component::Normal(_)));
+    if path.is_absolute() && path.file_name().is_some() && plain && path.to_str().is_some() {
+        return Ok(());
+    }
+    let what =
+        format!("--path {}: expected an absolute path with at least one name", path.display());
+    Err(Error::new(Kind::Usage, what))
+}
+
+/// Compares what is stored with what was read: every name and all metadata, in order, and that the content of each file has
+/// the length of the file and lies in packs that the storage lists.
+fn prove(indexed: &Indexed, snapshot: &Snapshot, path: &Path, observed: &Observed) -> Result<()> {
+    let mut proof = Proof { indexed, observed, packs: HashSet::new() };
+    if !observed.complete.load(Relaxed) {
+        return Err(Error::new(Kind::Volume, "the volume was not read to its end"));
+    }
+    let unequal = |what: String| observed.problems.add(".", what);
+    let Some(root) = stored::find(indexed, snapshot.tree(), path)? else {
+        return Err(Error::new(Kind::Damaged, "the root of the volume was not stored"));
+    };
+    let manifest = observed.manifest.lock();
+    let mut expected = manifest.lines();
+    let mut compare = |depth: usize, stored: &StoredEntry| {
+        let line = manifest::line(depth, &stored.entry, stored.link);
+        expected.next() == Some(&line)
+    };
+    let mut equal = compare(1, &root);
+    if !equal {
+        unequal("the root is not stored as it was read".to_owned());
+    }
+    let Some(tree) = root.subtree else {
+        return Err(Error::new(Kind::Damaged, "the root of the volume was not stored"));
+    };
+    for step in StoredWalk::new(indexed, tree)? {
+        match step {
+            Step::Entry(depth, stored) => {
+                // The root has no level of its own in the walk of the source.
+                if equal && !compare(depth + 1, &stored) {
+                    equal = false;
+                    observed
+                        .problems
+                        .add(stored.entry.name.to_string(), "is not stored as it was read");
+                }
+                proof.content(&stored);
+            }
+            Step::Leave => {}
+            Step::Unreadable(what) => {
+                equal = false;
+                unequal(format!("cannot be read back: {what}"));
+            }
+        }
+    }
+    if equal && expected.next().is_some() {
+        unequal("entries that were read are not stored".to_owned());
+    }
+    proof.packs()
+}
+
+struct Proof<'a> {
+    indexed: &'a Indexed,
+    observed: &'a Observed,
+    packs: HashSet<String>,
+}
+
+impl Proof<'_> {
+    fn content(&mut self, stored: &StoredEntry) {
+        if stored.entry.meta.kind != FileKind::File {
+            return;
+        }
+        let mut size = 0;
+        for blob in &stored.content {
+            let Some((pack, length)) = self.indexed.place(blob) else {
+                let what = format!("blob {blob} is not in the index");
+                return self.observed.problems.add(stored.entry.name.to_string(), what);
+            };
+            self.packs.insert(pack);
+            size += length;
+        }
+        if size != stored.entry.meta.size {
+            let what = format!("{size} bytes are stored of {}", stored.entry.meta.size);
+            self.observed.problems.add(stored.entry.name.to_string(), what);
+        }
+    }
+
+    fn packs(&self) -> Result<()> {
+        let listed = self.indexed.packs()?;
+        match self.packs.iter().find(|pack| !listed.contains(*pack)) {
+            None => Ok(()),
+            Some(pack) => {
+                Err(Error::new(Kind::Damaged, format!("pack {pack} is not listed by the storage")))
+            }
+        }
+    }
+}
