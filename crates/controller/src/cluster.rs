@@ -423,7 +423,7 @@ fn refuse_helpers(config: &Kubeconfig) -> Result<(), String> {
             return Err("refers to files; embed the certificate authority in the kubeconfig (kubectl config view --raw --flatten)".into());
         }
         if !cluster.server.as_deref().is_some_and(|server| server.starts_with("https://")) {
-            return Err("has a server URL without https".into());
+            return Err("has a server URL without TLS (https)".into());
         }
         if cluster.proxy_url.is_some() {
             return Err("sets proxy-url, which is not supported".into());

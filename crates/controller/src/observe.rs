@@ -550,7 +550,7 @@ mod tests {
         let report = Report::new("tunnel", ExitCode::Socket, "no room").to_json();
         let failed = ended(10, &report);
         assert!(
-            matches!(&failed, Seen::Failed(failure) if failure.message.ends_with("with 10: no room")),
+            matches!(&failed, Seen::Failed(failure) if failure.message.ends_with("exited 10: no room")),
             "{failed:?}"
         );
     }
