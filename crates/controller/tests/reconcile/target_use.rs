@@ -81,8 +81,9 @@ async fn a_cutover_whose_target_could_not_be_watched_fails() {
     world.kubelet.duration = 4;
     world.migrate(json!({ "mode": "Cutover" }));
     world.until("source pod", copies).await;
-    world.home.store.lock().forgotten = u64::MAX;
     world.restart();
+    world.bystander("anybody");
+    world.forget_changes();
     let status = world.ends(1).await;
     assert_eq!((status.phase, &*status.volumes[0].reason), (Phase::Failed, "UseUnknown"));
 }

@@ -234,6 +234,12 @@ impl World {
         self.home.store.lock().get(&key(plural, namespace, name)).is_ok()
     }
 
+    /// No watch of the first cluster can go on from a version before this one.
+    pub(crate) fn forget_changes(&mut self) {
+        let mut store = self.home.store.lock();
+        store.forgotten = store.version();
+    }
+
     /// Removes an object at once.
     pub(crate) fn remove(&mut self, plural: &str, namespace: &str, name: &str) {
         self.home.store.lock().remove(&key(plural, namespace, name));
