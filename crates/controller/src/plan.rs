@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    api::{DirectVolumeMigration, DirectVolumeMigrationSpec, Volume},
+    api::{DirectVolumeMigration, DirectVolumeMigrationSpec, Volume, violation},
     topology::Reach,
 };
 
@@ -81,6 +81,9 @@ fn label(index: usize, claim: &str) -> String {
 /// A sentence.
 pub fn check(migration: &DirectVolumeMigration) -> Result<(), String> {
     let spec = &migration.spec;
+    if let Some(why) = violation(spec) {
+        return Err(why);
+    }
     let (mut claims, mut targets) = (BTreeSet::new(), BTreeSet::new());
     for volume in volumes(spec) {
         if !claims.insert(volume.claim.clone()) {

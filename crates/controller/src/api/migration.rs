@@ -6,7 +6,10 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{DirectVolumeMigrationStatus, Pods};
+use super::{
+    DirectVolumeMigrationStatus, Pods,
+    bounds::{KEY, LABEL, RATE, SUBDOMAIN, SUBDOMAIN_OR_EMPTY},
+};
 
 /// Volumes to copy, their destination, and options of the copy.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -96,7 +99,7 @@ fn one() -> i64 {
 #[serde(rename_all = "camelCase")]
 pub struct Side {
     /// Source namespace of volumes that do not set `namespace`.
-    #[schemars(length(min = 1, max = 63))]
+    #[schemars(length(min = 1, max = 63), regex(pattern = LABEL))]
     pub namespace: String,
     /// Source cluster. By default the cluster of this resource.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -108,7 +111,7 @@ pub struct Side {
 #[serde(rename_all = "camelCase")]
 pub struct Destination {
     /// Destination namespace of volumes that do not set `target.namespace`.
-    #[schemars(length(min = 1, max = 63))]
+    #[schemars(length(min = 1, max = 63), regex(pattern = LABEL))]
     pub namespace: String,
     /// Destination cluster. By default the cluster of this resource.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -123,10 +126,11 @@ pub struct Destination {
 #[serde(rename_all = "camelCase")]
 pub struct ClusterReference {
     /// Name of the Secret with the kubeconfig of the cluster, in the namespace of this resource. The kubeconfig must embed its credentials.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = SUBDOMAIN))]
     pub kubeconfig_secret: String,
     /// Key of the kubeconfig in the Secret.
     #[serde(default = "kubeconfig")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = KEY))]
     pub key: String,
 }
 
@@ -139,10 +143,11 @@ fn kubeconfig() -> String {
 #[serde(rename_all = "camelCase")]
 pub struct Volume {
     /// Name of the source PersistentVolumeClaim.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = SUBDOMAIN))]
     pub name: String,
     /// Namespace of the source PersistentVolumeClaim. By default `source.namespace`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = LABEL))]
     pub namespace: Option<String>,
     /// Destination PersistentVolumeClaim, if it differs from the source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -158,12 +163,15 @@ pub struct Volume {
 pub struct Target {
     /// Name of the destination claim. By default the name of the source claim.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = SUBDOMAIN))]
     pub name: Option<String>,
     /// Namespace of the destination claim. By default `destination.namespace`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = LABEL))]
     pub namespace: Option<String>,
     /// Storage class of a new destination claim. By default the class of the source claim. An empty string selects the default class of the cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253), regex(pattern = SUBDOMAIN_OR_EMPTY))]
     pub storage_class: Option<String>,
     /// Access modes of a new destination claim. By default the access modes of the source claim.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -264,10 +272,11 @@ pub struct Transfer {
     pub allow_empty_source: bool,
     /// Files to exclude, as rsync patterns. Excluded files are not deleted at the destination either.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 200), inner(length(min = 1, max = 1024)))]
     pub exclude: Vec<String>,
     /// Maximum bytes per second of each volume, for example `20M`. Without a unit the number is in KiB. No limit by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(regex(pattern = r"^[0-9]+(\.[0-9]+)?[KMG]?$"))]
+    #[schemars(regex(pattern = RATE))]
     pub bandwidth: Option<String>,
     /// Number of parallel connections of each volume. Helps on links with high latency.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,5 +1,6 @@
 //! The custom resources, group `pvferry.io`, version `v1alpha1`.
 
+mod bounds;
 // The derived schema wraps the types in a module of its own, where `pub` reaches nobody.
 #[allow(unreachable_pub, clippy::duplicated_attributes, reason = "by the derive")]
 pub mod migration;
@@ -11,6 +12,7 @@ mod run_spec;
 mod schema;
 mod status;
 
+pub use bounds::violation;
 pub use migration::*;
 pub use pods::*;
 pub use privileged::{ENDPOINT_FIELDS, EndpointField, POD_FIELDS, PodField, privileged_table};

@@ -8,11 +8,19 @@ use serde_json::Value;
 
 use super::{DirectVolumeMigration, DirectVolumeMigrationProgress};
 
+/// Characters of a text that has no bound of its own.
+const TEXT: i64 = 1024;
+/// Items of a list or map that has no bound of its own.
+const ITEMS: i64 = 64;
+
 /// The CustomResourceDefinitions of both kinds, for `kubectl apply`.
 #[must_use]
 pub fn definitions() -> Vec<CustomResourceDefinition> {
     let mut all = vec![DirectVolumeMigration::crd(), DirectVolumeMigrationProgress::crd()];
     for schema in all.iter_mut().filter_map(schema_of) {
+        if let Some(spec) = schema.properties.as_mut().and_then(|all| all.get_mut("spec")) {
+            limit(spec);
+        }
         describe_values(schema);
         // Users do not write a status: its defaults are of no interest.
         if let Some(spec) = schema.properties.as_mut().and_then(|all| all.get_mut("spec")) {
@@ -70,6 +78,37 @@ pub fn unknown_fields(migration: &Value) -> Vec<String> {
         compare(schema, spec, "spec", &mut unknown);
     }
     unknown
+}
+
+/// The schema of a specification.
+pub(super) fn schema_of_spec() -> Option<JSONSchemaProps> {
+    let mut definition = DirectVolumeMigration::crd();
+    let mut spec = schema_of(&mut definition)?.properties.as_mut()?.remove("spec")?;
+    limit(&mut spec);
+    Some(spec)
+}
+
+/// Gives every text, list and map a bound that has none.
+fn limit(schema: &mut JSONSchemaProps) {
+    match schema.type_.as_deref() {
+        Some("string") if schema.enum_.is_none() => {
+            schema.max_length.get_or_insert(TEXT);
+        }
+        Some("array") => {
+            schema.max_items.get_or_insert(ITEMS);
+        }
+        Some("object") if schema.additional_properties.is_some() => {
+            schema.max_properties.get_or_insert(ITEMS);
+        }
+        _ => {}
+    }
+    schema.properties.iter_mut().flat_map(|all| all.values_mut()).for_each(limit);
+    if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
+        limit(items);
+    }
+    if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut schema.additional_properties {
+        limit(values);
+    }
 }
 
 /// The fields of defaults for pods that are not known, as paths.

@@ -19,8 +19,8 @@ use tokio::{sync::watch, task::AbortHandle, time::Instant};
 use super::{Concerns, Watched, kinds::owner};
 use crate::build::MANAGER;
 
-/// Objects that one call of a list returns.
-const PAGE: u32 = 500;
+/// Objects that one call of a list returns. An object has up to 1.5 MiB, and is trimmed only once its page is read.
+const PAGE: u32 = 50;
 /// How long a step waits for the first list.
 const FIRST_LIST: Duration = Duration::from_secs(5);
 /// A watch that is not refused within so long is accepted.

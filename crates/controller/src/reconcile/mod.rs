@@ -61,7 +61,7 @@ use kube::{
 use crate::{
     api::{
         DirectVolumeMigration, DirectVolumeMigrationStatus, Leftovers, Mode, Phase, Quiesce,
-        RunSpec,
+        RunSpec, violation,
     },
     build::Defaults,
     cluster::{Cluster, Clusters},
@@ -169,7 +169,11 @@ async fn step(cached: &DirectVolumeMigration, context: &Context) -> Result<Actio
         context.latest.forget(&migration);
         return cleanup::finalize(context, migration, &name).await;
     }
-    if let Err(why) = plan::check_names(&migration.spec) {
+    // What has begun under a definition without bounds goes on.
+    let phase = migration.status.as_ref().map(|status| status.phase).unwrap_or_default();
+    let is_next = phase == Phase::Pending || phase.is_final();
+    let why = plan::check_names(&migration.spec).err();
+    if let Some(why) = why.or_else(|| violation(&migration.spec).filter(|_| is_next)) {
         return refuse(context, migration, why, &name).await;
     }
     if !migration.finalizers().iter().any(|held| held == FINALIZER) {

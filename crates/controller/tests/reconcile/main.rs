@@ -14,6 +14,7 @@ mod budget;
 mod crashes;
 mod cutovers;
 mod freezes;
+mod limits;
 mod messages;
 mod owners;
 mod ownership;
