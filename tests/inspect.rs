@@ -59,7 +59,10 @@ fn verify_names_every_difference() {
             command.arg(a.path()).arg(b.path());
             Process::run(command)
         };
-        assert_eq!(verify().expect(0).stdout, "");
+        let equal = verify();
+        let said = &equal.expect(0).stdout;
+        assert!(said.starts_with("verified: both sides identical ("), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
 
         b.mutate(seed + 10, 15);
         let finished = verify();

@@ -56,8 +56,8 @@ fn json_of_an_itemized_or_dry_run_is_the_only_line_on_stdout() {
     // The sentence of a dry run does not say that anything was written.
     let destination = TempTree::new();
     let finished = Process::run(on(&["copy", "--dry-run"], &[source.path(), destination.path()]));
-    let says = "4 files to write, 0 to delete (dry run: nothing was changed)";
-    assert!(finished.expect(0).stdout.contains(says), "{}", finished.stdout);
+    let says = "dry run: nothing was changed\n4 entries, 13 B\n4 files to write, 0 to delete\nup to 13 B to send, 0 B unchanged\n";
+    assert!(finished.expect(0).stdout.ends_with(says), "{}", finished.stdout);
     // Without --json the changes are the result.
     let destination = TempTree::new();
     let finished = Process::run(on(&["copy", "--itemize"], &[source.path(), destination.path()]));
@@ -90,8 +90,8 @@ fn output_that_cannot_be_written_is_exit_code_11() {
     // A failure that is worse than a lost result stays what it is.
     let missing = on(&["copy", "--json"], &[&other.at("none"), b]);
     assert_eq!(without_room(&missing).code(), 3);
-    // Nothing to print, nothing lost.
-    without_room(&on(&["verify"], &[a, a])).expect(0);
+    // Also that both are equal is a result.
+    without_room(&on(&["verify"], &[a, a])).expect(11);
 }
 
 #[test]
@@ -452,4 +452,87 @@ fn names_are_shown_escaped_in_every_output() {
     let nothing = traced(on(&["digest"], &[&source.at(name)]));
     check("digest", &nothing.expect(3).stderr);
     assert!(seen > 10, "{seen}");
+}
+
+/// In a pod somebody reads JSON; elsewhere it hides what went wrong.
+#[test]
+fn progress_is_json_in_a_pod_or_when_asked_for_and_nothing_else_without_a_terminal() {
+    let source = small_source();
+    for (in_pod, options, json) in
+        [(true, &[][..], true), (false, &[], false), (false, &["--progress=json"], true)]
+    {
+        let destination = TempTree::new();
+        let words = [&["copy"], options].concat();
+        let mut copy = on(&words, &[source.path(), destination.path()]);
+        copy.env_remove("KUBERNETES_SERVICE_HOST");
+        if in_pod {
+            copy.env("KUBERNETES_SERVICE_HOST", "10.0.0.1");
+        }
+        let finished = Process::run(copy);
+        let shown = finished.expect(0).stderr.contains(r#""type":"progress""#);
+        assert_eq!(shown, json, "{in_pod} {options:?}: {}", finished.stderr);
+    }
+}
+
+#[test]
+fn summary_fits_60_columns_and_says_that_both_sides_are_identical() {
+    let (source, destination) = (small_source(), TempTree::new());
+    source.file("large", Content::random(1, 3 << 20));
+    for options in [&["--verify"][..], &["--dry-run"], &[]] {
+        let words = [&["copy"], options].concat();
+        let finished = Process::run(on(&words, &[source.path(), destination.path()]));
+        for line in finished.expect(0).stdout.lines() {
+            assert!(line.len() <= 60, "{line}");
+        }
+        let verified = finished.stdout.contains("verified: both sides identical (digest ");
+        assert_eq!(verified, options.contains(&"--verify"), "{}", finished.stdout);
+    }
+}
+
+#[test]
+fn interrupted_run_says_how_far_it_came_and_continues() {
+    let (source, destination) = (TempTree::new(), TempTree::new());
+    source.file("large", Content::random(1, 8 << 20));
+    let mut copy = copy_command(source.path(), destination.path(), &["--bwlimit", "1M", "-v"]);
+    copy.args(["--progress", "json"]);
+    let running = Process::start(copy);
+    running.wait_for_line(r#""listing_complete":true"#);
+    running.terminate();
+    let finished = running.wait();
+    let interrupted = report(finished.expect(20));
+    let reason = interrupted["reason"].as_str().unwrap();
+    assert!(reason.starts_with("interrupted (SIGTERM) with "), "{reason}");
+    assert!(reason.ends_with(" copied; run the same command to continue"), "{reason}");
+    assert_explains(&finished, &[reason]);
+    copy_again(source.path(), destination.path());
+}
+
+fn copy_again(source: &Path, destination: &Path) {
+    copy(source, destination, &[]).expect(0);
+    testkit::assert_same(source, destination);
+}
+
+/// A user who is not root gets one note, and each entry that fails by it says what would help.
+#[test]
+fn ordinary_user_gets_one_note_with_what_helps() {
+    if !(skip::root() && skip::commands(&["setpriv"])) {
+        return;
+    }
+    let (source, destination) = (small_source(), TempTree::new());
+    destination.owner("", 65_534, 65_534);
+    for tree in [&source, &destination] {
+        for path in [tree.path().parent().unwrap(), tree.path()] {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+    }
+    let nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"];
+    let run = |options: &[&str]| {
+        Process::run(below(&nobody, &copy_command(source.path(), destination.path(), options)))
+    };
+    let finished = run(&[]);
+    finished.expect(23);
+    assert_eq!(finished.stderr.matches("pvferry: note: ").count(), 1, "{}", finished.stderr);
+    assert_explains(&finished, &["note: running as uid 65534", "use --no-owner"]);
+    let hint = "f: cannot set owner 0:0: Operation not permitted (run as root, or use --no-owner)";
+    assert!(finished.stderr.contains(hint), "{}", finished.stderr);
 }

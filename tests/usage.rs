@@ -53,7 +53,7 @@ fn source_and_destination_without_a_command_are_answered_with_the_command() {
     // A word that is nearly a command is one that was mistyped.
     let finished = run(&["cpoy", "-a"], &[source.path(), source.path()]);
     assert!(finished.stderr.contains("'copy'"), "{}", finished.stderr);
-    assert!(!finished.stderr.contains("hint: a command"), "{}", finished.stderr);
+    assert!(!finished.stderr.contains("a command is missing"), "{}", finished.stderr);
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn options_of_rsync_without_a_counterpart_are_answered_with_what_to_do() {
     ] {
         let finished = run(&["copy", option, "a", "b"], &[]);
         assert_eq!(finished.code(), 1, "{option}: {}", finished.stderr);
-        let hint = finished.stderr.lines().find(|line| line.starts_with("hint: "));
+        let hint = finished.stderr.lines().find(|line| line.starts_with("pvferry: "));
         assert!(hint.is_some_and(|hint| hint.contains(answer)), "{option}: {}", finished.stderr);
     }
 }

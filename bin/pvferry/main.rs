@@ -17,8 +17,10 @@ use std::{env, io, process};
 /// Prints what the parser has to say. Help and version are results, not errors.
 fn explain(message: &clap::Error) -> pod::ExitCode {
     if message.use_stderr() {
-        let hint = cli::hint(message).map(|hint| format!("hint: {hint}\n"));
-        usage_error(&format!("{}{}", message.render(), hint.unwrap_or_default()));
+        let hint = cli::hint(message);
+        usage_error(
+            &hint.map_or_else(|| message.render().to_string(), |hint| format!("pvferry: {hint}")),
+        );
         return pod::ExitCode::Usage;
     }
     match message.print() {

@@ -148,6 +148,8 @@ fn completed(volume: &str, summary: &Summary) -> Report {
     let first = summary.problems.first().map(|p| format!("{}: {}", p.name, p.what));
     let reason = match (summary.problem_count, first.unwrap_or_default()) {
         (0, _) => String::new(),
+        // An error of the whole volume is no entry's.
+        (1, first) if first.starts_with(".: ") => first[3..].to_owned(),
         (1, first) => format!("1 entry failed or incomplete: {first}"),
         (count, first) => format!("{count} entries failed or incomplete; first: {first}"),
     };
@@ -175,32 +177,43 @@ fn completed(volume: &str, summary: &Summary) -> Report {
     report
 }
 
-/// The summary for people: what was done, how much, how fast.
-pub(crate) fn sentence(report: &Report) -> String {
-    let seconds = report.seconds.max(1e-9);
-    let (written, deleted, would) = match report.dry_run {
-        true => ("to write", "to delete", " (dry run: nothing was changed)"),
-        false => ("written", "deleted", ""),
-    };
+/// The summary for people: what was done, how much, how fast. No line is wider than 60 columns, up to numbers of six digits.
+pub(crate) fn summary(report: &Report) -> String {
+    let (entries, total) =
+        (human::counted(report.entries, "entry", "entries"), human::bytes(report.bytes_total));
+    let (files, deleted) =
+        (human::counted(report.files_written, "file", "files"), report.files_deleted);
     let skipped = match report.skipped {
         0 => String::new(),
         count => format!(", {count} skipped"),
     };
-    format!(
-        "{}, {}; {} {written}, {} {deleted}{skipped}{would}\n\
-         sent {} of content ({} on the wire), {} was there already\n\
-         {:.2} s, {}",
-        human::counted(report.entries, "entry", "entries"),
-        human::bytes(report.bytes_total),
-        human::counted(report.files_written, "file", "files"),
-        report.files_deleted,
-        human::bytes(report.bytes_literal),
-        human::bytes(report.wire_sent),
-        human::bytes(report.bytes_matched),
-        report.seconds,
-        human::rate(report.bytes_total as f64 / seconds),
-    )
+    let (matched, seconds) = (human::bytes(report.bytes_matched), report.seconds);
+    if report.dry_run {
+        let most = human::bytes(report.bytes_total.saturating_sub(report.bytes_matched));
+        return format!(
+            "dry run: nothing was changed\n\
+             {entries}, {total}{skipped}\n\
+             {files} to write, {deleted} to delete\n\
+             up to {most} to send, {matched} unchanged",
+        );
+    }
+    let (literal, wire) = (human::bytes(report.bytes_literal), human::bytes(report.wire_sent));
+    let rate = human::rate(report.bytes_total as f64 / seconds.max(1e-9));
+    let mut text = format!(
+        "{entries}, {total}{skipped}\n\
+         {files} written, {deleted} deleted\n\
+         {literal} sent ({wire} on the wire), {matched} reused\n\
+         {seconds:.2} s, {rate}",
+    );
+    if let (Some(digest), ExitCode::Ok) = (&report.tree_digest, report.exit_code) {
+        let digest: String = digest.chars().take(SHORT_DIGEST).collect();
+        text += &format!("\nverified: both sides identical (digest {digest})");
+    }
+    text
 }
+
+/// Digits of a digest in the summary.
+const SHORT_DIGEST: usize = 16;
 
 /// `bytes` in hexadecimal.
 pub(crate) fn hex(bytes: &[u8]) -> String {

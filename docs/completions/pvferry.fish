@@ -51,7 +51,7 @@ never\t''
 zstd\t''"
 complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -l streams -d 'Number of parallel connections (helps on high-latency links)' -r
 complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -l timeout -d 'Fail after SECONDS without traffic from the peer' -r
-complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -l progress -d 'Progress output: bar, or one JSON object per second (without a value: bar)' -r -f -a "auto\t''
+complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -l progress -d 'Progress output: bar, or one JSON object per second (auto: bar on a terminal, json in a pod, else none; without a value: bar)' -r -f -a "auto\t''
 bar\t''
 json\t''
 none\t''"
@@ -107,7 +107,7 @@ never\t''
 zstd\t''"
 complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -l streams -d 'Number of parallel connections (helps on high-latency links)' -r
 complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -l timeout -d 'Fail after SECONDS without traffic from the peer' -r
-complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -l progress -d 'Progress output: bar, or one JSON object per second (without a value: bar)' -r -f -a "auto\t''
+complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -l progress -d 'Progress output: bar, or one JSON object per second (auto: bar on a terminal, json in a pod, else none; without a value: bar)' -r -f -a "auto\t''
 bar\t''
 json\t''
 none\t''"

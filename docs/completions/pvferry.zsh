@@ -43,7 +43,7 @@ _arguments "${_arguments_options[@]}" : \
 '--compress=[Compress the data that is sent\: auto (if a sample shows that it helps), never, or zstd (always)]:WHEN:(auto never zstd)' \
 '--streams=[Number of parallel connections (helps on high-latency links)]:N:_default' \
 '--timeout=[Fail after SECONDS without traffic from the peer]:SECONDS:_default' \
-'--progress=[Progress output\: bar, or one JSON object per second (without a value\: bar)]:HOW:(auto bar json none)' \
+'--progress=[Progress output\: bar, or one JSON object per second (auto\: bar on a terminal, json in a pod, else none; without a value\: bar)]:HOW:(auto bar json none)' \
 '--log-format=[Log format on standard error]:FORMAT:(text json)' \
 '--metrics=[Serve Prometheus metrics, /healthz and /readyz at this address\: ADDR\:PORT, or \:PORT for all addresses]:ADDR:_default' \
 '-c[Compare file content instead of size and modification time]' \
@@ -118,7 +118,7 @@ _arguments "${_arguments_options[@]}" : \
 '--compress=[Compress the data that is sent\: auto (if a sample shows that it helps), never, or zstd (always)]:WHEN:(auto never zstd)' \
 '--streams=[Number of parallel connections (helps on high-latency links)]:N:_default' \
 '--timeout=[Fail after SECONDS without traffic from the peer]:SECONDS:_default' \
-'--progress=[Progress output\: bar, or one JSON object per second (without a value\: bar)]:HOW:(auto bar json none)' \
+'--progress=[Progress output\: bar, or one JSON object per second (auto\: bar on a terminal, json in a pod, else none; without a value\: bar)]:HOW:(auto bar json none)' \
 '--log-format=[Log format on standard error]:FORMAT:(text json)' \
 '--metrics=[Serve Prometheus metrics, /healthz and /readyz at this address\: ADDR\:PORT, or \:PORT for all addresses]:ADDR:_default' \
 '-c[Compare file content instead of size and modification time]' \

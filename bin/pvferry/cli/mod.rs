@@ -354,7 +354,7 @@ pub(crate) fn parse() -> Result<(Cli, Vec<FilterOption>), clap::Error> {
     Ok((Cli::from_arg_matches(&matches)?, filters))
 }
 
-/// What to do instead of what the parser refused, if there is something to say.
+/// What to say of a refused command line instead of what the parser does, if there is something to say.
 pub(crate) fn hint(error: &clap::Error) -> Option<String> {
     let command = Cli::command();
     let commands: Vec<_> = command.get_subcommands().map(clap::Command::get_name).collect();

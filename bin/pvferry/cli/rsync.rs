@@ -76,7 +76,7 @@ pub(super) fn with_progress_value(arguments: impl IntoIterator<Item = OsString>)
     out
 }
 
-/// What to do instead of what the parser refused, in one sentence.
+/// What to say instead of what the parser does, which does not know rsync.
 pub(crate) fn hint(error: &clap::Error, commands: &[&str], arguments: &[String]) -> Option<String> {
     // Of a command that was mistyped, the parser says which one it may be.
     let paths = arguments.iter().filter(|argument| !argument.starts_with('-')).count();
@@ -94,7 +94,7 @@ pub(crate) fn hint(error: &clap::Error, commands: &[&str], arguments: &[String])
     };
     let option = argument.split(['=', ' ']).next().unwrap_or_default();
     let (_, sentence) = INSTEAD.iter().find(|(options, _)| options.contains(&option))?;
-    Some((*sentence).to_owned())
+    Some(format!("{option}: {sentence}"))
 }
 
 /// Options of rsync that do not exist here, and what takes their place.

@@ -99,7 +99,7 @@ pub(crate) struct TransferArgs {
     #[arg(long, short = 'v', action = ArgAction::Count, help_heading = OUTPUT)]
     verbose: u8,
 
-    /// Progress output: bar, or one JSON object per second (without a value: bar)
+    /// Progress output: bar, or one JSON object per second (auto: bar on a terminal, json in a pod, else none; without a value: bar)
     #[arg(long, default_value = "auto", value_name = "HOW", help_heading = OUTPUT, value_parser = PROGRESS)]
     progress: String,
 

@@ -1,8 +1,10 @@
 //! `pvferry digest` and `pvferry verify`: what a volume holds, and where two differ.
 
+use std::{os::unix::ffi::OsStrExt as _, path::Path};
+
 use pod::ExitCode;
 use serde_json::json;
-use telemetry::Console;
+use telemetry::{Console, human};
 use volume::{
     capability::Preflight,
     compare,
@@ -10,6 +12,7 @@ use volume::{
     filter::FilterRules,
     stat::ReadOptions,
 };
+use wire::name::escape;
 
 use crate::{
     cli::{DigestArgs, VerifyArgs},
@@ -49,15 +52,25 @@ pub(super) fn digest(args: &DigestArgs, surroundings: &Surroundings) -> Result<E
 
 pub(super) fn verify(args: &VerifyArgs, surroundings: &Surroundings) -> Result<ExitCode, Failure> {
     let console = &surroundings.console;
+    let shown = |path: &Path| escape(path.as_os_str().as_bytes());
+    let (a, b) = (shown(&args.a), shown(&args.b));
     let counts = compare::compare(&args.a, &args.b, &ReadOptions::default(), &mut |difference| {
-        console.print(&difference.to_string());
+        console.print(&difference.between(&a, &b).to_string());
     })
     .map_err(unfit)?;
     name_skipped(console, &counts.mount_points);
     if let Some(loss) = Preflight::current().ok().and_then(Preflight::of_reading) {
         console.message(tracing::Level::WARN, &format!("pvferry: note: {loss}"));
     }
-    Ok(if counts.is_equal() { ExitCode::Ok } else { ExitCode::Partial })
+    let entries = human::counted(counts.entries, "entry", "entries");
+    if counts.is_equal() {
+        let bytes = human::bytes(counts.bytes);
+        console.print(&format!("verified: both sides identical ({entries}, {bytes})"));
+        return Ok(ExitCode::Ok);
+    }
+    let differences = human::counted(counts.differences, "difference", "differences");
+    console.message(tracing::Level::ERROR, &format!("pvferry: {differences} in {entries}"));
+    Ok(ExitCode::Partial)
 }
 
 fn name_skipped(console: &Console, mount_points: &[String]) {

@@ -172,7 +172,7 @@ impl Shared {
                     if self.is_enough(exit_when) {
                         return Ok(());
                     }
-                    let ended = Failure::new(ExitCode::Signal, "interrupted by a signal");
+                    let ended = Failure::new(ExitCode::Signal, transfer::interrupted_by(signals.signal()));
                     return Err(Failure { retryable: true, ..ended });
                 }
                 Some(_) = sessions.join_next() => continue,

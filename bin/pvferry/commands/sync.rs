@@ -271,7 +271,7 @@ fn not_reached(route: &Route, error: &tunnel::Error, marker_dir: Option<&Path>) 
         tunnel::Error::Local { source, .. } if source.kind() == ErrorKind::PermissionDenied => {
             format!("{error}: run sync as the same user as the tunnel")
         }
-        _ => error.to_string(),
+        _ => Failure::from(error).what,
     };
     NotReady { retryable: error.is_retryable(), ..NotReady::new(reason, what) }
 }

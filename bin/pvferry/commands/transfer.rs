@@ -8,10 +8,10 @@ use std::{
 
 use pod::{ExitCode, Outcome, Report, Shutdown};
 use session::{
-    Cancel, Context, Monitor, Progress, Source, Summary,
+    Cancel, Context, Monitor, Progress, Snapshot, Source, Summary,
     handshake::{self, Agreed},
 };
-use telemetry::{Changes, Console, Fanout, Reporter, metrics};
+use telemetry::{Changes, Console, Fanout, Mode, Reporter, human, metrics};
 use volume::capability::Preflight;
 use wire::{FilterRule, Hello, Options, RootKind, VERSION};
 
@@ -33,6 +33,7 @@ pub(super) struct Run<'a> {
     surroundings: &'a Surroundings,
     source: Source,
     pub(super) cancel: Cancel,
+    shutdown: Shutdown,
     begun: Instant,
 }
 
@@ -46,7 +47,7 @@ impl<'a> Run<'a> {
         surroundings: &'a Surroundings,
     ) -> Result<Self, Failure> {
         let cancel = Cancel::default();
-        watch_signals(cancel.clone())?;
+        let shutdown = watch_signals(cancel.clone(), surroundings.console.clone())?;
         Ok(Self {
             volume: volume.to_owned(),
             args,
@@ -54,6 +55,7 @@ impl<'a> Run<'a> {
             surroundings,
             source,
             cancel,
+            shutdown,
             begun: Instant::now(),
         })
     }
@@ -117,11 +119,17 @@ impl<'a> Run<'a> {
                 .message(tracing::Level::WARN, &format!("pvferry: note: {loss}"));
         }
         let progress = Arc::new(Progress::default());
+        let console = &self.surroundings.console;
         let mode =
             self.args.progress().parse().map_err(|error: telemetry::Error| {
                 Failure::new(ExitCode::Usage, error.to_string())
             })?;
-        let console = &self.surroundings.console;
+        // Where nobody reads JSON, it hides what went wrong.
+        let in_pod = std::env::var_os(pod::env::KUBERNETES).is_some();
+        let mode = match mode {
+            Mode::Auto if !in_pod && !console.is_terminal() => Mode::None,
+            mode => mode,
+        };
         // With --json standard output holds the report and nothing else.
         let changes = if self.args.json { Changes::Stderr } else { Changes::Stdout };
         let reporter = Reporter::start(mode, changes, Arc::clone(&progress), console)
@@ -164,11 +172,13 @@ impl<'a> Run<'a> {
     pub(super) fn end(&self, session: &Session, attempt: u32) -> Report {
         let snapshot = session.progress.snapshot();
         let elapsed = self.begun.elapsed();
-        let report = outcome::report(&self.volume, &session.outcome, snapshot, attempt, elapsed);
+        let mut report =
+            outcome::report(&self.volume, &session.outcome, snapshot, attempt, elapsed);
+        if report.exit_code == ExitCode::Signal && self.shutdown.is_requested() {
+            report.reason = interrupted(self.shutdown.signal(), &snapshot).into();
+        }
         let console = &self.surroundings.console;
-        if let Err(failure) = &session.outcome {
-            console.message(tracing::Level::ERROR, &format!("pvferry: {}", failure.what));
-        } else if !report.reason.is_empty() {
+        if !report.reason.is_empty() {
             console.message(tracing::Level::ERROR, &format!("pvferry: {}", report.reason));
         }
         report
@@ -186,7 +196,7 @@ pub(super) fn print_result(console: &Console, report: &Report, json: bool) {
     if json {
         console.print(&report.to_json());
     } else if report.outcome != Outcome::Failed {
-        console.print(&outcome::sentence(report));
+        console.print(&outcome::summary(report));
     }
 }
 
@@ -218,17 +228,41 @@ pub(super) fn check_rate(args: &TransferArgs) -> Result<(), Failure> {
 }
 
 /// The first signal ends the session in an orderly way, the second the process.
-fn watch_signals(cancel: Cancel) -> Result<(), Failure> {
+fn watch_signals(cancel: Cancel, console: Console) -> Result<Shutdown, Failure> {
     let shutdown =
         Shutdown::install().map_err(|error| Failure::new(ExitCode::StartUp, error.to_string()))?;
+    let watched = shutdown.clone();
     tokio::spawn(async move {
-        shutdown.requested().await;
+        watched.requested().await;
         cancel.cancel();
-        shutdown.insisted().await;
+        if console.is_terminal() {
+            let what = "stopping; press Ctrl-C again to exit immediately";
+            console.message(tracing::Level::WARN, what);
+        }
+        watched.insisted().await;
         #[allow(clippy::disallowed_methods, reason = "the user insists: nothing more to wait for")]
         std::process::exit(i32::from(ExitCode::Signal.number()));
     });
-    Ok(())
+    Ok(shutdown)
+}
+
+/// Why a process ends that a signal stopped.
+pub(super) fn interrupted_by(signal: Option<&str>) -> String {
+    signal.map_or_else(|| "interrupted".into(), |signal| format!("interrupted ({signal})"))
+}
+
+/// What a run says that a signal ended: how far it came, and that the next one goes on from there.
+fn interrupted(signal: Option<&str>, progress: &Snapshot) -> String {
+    let so_far = if progress.listing_complete { "" } else { " so far" };
+    let copied = match progress.bytes_total {
+        0 => String::new(),
+        total => {
+            let (done, total) = (human::bytes(progress.bytes_done), human::bytes(total));
+            format!(" with {done} of {total} copied{so_far}")
+        }
+    };
+    let interrupted = interrupted_by(signal);
+    format!("{interrupted}{copied}; run the same command to continue")
 }
 
 /// Where the termination message goes: where told, else where Kubernetes looks, if it does. The file is opened once, so

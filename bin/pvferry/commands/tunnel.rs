@@ -183,7 +183,7 @@ async fn reason_to_leave(
     tokio::select! {
         ended = pod_ended => ended,
         () = signals.requested() => {
-            Err(Failure { retryable: true, ..Failure::new(ExitCode::Signal, "interrupted by a signal") })
+            Err(Failure { retryable: true, ..Failure::new(ExitCode::Signal, transfer::interrupted_by(signals.signal())) })
         }
     }
 }

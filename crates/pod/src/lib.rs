@@ -46,4 +46,6 @@ pub mod env {
     /// How many containers the pod has, init containers included; see
     /// [`termination::message_limit`](crate::termination::message_limit).
     pub const CONTAINERS: &str = "PVFERRY_CONTAINERS";
+    /// Kubernetes sets it in every container: the address of the API server.
+    pub const KUBERNETES: &str = "KUBERNETES_SERVICE_HOST";
 }

@@ -14,14 +14,21 @@ use crate::Error;
 /// Whether somebody asked this process to stop. Clones share the state.
 #[derive(Debug, Clone)]
 pub struct Shutdown {
-    requests: watch::Sender<u32>,
+    requests: watch::Sender<Requests>,
+}
+
+/// How often somebody asked, and how at first.
+#[derive(Debug, Clone, Copy, Default)]
+struct Requests {
+    count: u32,
+    first: Option<&'static str>,
 }
 
 impl Shutdown {
     /// A token that no signal reaches; for work inside another program, and for tests.
     #[must_use]
     pub fn new() -> Self {
-        Self { requests: watch::Sender::new(0) }
+        Self { requests: watch::Sender::default() }
     }
 
     /// A token that SIGTERM and SIGINT reach from now on. Must be called within a runtime, which
@@ -42,7 +49,7 @@ impl Shutdown {
                     else => return,
                 };
                 tracing::info!("{name}: stopping");
-                listener.request();
+                listener.request_by(Some(name));
             }
         });
         Ok(token)
@@ -50,13 +57,26 @@ impl Shutdown {
 
     /// Asks all holders to stop.
     pub fn request(&self) {
-        self.requests.send_modify(|count| *count = count.saturating_add(1));
+        self.request_by(None);
+    }
+
+    fn request_by(&self, signal: Option<&'static str>) {
+        self.requests.send_modify(|requests| {
+            requests.count = requests.count.saturating_add(1);
+            requests.first = requests.first.or(signal);
+        });
+    }
+
+    /// The name of the signal that came first, if it was one.
+    #[must_use]
+    pub fn signal(&self) -> Option<&'static str> {
+        self.requests.borrow().first
     }
 
     /// Whether somebody asked; for threads that look now and then.
     #[must_use]
     pub fn is_requested(&self) -> bool {
-        *self.requests.borrow() > 0
+        self.requests.borrow().count > 0
     }
 
     /// Waits until somebody asks. Returns at once where somebody did. Safe to cancel.
@@ -71,7 +91,7 @@ impl Shutdown {
 
     async fn reached(&self, count: u32) {
         // The only error is that no sender is left, and `self` holds one.
-        let _ = self.requests.subscribe().wait_for(|&requests| requests >= count).await;
+        let _ = self.requests.subscribe().wait_for(|requests| requests.count >= count).await;
     }
 }
 
@@ -120,5 +140,6 @@ mod tests {
         token.requested().await;
         kill_process(getpid(), Signal::INT).unwrap();
         token.insisted().await;
+        assert_eq!(token.signal(), Some("SIGTERM"));
     }
 }

@@ -59,7 +59,7 @@ counters! {
     wire_sent,
     /// Bytes received, framing included.
     wire_received,
-    /// Entries that failed; an entry may have several.
+    /// Errors of entries; an entry may have several.
     errors,
     /// Entries of the source that are left out by design, each reported once.
     skipped,

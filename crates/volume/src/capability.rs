@@ -13,8 +13,8 @@ use crate::{Dir, Error, Result, unmapped};
 /// Something that is not kept, and the capability that it takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Loss {
-    /// What is lost, as a sentence without its end.
-    pub consequence: &'static str,
+    /// What is not preserved.
+    pub what: &'static str,
     /// What is missing: `CAP_CHOWN`.
     pub missing: &'static str,
 }
@@ -29,40 +29,66 @@ impl Loss {
 
 impl fmt::Display for Loss {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {} is missing", self.consequence, self.missing)
+        write!(f, "{} are not preserved: {} is missing", self.what, self.missing)
     }
 }
 
 /// Each capability that matters, and what does not work without it.
 const NEEDS: &[(CapabilitySet, Loss)] = &[
-    need(CapabilitySet::CHOWN, "CAP_CHOWN", "owners are not preserved"),
+    need(CapabilitySet::CHOWN, "CAP_CHOWN", "owners"),
     need(
         CapabilitySet::DAC_OVERRIDE,
         "CAP_DAC_OVERRIDE",
-        "entries that this user has no permission for are neither read nor changed",
+        "entries without permission for this user",
     ),
-    need(
-        CapabilitySet::FOWNER,
-        "CAP_FOWNER",
-        "modes, times and ACLs of entries that belong to other users are not set",
-    ),
-    need(CapabilitySet::FSETID, "CAP_FSETID", "setgid bits of other groups are not preserved"),
-    need(CapabilitySet::SETFCAP, "CAP_SETFCAP", "file capabilities are not preserved"),
-    need(CapabilitySet::MKNOD, "CAP_MKNOD", "device nodes are not preserved"),
-    need(CapabilitySet::SYS_ADMIN, "CAP_SYS_ADMIN", "trusted.* attributes are not preserved"),
-    need(
-        CapabilitySet::LINUX_IMMUTABLE,
-        "CAP_LINUX_IMMUTABLE",
-        "immutable and append-only flags are not preserved",
-    ),
+    need(CapabilitySet::FOWNER, "CAP_FOWNER", "metadata of entries of other users"),
+    need(CapabilitySet::FSETID, "CAP_FSETID", "setgid bits of other groups"),
+    need(CapabilitySet::SETFCAP, "CAP_SETFCAP", "file capabilities"),
+    need(CapabilitySet::MKNOD, "CAP_MKNOD", "device nodes"),
+    need(CapabilitySet::SYS_ADMIN, "CAP_SYS_ADMIN", "trusted.* attributes"),
+    need(CapabilitySet::LINUX_IMMUTABLE, "CAP_LINUX_IMMUTABLE", "immutable flags"),
 ];
 
 const fn need(
     capability: CapabilitySet,
     missing: &'static str,
-    consequence: &'static str,
+    what: &'static str,
 ) -> (CapabilitySet, Loss) {
-    (capability, Loss { consequence, missing })
+    (capability, Loss { what, missing })
+}
+
+/// The losses as sentences: all capabilities that are missing in one. `ask_for_no_owner` where that option would help.
+#[must_use]
+pub fn sentences(losses: &[Loss], ask_for_no_owner: bool) -> Vec<String> {
+    let (unmapped, missing): (Vec<Loss>, Vec<Loss>) =
+        losses.iter().partition(|loss| **loss == UNMAPPED);
+    let mut sentences = Vec::new();
+    match &missing[..] {
+        [] => {}
+        [only] => sentences.push(only.to_string()),
+        [first @ .., last] => {
+            let what: Vec<_> = first.iter().map(|loss| loss.what).collect();
+            let uid = rustix::process::geteuid();
+            // Only root can be expected to have them: there the names say what to add to a container.
+            let without = if uid.is_root() {
+                let names: Vec<_> = missing.iter().map(|loss| loss.missing).collect();
+                format!(" without {}", names.join(", "))
+            } else {
+                String::new()
+            };
+            sentences.push(format!(
+                "running as uid {}{without}: {} and {} are not preserved",
+                uid.as_raw(),
+                what.join(", "),
+                last.what,
+            ));
+        }
+    }
+    if ask_for_no_owner && missing.iter().any(Loss::is_of_owners) {
+        sentences[0] += " (run as root, or use --no-owner)";
+    }
+    sentences.extend(unmapped.iter().map(ToString::to_string));
+    sentences
 }
 
 /// Capabilities that count only outside of user namespaces.
@@ -71,16 +97,12 @@ const INITIAL_ONLY: CapabilitySet =
 
 /// In a user namespace that maps a part of all ids, every other owner reads as the same one: see [`unmapped`]. It is announced
 /// once, since not each such entry can be told from one of that owner.
-const UNMAPPED: Loss = Loss {
-    consequence: "owners that this user namespace does not map are not preserved: all read as one owner",
-    missing: "a map of all ids",
-};
+const UNMAPPED: Loss =
+    Loss { what: "owners that this user namespace does not map", missing: "a map of all ids" };
 
 /// The same of a volume whose mount translates ids, as it is made for a pod with a user namespace.
-const UNMAPPED_BY_MOUNT: Loss = Loss {
-    consequence: "owners that the mount of the source does not map are all read as one owner and not kept",
-    missing: "a map of all ids",
-};
+const UNMAPPED_BY_MOUNT: Loss =
+    Loss { what: "owners that the mount of the source does not map", missing: "a map of all ids" };
 
 /// The rights of a process, as far as they concern volumes.
 #[derive(Debug, Clone, Copy)]
@@ -156,6 +178,21 @@ mod tests {
             lost.iter().map(ToString::to_string).collect::<Vec<_>>(),
             ["owners are not preserved: CAP_CHOWN is missing"]
         );
+    }
+
+    #[test]
+    fn several_missing_capabilities_are_one_sentence() {
+        let check = |effective, unmapped| Preflight { effective, unmapped }.check();
+        let all = sentences(&check(CapabilitySet::empty(), true), true);
+        assert_eq!(all.len(), 2, "{all:?}");
+        let is_root = rustix::process::geteuid().is_root();
+        assert_eq!(all[0].contains(" without CAP_CHOWN, CAP_DAC_OVERRIDE, "), is_root, "{all:?}");
+        assert!(all[0].contains(": owners, entries "), "{all:?}");
+        assert!(all[0].ends_with(" are not preserved (run as root, or use --no-owner)"), "{all:?}");
+        let one =
+            sentences(&check(CapabilitySet::all().difference(CapabilitySet::MKNOD), false), true);
+        assert_eq!(one, ["device nodes are not preserved: CAP_MKNOD is missing"]);
+        assert_eq!(sentences(&[], true), [""; 0]);
     }
 
     #[test]

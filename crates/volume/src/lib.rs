@@ -9,6 +9,7 @@
 mod access;
 mod acl;
 pub mod basis;
+mod calendar;
 pub mod capability;
 mod close;
 pub mod compare;

@@ -31,6 +31,7 @@ use wire::{Attributes, FileKind, Metadata, Name};
 
 use crate::{
     Dir, Result, acl,
+    calendar::Shown,
     held::{Held, OWNER_FILE},
     unlock, unmapped, xattr,
 };
@@ -394,7 +395,7 @@ impl<'a> Run<'a> {
             silent.extend(self.attributes_that_differ());
         }
         if diff.mtime && !named.mtime {
-            silent.push(format!("the modification time: it is {}.{:09}", mtime.secs, mtime.nanos));
+            silent.push(format!("the modification time: it is {}", Shown::exact(mtime)));
         }
         if diff.attributes && !named.attributes {
             silent.push("the inode flags".to_owned());

@@ -246,7 +246,7 @@ impl<'a> Placing<'a> {
         // The inode has those of the first name, and names may wait in great numbers.
         entry.meta.xattrs = Vec::new();
         if entry.meta.kind == FileKind::Directory || leader > id {
-            return self.shared.broken("link to what is no earlier entry");
+            return self.shared.broken("link to an unknown entry");
         }
         self.dir.hold();
         let memory = self.shared.reserve(memory_budget::of_entry(&entry));

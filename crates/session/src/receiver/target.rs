@@ -8,8 +8,15 @@ use std::{
 };
 
 use volume::{
-    Dir, capability::Preflight, device, device::BlockSource, list::NameList, lock::VolumeLock,
-    read_only::is_read_only, staging::Staging, target_device::TargetDevice,
+    Dir,
+    capability::{self, Preflight},
+    device,
+    device::BlockSource,
+    list::NameList,
+    lock::VolumeLock,
+    read_only::is_read_only,
+    staging::Staging,
+    target_device::TargetDevice,
 };
 use wire::{Hello, Refusal, RootKind, Text};
 
@@ -188,12 +195,12 @@ impl Target {
 }
 
 fn losses(hello: &Hello) -> Vec<Text> {
-    let lost = Preflight::current().map(Preflight::check).unwrap_or_default().into_iter();
-    let mut losses: Vec<Text> = lost
-        .filter(|loss| !(hello.options.no_owner && loss.is_of_owners()))
-        .map(|loss| format!("{}: {} is missing", loss.consequence, loss.missing).into())
-        .collect();
-    if hello.options.no_owner {
+    let mut lost = Preflight::current().map(Preflight::check).unwrap_or_default();
+    let no_owner = hello.options.no_owner;
+    lost.retain(|loss| !(no_owner && loss.is_of_owners()));
+    let sentences = capability::sentences(&lost, !no_owner);
+    let mut losses: Vec<Text> = sentences.into_iter().map(Text::from).collect();
+    if no_owner {
         losses.push(no_owner::ANNOUNCEMENT.into());
     }
     losses

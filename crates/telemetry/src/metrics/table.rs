@@ -155,7 +155,7 @@ const TABLE: &[Metric] = &[
     Metric {
         name: "errors",
         unit: None,
-        help: "Entries that failed",
+        help: "Errors of entries",
         label: None,
         read: Read::One(|t| t.counters.errors),
     },

@@ -4,7 +4,7 @@ use std::fmt;
 
 use wire::{FileKind, Timestamp, name::escape};
 
-use crate::Error;
+use crate::{Error, calendar::Shown};
 
 /// One way in which an entry differs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,33 +58,65 @@ pub enum Side {
     B,
 }
 
-impl fmt::Display for Difference {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.name, self.what)
+impl Difference {
+    /// The difference in words, in which `a` and `b` stand for the two trees.
+    pub fn between(&self, a: &str, b: &str) -> impl fmt::Display {
+        fmt::from_fn(move |f| {
+            write!(f, "{}: ", self.name)?;
+            self.what.write(f, a, b)
+        })
     }
 }
 
-impl fmt::Display for What {
+impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.between("A", "B").fmt(f)
+    }
+}
+
+impl What {
+    fn write(&self, f: &mut fmt::Formatter<'_>, in_a: &str, in_b: &str) -> fmt::Result {
+        let mut pair = |what: &str, a: &dyn fmt::Display, b: &dyn fmt::Display| {
+            write!(f, "{what} {a} in {in_a}, {b} in {in_b}")
+        };
         match self {
-            Self::OnlyInA => write!(f, "only in A"),
-            Self::OnlyInB => write!(f, "only in B"),
-            Self::Kind(a, b) => write!(f, "kind {a:?} / {b:?}"),
-            Self::Mode(a, b) => write!(f, "mode {a:04o} / {b:04o}"),
-            Self::Owner(a, b) => write!(f, "owner {}:{} / {}:{}", a.0, a.1, b.0, b.1),
-            Self::Mtime(a, b) => {
-                write!(f, "mtime {}.{:09} / {}.{:09}", a.secs, a.nanos, b.secs, b.nanos)
+            Self::OnlyInA => write!(f, "only in {in_a}"),
+            Self::OnlyInB => write!(f, "only in {in_b}"),
+            Self::Kind(a, b) => pair("type", &kind(*a), &kind(*b)),
+            Self::Mode(a, b) => pair("mode", &format_args!("{a:04o}"), &format_args!("{b:04o}")),
+            Self::Owner(a, b) => {
+                pair("owner", &format_args!("{}:{}", a.0, a.1), &format_args!("{}:{}", b.0, b.1))
             }
-            Self::Size(a, b) => write!(f, "size {a} / {b}"),
-            Self::Content(offset) => write!(f, "content from byte {offset}"),
-            Self::Attributes => write!(f, "immutable or append-only flag"),
-            Self::Xattr(name) => write!(f, "extended attribute {}", escape(name)),
-            Self::Target(a, b) => write!(f, "link target {} / {}", escape(a), escape(b)),
-            Self::Device(a, b) => write!(f, "device {}:{} / {}:{}", a.0, a.1, b.0, b.1),
-            Self::HardLinks => write!(f, "hard links"),
+            Self::Mtime(a, b) => {
+                let [a, b] = Shown::pair(*a, *b);
+                pair("mtime", &a, &b)
+            }
+            Self::Size(a, b) => pair("size", a, b),
+            Self::Content(offset) => write!(f, "content differs from byte {offset}"),
+            Self::Attributes => write!(f, "immutable or append-only flag differs"),
+            Self::Xattr(name) => write!(f, "extended attribute {} differs", escape(name)),
+            Self::Target(a, b) => pair("link target", &escape(a), &escape(b)),
+            Self::Device(a, b) => {
+                pair("device", &format_args!("{}:{}", a.0, a.1), &format_args!("{}:{}", b.0, b.1))
+            }
+            Self::HardLinks => write!(f, "hard links differ"),
             Self::Unreadable(side, error) => {
-                write!(f, "not compared, {side:?}: {}", error.what())
+                let side = if *side == Side::A { in_a } else { in_b };
+                write!(f, "not compared, {side}: {}", error.what())
             }
         }
+    }
+}
+
+/// The name of a type of entries.
+fn kind(kind: FileKind) -> &'static str {
+    match kind {
+        FileKind::File => "file",
+        FileKind::Directory => "directory",
+        FileKind::Symlink => "symbolic link",
+        FileKind::Fifo => "FIFO",
+        FileKind::Socket => "socket",
+        FileKind::CharDevice => "character device",
+        FileKind::BlockDevice => "block device",
     }
 }
