@@ -153,3 +153,41 @@ fn refused_credentials_are_one_sentence_and_never_shown() {
     );
     assert_eq!(refused.stderr.trim().lines().count(), 1, "{refused:?}");
 }
+
+/// Stops `process` as soon as the repository has a lock, and leaves it stopped.
+fn stop_while_it_holds_a_lock(repo: &Repo, process: &Process) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let locks =
+        || fs::read_dir(repo.path().join("locks")).is_ok_and(|mut locks| locks.next().is_some());
+    while !locks() {
+        assert!(Instant::now() < deadline, "no lock is written");
+    }
+    process.freeze();
+}
+
+#[test]
+#[ignore = "tests/restic/run"]
+fn prune_of_restic_and_a_backup_of_ours_refuse_each_other() {
+    let (repo, source) = (Repo::local(), TempTree::new());
+    source.file("a", Content::random(1, 200 << 20));
+    let mut prune = Command::new(program("restic"));
+    prune.args(["--repo", &repo.url, "--no-cache", "prune"]).env("RESTIC_PASSWORD", PASSWORD);
+    let prune = Process::start(prune);
+    stop_while_it_holds_a_lock(&repo, &prune);
+    let refused = repo.backup(source.path(), 5);
+    assert!(refused["reason"].as_str().unwrap().contains("exclusively locked"), "{refused}");
+    assert_eq!(refused["retryable"], true);
+    prune.thaw();
+    prune.wait().expect(0);
+
+    let path = source.path().to_str().unwrap();
+    let backup = repo.command(["backup", path, "--host", "claim", "--path", "/data"]);
+    let backup = Process::start(backup);
+    stop_while_it_holds_a_lock(&repo, &backup);
+    let refused = restic(&repo, &["prune"]);
+    assert_eq!(refused.code(), 11, "{refused:?}");
+    backup.thaw();
+    backup.wait().expect(0);
+    assert_eq!(fs::read_dir(repo.path().join("locks")).unwrap().count(), 0);
+    restic(&repo, &["check"]).expect(0);
+}

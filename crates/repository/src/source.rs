@@ -21,6 +21,7 @@ use volume::{
     filter::{FilterRules, Verdict},
     source::{SourceFile, Stamp, confirm_empty},
     stat::{self, DirectoryState, Inode, ReadOptions},
+    unmapped::{self, Unknown},
     walk::{self, Level},
 };
 use wire::{Entry, FileKind, Metadata, Name};
@@ -45,6 +46,9 @@ pub(crate) struct Observed {
     /// The walk went to its end.
     pub(crate) complete: AtomicBool,
 }
+
+const SET_ID: u16 = 0o6000;
+const CAPABILITY: &[u8] = b"security.capability";
 
 /// The walk of one volume.
 pub(crate) struct VolumeSource {
@@ -80,17 +84,21 @@ impl VolumeSource {
         let name = path.file_name().map(OsStr::as_bytes).unwrap_or_default().to_owned();
         let name = Name::new(&name).ok()?;
         let entry = Entry { name, meta, target: Box::default() };
-        self.offer(path, ".", None, &entry, &inode)
+        let root = self.levels.first().map(|(level, _)| level.dir.clone())?;
+        self.offer(path, ".", &root, &entry, &inode)
     }
 
     fn offer(
         &self,
         path: PathBuf,
         shown: &str,
-        dir: Option<&Dir>,
+        dir: &Dir,
         entry: &Entry,
         inode: &Inode,
     ) -> Option<Offer<FileOpener>> {
+        let listed = &entry.meta;
+        let kept = self.keep(shown, dir, entry);
+        let entry = kept.as_ref().unwrap_or(entry);
         let meta = &entry.meta;
         let node = match engine::encode(entry.name.as_bytes(), meta, &entry.target, inode) {
             Ok(node) => node,
@@ -104,16 +112,30 @@ impl VolumeSource {
         let link = linked.then_some(LinkId { device: inode.dev, inode: inode.ino });
         let depth = self.levels.len();
         let number = self.observed.manifest.lock().add(depth, entry, link);
-        let open = dir.filter(|_| is_file).map(|dir| {
+        let open = is_file.then(|| {
             self.observed.bytes_total.fetch_add(meta.size, Relaxed);
             let (dir, name, observed) =
                 (dir.clone(), entry.name.clone(), Arc::clone(&self.observed));
             let sparse = inode.blocks.saturating_mul(512) < meta.size;
-            let listed = (meta.clone(), *inode);
+            let listed = (listed.clone(), *inode);
             let stop = Arc::clone(&self.stop);
             FileOpener { dir, name, listed, sparse, number, observed, stop }
         });
         Some(Offer { path, node, open })
+    }
+
+    /// Reports what this process cannot know of the metadata of `entry`; answers what is stored instead, if it differs. An
+    /// owner that is not known lends no rights.
+    fn keep(&self, shown: &str, dir: &Dir, entry: &Entry) -> Option<Entry> {
+        let unknown = unmapped::find(dir, &entry.meta)?;
+        self.observed.problems.add(shown, unknown.reason());
+        if unknown == Unknown::Acl || entry.meta.kind == FileKind::Directory {
+            return None;
+        }
+        let mut kept = entry.clone();
+        kept.meta.mode &= !SET_ID;
+        kept.meta.xattrs.retain(|xattr| *xattr.name != *CAPABILITY);
+        Some(kept)
     }
 
     /// The entry `name` of the directory that the walk is in.
@@ -141,7 +163,7 @@ impl VolumeSource {
             FileKind::File if entry.meta.size == 0 => confirm_empty(&dir, name, &inode)?,
             _ => {}
         }
-        let offer = self.offer(path.clone(), &shown, Some(&dir), &entry, &inode);
+        let offer = self.offer(path.clone(), &shown, &dir, &entry, &inode);
         if entry.meta.kind == FileKind::Directory && offer.is_some() {
             if inode.mount_root {
                 self.observed.skipped.fetch_add(1, Relaxed);
