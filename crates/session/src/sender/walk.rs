@@ -329,7 +329,7 @@ impl Walker<'_> {
         let shared = self.shared;
         let mut missed = self.restless;
         let why = if shared.agreed.hello.options.delete {
-            "changed after it was listed: entries moved into it may be missing, so nothing in it is deleted in this run"
+            "changed after it was listed: entries moved into it may be missing, so this run deletes no extraneous entries"
         } else {
             "changed after it was listed: entries moved into it may be missing"
         };
