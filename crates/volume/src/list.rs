@@ -40,6 +40,16 @@ struct Slot {
     inode: u64,
 }
 
+/// What an entry can be known by.
+#[derive(Debug, Clone, Copy)]
+pub struct Mark {
+    /// Its kind, its inode number, as the directory records them, and its name.
+    pub named: u32,
+    /// The same without its name. `None` of what may be a directory: when the name of that changes, all that lies in it has
+    /// other paths.
+    pub inode: Option<u32>,
+}
+
 impl NameList {
     /// Reads the names of `dir`, without `.` and `..`.
     ///
@@ -95,14 +105,15 @@ impl NameList {
         self.slots.get(index)?.hint
     }
 
-    /// A short hash of each kind together with the inode number that the directory records for it. What may be a directory
-    /// counts with its name: when that changes, all that lies in it has other paths.
-    pub fn marks(&self, key: &impl BuildHasher) -> impl Iterator<Item = u32> {
+    /// Short hashes of each entry, by which it can be known again.
+    pub fn marks(&self, key: &impl BuildHasher) -> impl Iterator<Item = Mark> {
         self.slots.iter().map(|slot| {
+            let hash = |name| (key.hash_one((slot.hint, slot.inode, name)) >> 32) as u32;
             let may_be_directory = slot.hint.is_none_or(|kind| kind == FileKind::Directory);
-            let name = may_be_directory.then(|| self.bytes(slot));
-            let hash = key.hash_one((slot.hint, slot.inode, name));
-            (hash >> 32) as u32
+            Mark {
+                named: hash(Some(self.bytes(slot))),
+                inode: (!may_be_directory).then(|| hash(None)),
+            }
         })
     }
 

@@ -55,12 +55,16 @@ const WHOLE_SECONDS: i64 = 2;
 pub enum Since {
     /// By the clock that the file system takes its times from.
     Clock(Timestamp),
-    /// By the time of change that the directory had.
-    Change(Timestamp),
+    /// By the time of change that the directory had, and whether that was so recent that a later change could have the same.
+    Change(Timestamp, bool),
 }
 
 impl Since {
-    fn now(dir: &Dir) -> Result<Self> {
+    /// The present, in terms of the file system of `dir`.
+    ///
+    /// # Errors
+    /// Where the directory cannot be opened or looked at.
+    pub fn now(dir: &Dir) -> Result<Self> {
         if flush::is_local(dir)? && !dir.in_subvolume() {
             let tick = clock_gettime(ClockId::RealtimeCoarse);
             return Ok(Self::Clock(Timestamp {
@@ -68,7 +72,8 @@ impl Since {
                 nanos: u32::try_from(tick.tv_nsec).unwrap_or(0),
             }));
         }
-        change_time(dir).map(Self::Change)
+        let recent = now().secs - WHOLE_SECONDS;
+        change_time(dir).map(|changed| Self::Change(changed, changed.secs >= recent))
     }
 
     /// True where no name has come to `dir`, or left it, since then.
@@ -81,7 +86,7 @@ impl Since {
                 let changed = local_change_time(dir)?;
                 changed < *begun || changed > now()
             }
-            Self::Change(before) => change_time(dir)? == *before,
+            Self::Change(before, _) => change_time(dir)? == *before,
         })
     }
 
@@ -97,7 +102,9 @@ impl Since {
                 let whole = changed.nanos == 0;
                 changed < *begun && !(whole && changed.secs + WHOLE_SECONDS > begun.secs)
             }
-            Self::Change(before) => change_time(dir)? == *before && before.nanos != 0,
+            Self::Change(before, recent) => {
+                !recent && before.nanos != 0 && change_time(dir)? == *before
+            }
         })
     }
 

@@ -61,13 +61,14 @@ impl SecondLook {
         (size_of::<Node>() + name.map_or(0, |name| name.len()) + 4 * entries) as u64
     }
 
-    /// Keeps `dir`, which lies in `parent` and was listed as `names`. `None` where there are too many, or its parent is
+    /// Keeps `dir`, which lies in `parent` and was listed as `names`. A file that is `alone`, with no other name, is known again
+    /// under a new name in the same directory; of one with several, or that nobody looked at, another name may have come. `None` where there are too many, or its parent is
     /// none of them.
     pub(super) fn add(
         &mut self,
         parent: Option<Listed>,
         dir: &Dir,
-        names: &NameList,
+        (names, alone): (&NameList, &[bool]),
         since: Since,
     ) -> Option<Listed> {
         let is_root = self.nodes.is_empty();
@@ -79,8 +80,10 @@ impl SecondLook {
         let name_end = u32::try_from(self.names.len() + name.len()).ok()?;
         self.names.extend_from_slice(name);
         let start = self.marks.len();
-        self.marks.extend(names.marks(&self.key));
-        let sum = sum(self.marks[start..].iter().copied());
+        let kept = names.marks(&self.key).zip(alone);
+        self.marks
+            .extend(kept.map(|(mark, alone)| mark.inode.filter(|_| *alone).unwrap_or(mark.named)));
+        let sum = sum(names, &self.key);
         let marks = (self.marks.len() <= MAX_NAMES).then(|| {
             self.marks[start..].sort_unstable();
             start as u32..self.marks.len() as u32
@@ -100,18 +103,14 @@ impl SecondLook {
         began: &Since,
         counts: &impl Counts,
     ) -> volume::Result<bool> {
-        // The number alone says nothing: some file systems do not keep it. A rename changes the time of change.
-        if node.since.surely_at_rest(dir)? {
-            return Ok(false);
-        }
         if dir.identity().1 != node.inode {
             return Ok(true);
         }
         let names = NameList::read(dir)?;
-        if sum(names.marks(&self.key)) == node.sum {
+        if sum(&names, &self.key) == node.sum {
             return Ok(false);
         }
-        // As often as each was listed: an inode may have more names than it had.
+        // As often as each was listed.
         let mut known: HashMap<u32, u32> = HashMap::new();
         for mark in node.marks.iter().flat_map(|at| &self.marks[at.start as usize..at.end as usize])
         {
@@ -127,7 +126,7 @@ impl SecondLook {
         let gained: Vec<_> = names
             .marks(&self.key)
             .enumerate()
-            .filter(|&(_, mark)| !is_known(mark))
+            .filter(|(_, mark)| !(is_known(mark.named) || mark.inode.is_some_and(&mut is_known)))
             .filter_map(|(index, _)| Some((names.name(index)?, names.kind_hint(index))))
             .collect();
         let gained = gained.into_iter().filter(|(name, kind)| counts.counts(dir, name, *kind));
@@ -141,15 +140,18 @@ impl SecondLook {
     }
 
     /// Looks at each directory below `root` again and passes on what it sees; `go_on` is asked before each. An entry that it
-    /// has gained is looked at where it `counts`.
+    /// has gained is looked at where it `counts`. True where no directory has changed since it was listed, or since the
+    /// `previous` look began.
     pub(super) fn look<E>(
         &self,
         root: &Dir,
+        previous: Option<&Since>,
         counts: &impl Counts,
         mut go_on: impl FnMut() -> Result<(), E>,
         mut see: impl FnMut(Seen),
-    ) -> Result<(), E> {
-        let Some(began) = self.nodes.first().map(|node| node.since) else { return Ok(()) };
+    ) -> Result<bool, E> {
+        let Some(began) = self.nodes.first().map(|node| node.since) else { return Ok(true) };
+        let mut all_at_rest = true;
         // The directories on the way to the next one; `None` where it is gone from its place, with all that was below it.
         let mut above: Vec<(Listed, Option<Dir>)> = Vec::new();
         let (mut at, mut name_from) = (0, 0);
@@ -167,7 +169,16 @@ impl SecondLook {
                 None => Some(root.clone()),
             };
             if let Some(dir) = &dir {
-                match self.has_gained(node, dir, &began, counts) {
+                // The number alone says nothing: some file systems do not keep it. A rename changes the time of change.
+                let seen = node.since.surely_at_rest(dir).and_then(|unchanged| {
+                    if unchanged {
+                        return Ok(false);
+                    }
+                    all_at_rest &=
+                        previous.is_some_and(|since| since.surely_at_rest(dir).unwrap_or(false));
+                    self.has_gained(node, dir, &began, counts)
+                });
+                match seen {
                     Ok(false) => {}
                     Ok(true) => see(Seen::MovedIn(dir.clone())),
                     Err(error) => see(Seen::Failed(error)),
@@ -175,7 +186,7 @@ impl SecondLook {
             }
             above.push((listed, dir));
         }
-        Ok(())
+        Ok(all_at_rest)
     }
 }
 
@@ -190,8 +201,9 @@ fn open(parent: &Dir, name: &[u8], see: &mut impl FnMut(Seen)) -> Option<Dir> {
     None
 }
 
-fn sum(marks: impl Iterator<Item = u32>) -> u64 {
-    marks.map(u64::from).fold(0, u64::wrapping_add)
+/// The same for the same entries in any order.
+fn sum(names: &NameList, key: &RandomState) -> u64 {
+    names.marks(key).map(|mark| u64::from(mark.named)).fold(0, u64::wrapping_add)
 }
 
 /// True where a directory is gone from its place. If it was moved, the directory that it came to has changed.

@@ -14,6 +14,7 @@ use volume::{
     in_place::is_in_place,
     is_lost_and_found,
     list::NameList,
+    settled::Since,
     source,
     staging::is_staging,
     stat::{self, DirectoryChange, DirectoryState, Inode, Lifetime},
@@ -39,6 +40,8 @@ use crate::{
 
 /// Entries of one listing frame.
 const CHUNK_ENTRIES: usize = 512;
+/// How often all directories are looked at again, at most, while some of them change.
+const LOOKS: usize = 4;
 /// Bytes of one listing frame, with the content in it, before the next is begun.
 const CHUNK_BYTES: u64 = 512 << 10;
 
@@ -275,12 +278,7 @@ impl Walker<'_> {
             Ok(((names, since), dir)) => {
                 self.memory.grow(&self.shared.control, names.memory());
                 self.restless |= names.failure().is_some_and(volume::Error::is_changed);
-                let listed = self.second_look.add(pending.above, &dir, &names, since);
-                if listed.is_some() {
-                    let kept = SecondLook::memory(dir.name(), names.len());
-                    self.memory.grow(&self.shared.control, kept);
-                }
-                self.list(&dir, &names, (pending.id, listed), new)?;
+                self.list(&dir, (&names, since), (pending.id, pending.above), new)?;
                 self.memory.shrink(names.memory());
                 Ok(())
             }
@@ -333,21 +331,28 @@ impl Walker<'_> {
         } else {
             "changed after it was listed: entries moved into it may be missing"
         };
-        self.second_look.look(
-            root,
-            &Filtered(&self.filter),
-            || shared.control.check(),
-            |seen| match seen {
-                Seen::MovedIn(dir) => {
+        let mut previous = None;
+        // Something may move while it is looked at, from where the look comes later to where it was.
+        for _ in 0..LOOKS {
+            let start = Since::now(root).ok();
+            let at_rest = self.second_look.look(
+                root,
+                previous.as_ref(),
+                &Filtered(&self.filter),
+                || shared.control.check(),
+                |seen| {
                     missed = true;
-                    shared.source_changed(&dir.display(), why);
-                }
-                Seen::Failed(error) => {
-                    missed = true;
-                    shared.volume_problem(&error);
-                }
-            },
-        )?;
+                    match seen {
+                        Seen::MovedIn(dir) => shared.source_changed(&dir.display(), why),
+                        Seen::Failed(error) => shared.volume_problem(&error),
+                    }
+                },
+            )?;
+            if at_rest || missed {
+                break;
+            }
+            previous = start;
+        }
         if missed {
             shared.manifest.add_no_removals();
             shared.outbox()?.send(ToReceiver::NoRemovals.encode())?;
@@ -370,8 +375,8 @@ impl Walker<'_> {
     fn list(
         &mut self,
         dir: &Dir,
-        names: &NameList,
-        (id, listed): (EntryId, Option<Listed>),
+        (names, since): (&NameList, Since),
+        (id, above): (EntryId, Option<Listed>),
         new: bool,
     ) -> Result<(), Stopped> {
         let mut failure = names.failure().cloned();
@@ -382,6 +387,7 @@ impl Walker<'_> {
         let mut children = Vec::new();
         let mut batch = Batch::default();
         let (mut any, mut excluded) = (false, 0);
+        let mut alone = vec![false; names.len()];
         for index in 0..names.len() {
             let Some(name) = names.name(index) else { continue };
             if batch.items.len() == CHUNK_ENTRIES || batch.bytes + batch.content >= CHUNK_BYTES {
@@ -390,6 +396,7 @@ impl Walker<'_> {
             match self.stat(dir, &prefix, &name, names.kind_hint(index)) {
                 Ok(Found::Entry(entry, inode)) => {
                     any = true;
+                    alone[index] = inode.nlink == 1;
                     match entry.check() {
                         Ok(()) => self.add(dir, &mut batch, new, *entry, &inode),
                         Err(why) => {
@@ -422,6 +429,10 @@ impl Walker<'_> {
         }
         self.shared.manifest.add_listing(id, complete);
         self.emit(dir, id, new, batch, &mut children, Some(complete))?;
+        let listed = self.second_look.add(above, dir, (names, &alone), since);
+        if listed.is_some() {
+            self.memory.grow(&self.shared.control, SecondLook::memory(dir.name(), names.len()));
+        }
         // Popped from the end: reversed, so that the walk goes on in the order of names.
         let below = children.into_iter().rev();
         self.stack.extend(below.map(|child| Pending { above: listed, ..child }));
