@@ -326,11 +326,22 @@ fn wait_for_listing_of(dir: &Path) {
 /// Each while `z` is listed, when the directories before it are.
 #[test]
 fn a_move_past_the_walk_is_seen_whatever_else_is_renamed_or_removed_and_only_of_what_is_copied() {
-    if !skip::commands(&["strace"]) {
+    if !(skip::root() && skip::commands(&["strace"])) {
         return;
     }
     type Change = fn(&TempTree);
-    let changes: [(&str, Change, &[&str], i32); 5] = [
+    let changes: [(&str, Change, &[&str], i32); 6] = [
+        (
+            "the directory that it was moved to is mounted over",
+            |source| {
+                source.rename("z/h", "m/h");
+                let mut mount = Command::new("mount");
+                mount.arg("--bind").arg(source.at("a")).arg(source.at("m"));
+                assert!(mount.status().unwrap().success());
+            },
+            &[],
+            24,
+        ),
         (
             "a directory before it is removed",
             |source| {
@@ -400,6 +411,8 @@ fn a_move_past_the_walk_is_seen_whatever_else_is_renamed_or_removed_and_only_of_
         wait_for_listing_of(&source.at("z"));
         change(&source);
         let finished = running.wait();
+        let _ =
+            Command::new("umount").arg(source.at("m")).stderr(std::process::Stdio::null()).status();
         assert_eq!(finished.code(), code, "{what}: {}", finished.stderr);
         for name in ["z/h", "z/link", "old"] {
             assert_eq!(destination.at(name).exists(), code != 0 || name != "old", "{what}: {name}");

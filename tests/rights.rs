@@ -201,7 +201,7 @@ fn acl(entry: &str, path: &Path) {
 
 /// With an ACL, the bits of the group are its mask.
 #[test]
-fn where_an_acl_is_not_kept_the_owning_group_gets_no_more_than_the_acl_gave_it() {
+fn where_an_acl_is_not_kept_nobody_gets_more_than_the_acl_gave() {
     let (source, Some(ramfs)) = (TempTree::new(), Mount::ramfs()) else { return };
     if !skip::commands(&["setfacl"]) {
         return;
@@ -209,12 +209,16 @@ fn where_an_acl_is_not_kept_the_owning_group_gets_no_more_than_the_acl_gave_it()
     source.file("f", "secret").mode("f", 0o600).dir("d").mode("d", 0o750);
     acl("u:5000:rw", &source.at("f"));
     acl("u:5000:rwx,g::---", &source.at("d"));
+    source.file("denied", "secret").mode("denied", 0o644);
+    acl("u:5000:---", &source.at("denied"));
     for _ in 0..2 {
         copy(source.path(), ramfs.path(), &[]).expect(23);
         for name in ["f", "d"] {
             let mode = fs::metadata(ramfs.path().join(name)).unwrap().permissions().mode();
             assert_eq!(mode & 0o070, 0, "{name}: {mode:o}");
         }
+        let mode = fs::metadata(ramfs.path().join("denied")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{mode:o}");
     }
 }
 

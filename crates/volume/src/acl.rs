@@ -29,12 +29,20 @@ pub(crate) fn names_unmapped(acl: &[u8]) -> bool {
     entries(acl).any(|(tag, _, id)| matches!(tag, USER | GROUP) && id == u32::MAX)
 }
 
-/// What `mode` grants without `acl`: with one, the bits of the group are its mask, which the owning group need not have.
+/// What `mode` may grant without `acl`. With one, the bits of the group are its mask, which the owning group need not have.
+/// Whom the ACL names is one of the owning group or of all others without it, and gets no more than before.
 pub(crate) fn mode_without(acl: &[u8], mode: u16) -> u16 {
-    let granted =
-        |wanted| entries(acl).find(|(tag, ..)| *tag == wanted).map(|(_, bits, _)| bits & 7);
-    let group = granted(OWNING_GROUP).unwrap_or(0) & granted(MASK).unwrap_or(7);
-    mode & (!0o070 | group << 3)
+    let all = |tags: &[u16]| {
+        let granted = entries(acl).filter(|(tag, ..)| tags.contains(tag));
+        granted.fold(7, |least, (_, bits, _)| least & bits)
+    };
+    let has_group = entries(acl).any(|(tag, ..)| tag == OWNING_GROUP);
+    let named = match all(&[MASK]) & all(&[USER, GROUP]) {
+        _ if !entries(acl).any(|(tag, ..)| matches!(tag, USER | GROUP)) => 7,
+        named => named,
+    };
+    let group = if has_group { all(&[MASK, OWNING_GROUP]) & named } else { 0 };
+    mode & (!0o077 | group << 3 | named)
 }
 
 #[cfg(test)]
@@ -58,13 +66,15 @@ mod tests {
     }
 
     #[test]
-    fn without_its_acl_a_mode_grants_the_owning_group_what_the_acl_does() {
+    fn without_its_acl_a_mode_grants_nobody_more_than_the_acl_does() {
         let with =
             |group, mask| acl(&[(1, 6, NONE), (2, 6, 5000), (4, group, NONE), (16, mask, NONE)]);
         assert_eq!(mode_without(&with(0, 6), 0o660), 0o600);
         assert_eq!(mode_without(&with(4, 6), 0o2664), 0o2644);
-        assert_eq!(mode_without(&with(7, 5), 0o750), 0o750);
+        assert_eq!(mode_without(&with(7, 5), 0o757), 0o744);
         assert_eq!(mode_without(&acl(&[(1, 6, NONE), (4, 4, NONE)]), 0o640), 0o640);
+        let denied = acl(&[(1, 6, NONE), (8, 0, 5000), (4, 4, NONE), (16, 4, NONE), (32, 4, NONE)]);
+        assert_eq!(mode_without(&denied, 0o644), 0o600);
         assert_eq!(mode_without(b"not an ACL", 0o777), 0o707);
     }
 }

@@ -10,7 +10,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::{
-    fs::{self, AtFlags, FileType, StatxFlags},
+    fs::{self, AtFlags, FileType, StatxAttributes, StatxFlags},
     io::Errno,
     time::{ClockId, clock_gettime},
 };
@@ -142,6 +142,17 @@ impl Since {
         }
         Ok(false)
     }
+}
+
+/// True where `dir` is the root of a mount.
+///
+/// # Errors
+/// Where it cannot be opened or looked at.
+pub fn is_mounted(dir: &Dir) -> Result<bool> {
+    let flags = AtFlags::EMPTY_PATH | stat::UNCACHED;
+    let stat = fs::statx(dir.descriptor()?, c"", flags, StatxFlags::TYPE);
+    let stat = stat.map_err(|errno| dir.own_error("stat", errno))?;
+    Ok(stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
 }
 
 /// Times of an entry.

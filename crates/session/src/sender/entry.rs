@@ -212,6 +212,12 @@ impl FileRef {
         }
     }
 
+    /// True where the file is not as it was listed: its content and its metadata have to be taken together again.
+    pub(super) fn has_changed(&self, listed: &Entry, now: &Stamp) -> bool {
+        (now.size, now.mtime) != (listed.meta.size, listed.meta.mtime)
+            || self.inode.is_some_and(|inode| inode.ctime != now.ctime)
+    }
+
     /// All of `content` was sent. Where it is that of another file than the one that was listed, that one may stand under a
     /// name that is in no listing.
     pub(super) fn sent(&self, shared: &Shared, content: &Content) {

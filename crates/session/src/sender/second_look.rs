@@ -8,7 +8,11 @@
 use std::{collections::HashMap, hash::RandomState, ops::Range};
 
 use rustix::io::Errno;
-use volume::{Dir, list::NameList, settled::Since};
+use volume::{
+    Dir,
+    list::NameList,
+    settled::{self, Since},
+};
 use wire::FileKind;
 
 /// Directories that are looked at again. What is listed beyond them is trusted: the memory of a session is bounded.
@@ -172,7 +176,8 @@ impl SecondLook {
                 // The number alone says nothing: some file systems do not keep it. A rename changes the time of change.
                 let seen = node.since.surely_at_rest(dir).and_then(|unchanged| {
                     if unchanged {
-                        return Ok(false);
+                        // What was mounted over a directory hides what came into it.
+                        return Ok(dir.identity().1 != node.inode && settled::is_mounted(dir)?);
                     }
                     all_at_rest &=
                         previous.is_some_and(|since| since.surely_at_rest(dir).unwrap_or(false));

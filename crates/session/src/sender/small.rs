@@ -114,7 +114,7 @@ pub(super) fn push_small(
     let mut stamp = content.opened();
     let mut entry = file.entry().clone();
     if let Some(now) = stamp
-        && (now.size, now.mtime) != (entry.meta.size, entry.meta.mtime)
+        && file.has_changed(&entry, &now)
     {
         let fresh = content.metadata(shared, &entry).map_err(|_| ReadError::Volume)?;
         (entry.meta, stamp) = fresh;

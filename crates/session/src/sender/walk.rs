@@ -388,7 +388,7 @@ impl Walker<'_> {
         let mut batch = Batch::default();
         let (mut any, mut excluded) = (false, 0);
         let mut alone = vec![false; names.len()];
-        for index in 0..names.len() {
+        for (index, alone) in alone.iter_mut().enumerate() {
             let Some(name) = names.name(index) else { continue };
             if batch.items.len() == CHUNK_ENTRIES || batch.bytes + batch.content >= CHUNK_BYTES {
                 self.emit(dir, id, new, std::mem::take(&mut batch), &mut children, None)?;
@@ -396,7 +396,7 @@ impl Walker<'_> {
             match self.stat(dir, &prefix, &name, names.kind_hint(index)) {
                 Ok(Found::Entry(entry, inode)) => {
                     any = true;
-                    alone[index] = inode.nlink == 1;
+                    *alone = inode.nlink == 1;
                     match entry.check() {
                         Ok(()) => self.add(dir, &mut batch, new, *entry, &inode),
                         Err(why) => {
