@@ -234,7 +234,8 @@ fn without_landlock_it_works_and_says_so() {
     if !skip::commands(&["strace"]) {
         return;
     }
-    for (errno, said) in [("ENOSYS", "this kernel has no Landlock"), ("EOPNOTSUPP", "switched off")]
+    for (errno, said) in
+        [("ENOSYS", "this kernel has no Landlock"), ("EOPNOTSUPP", "Landlock is disabled")]
     {
         let (pod, source, destination) = (Pod::new(), TempTree::new(), TempTree::new());
         source.everything();

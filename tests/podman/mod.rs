@@ -299,7 +299,7 @@ fn a_sync_that_asks_for_another_volume_is_refused_and_the_other_arrives() {
     transfer.engine.wait_for_end(&pods.source);
     let message = transfer.message(&pods.source, "sync-a-0");
     let reason = message["reason"].as_str().unwrap();
-    assert!(reason.contains("/source/a-0 may not write to the volume b-1"), "{message}");
+    assert!(reason.contains("/source/a-0 is not authorized for volume b-1"), "{message}");
     assert!(transfer.shared(&pods, "a-0").join("b-1.done").exists());
     assert_same(transfer.from[1].path(), transfer.to[1].path());
     assert!(!transfer.to[0].at("f").exists());
