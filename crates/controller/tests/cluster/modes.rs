@@ -202,11 +202,11 @@ fn what_makes_no_sense_is_refused_by_the_api_server() {
             "volumes": [{ "name": "data" }],
         });
         let refusals = [
-            ("name at least one volume", json!({ "volumes": [] })),
+            ("at least one volume is required", json!({ "volumes": [] })),
             ("should be less than or equal to", json!({ "limits": { "parallel": 1000 } })),
-            ("needs a host name", json!({ "endpoint": { "type": "Route" } })),
+            ("require endpoint.host", json!({ "endpoint": { "type": "Route" } })),
             (
-                "not reached from another cluster",
+                "cannot be reached from another cluster",
                 json!({ "source": { "namespace": "a", "cluster": { "kubeconfigSecret": "x" } } }),
             ),
             ("Unsupported value", json!({ "mode": "Sideways" })),
