@@ -96,7 +96,7 @@ fn the_certificate_of_a_tunnel_expires_under_a_session() {
     thread::sleep(LIFE);
 
     let refused = Process::run(pod.sync(source.path(), "a", &["--wait", "1"]));
-    ends(&refused, 5, &["validity is over"]);
+    ends(&refused, 5, &["expired"]);
     // The server does not take its word for it.
     openssl(&pod, secret.path());
     serve.wait_for_line("the certificate expired");

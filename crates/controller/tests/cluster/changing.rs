@@ -85,7 +85,7 @@ fn a_stage_run_beside_a_writer_lists_what_changed_and_the_cutover_copies_it() {
         let errors = progress["errors"].as_array().unwrap();
         // Of the writer's: it writes into one and replaces the other by rename.
         let of_writer = |error: &Value| {
-            ["tree/large: ", "state: ", "new: "]
+            [".: ", "tree/large: ", "state: ", "new: "]
                 .iter()
                 .any(|name| error.as_str().unwrap().starts_with(name))
         };
