@@ -227,9 +227,9 @@ fn survivors(tree: &TempTree) -> BTreeMap<PathBuf, Option<[u8; 32]>> {
 fn kept_in_the_way(run: &Finished) -> Vec<PathBuf> {
     let report: Value = serde_json::from_str(last_line(run)).unwrap_or_default();
     let errors = report["errors"].as_array().cloned().unwrap_or_default();
-    let kept = errors
-        .iter()
-        .filter(|error| error["what"].as_str().is_some_and(|what| what.ends_with("is kept")));
+    let kept = errors.iter().filter(|error| {
+        error["what"].as_str().is_some_and(|what| what.starts_with("cannot replace a"))
+    });
     kept.filter_map(|error| Some(error["name"].as_str()?.replace("\\x5c", "\\").into())).collect()
 }
 
