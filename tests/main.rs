@@ -32,6 +32,7 @@ mod layering;
 mod limits;
 mod moving;
 mod mutants;
+mod past_the_walk;
 mod phrases;
 mod pod;
 mod pod_form;

@@ -6,6 +6,8 @@ use std::{
     net::{SocketAddr, TcpStream},
     path::Path,
     process::Command,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
     time::Duration,
 };
 
@@ -133,4 +135,21 @@ pub(crate) fn probe(metrics: SocketAddr, limit: Duration) -> bool {
         Ok::<_, std::io::Error>(answer.starts_with("HTTP/1.1 200"))
     };
     ask().unwrap_or(false)
+}
+
+/// Runs `work` again and again on another thread until `run` has ended.
+pub(crate) fn during<T>(work: impl FnMut() + Send, run: impl FnOnce() -> T) -> T {
+    let stop = AtomicBool::new(false);
+    let mut work = work;
+    thread::scope(|scope| {
+        let worker = scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                work();
+            }
+        });
+        let result = run();
+        stop.store(true, Ordering::Relaxed);
+        worker.join().unwrap();
+        result
+    })
 }

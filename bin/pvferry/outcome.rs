@@ -148,7 +148,7 @@ fn completed(volume: &str, summary: &Summary) -> Report {
     let first = summary.problems.first().map(|p| format!("{}: {}", p.name, p.what));
     let reason = match (summary.problem_count, first.unwrap_or_default()) {
         (0, _) => String::new(),
-        // An error of the whole volume is no entry's.
+        // An error of the whole volume belongs to no entry.
         (1, first) if first.starts_with(".: ") => first[3..].to_owned(),
         (1, first) => format!("1 entry failed or incomplete: {first}"),
         (count, first) => format!("{count} entries failed or incomplete; first: {first}"),

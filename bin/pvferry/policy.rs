@@ -129,7 +129,7 @@ fn identity(sandbox: &mut Sandbox, dir: &Path) {
     }
 }
 
-/// The file of the termination message, which exists by now: what is not there cannot be allowed.
+/// The file of the termination message, which exists by now: Landlock rules need an existing file.
 fn termination_message(sandbox: &mut Sandbox, given: Option<&PathBuf>) {
     if let Some(path) = termination_log(given.map(PathBuf::as_path)) {
         sandbox.allow(path, Access::WRITE_FILE);

@@ -95,7 +95,7 @@ fn token_file(token: &Path) -> String {
     format!("tokenFile: '{}'", token.display())
 }
 
-/// The hostile code as a library that can be loaded; `None` where there is no C compiler.
+/// The hostile code as a shared library; `None` if no C compiler is installed.
 fn hole(files: &Files) -> Option<PathBuf> {
     if !skip::commands(&["cc"]) {
         return None;

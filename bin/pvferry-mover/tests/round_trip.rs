@@ -90,7 +90,7 @@ fn unreadable_file_and_directory_are_reported_and_the_backup_is_partial() {
         .collect();
     assert!(named.contains(&"secret") && named.contains(&"closed"), "{named:?}");
     assert_eq!(report["outcome"], "partial");
-    // The snapshot says so, too: whoever restores it learns that it is not everything.
+    // The snapshot is marked as partial, so that a restore reports it, too.
     let restored = repo.restore(destination.path(), 23);
     assert!(restored["reason"].as_str().unwrap().contains("does not hold all"), "{restored}");
     assert_eq!(fs::read(destination.at("readable")).unwrap(), b"text");

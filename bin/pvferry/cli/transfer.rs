@@ -150,7 +150,7 @@ pub(crate) enum Compress {
 }
 
 /// Bytes a second: a number, and K, M or G for powers of 1024, KB, MB or GB for powers of 1000; KiB where there is no
-/// letter, as rsync has it. Zero is no limit.
+/// letter, as in rsync. Zero means no limit.
 fn parse_rate(text: &str) -> Result<u64, String> {
     let wrong = || {
         format!(

@@ -64,7 +64,7 @@ pub struct BackupSummary {
 }
 
 impl Repository {
-    /// Backs a directory up into a new snapshot. `stop` ends it early: then there is no snapshot.
+    /// Backs a directory up into a new snapshot. `stop` cancels the backup, and no snapshot is saved.
     ///
     /// # Errors
     /// Where nothing was saved. Problems with single entries are in the summary, and the snapshot is tagged as partial.

@@ -8,7 +8,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Kind {
     /// The request is not valid: a malformed URL, a missing credential, a wrong password.
     Usage,
-    /// There is no such repository, snapshot or path, or the destination is not usable.
+    /// The repository, snapshot or path does not exist, or the destination is not usable.
     Selection,
     /// The storage did not answer, or refused.
     Storage,

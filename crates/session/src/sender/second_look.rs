@@ -10,6 +10,7 @@ use std::{collections::HashMap, hash::RandomState, ops::Range};
 use rustix::io::Errno;
 use volume::{
     Dir,
+    filter::{FilterRules, Verdict},
     list::NameList,
     settled::{self, Since},
 };
@@ -17,6 +18,8 @@ use wire::FileKind;
 
 /// Directories that are looked at again. What is listed beyond them is trusted: the memory of a session is bounded.
 const MAX_DIRECTORIES: usize = 1 << 22;
+/// How often all directories are looked at again, at most, while some of them change.
+const LOOKS: usize = 4;
 /// Names that are kept, as four bytes each. Of directories beyond them only a sum is kept, so that old entries that are
 /// written to count like moved ones where names came or went.
 const MAX_NAMES: usize = 1 << 24;
@@ -46,11 +49,6 @@ struct Node {
     marks: Option<Range<u32>>,
 }
 
-/// Whether an entry of a directory is to be copied, by its name and the kind that the directory records for it.
-pub(super) trait Counts {
-    fn counts(&self, dir: &Dir, name: &wire::Name, kind: Option<FileKind>) -> bool;
-}
-
 /// What a second look found.
 pub(super) enum Seen {
     /// An entry may have been moved into this directory.
@@ -65,9 +63,9 @@ impl SecondLook {
         (size_of::<Node>() + name.map_or(0, |name| name.len()) + 4 * entries) as u64
     }
 
-    /// Keeps `dir`, which lies in `parent` and was listed as `names`. A file that is `alone`, with no other name, is known again
-    /// under a new name in the same directory; of one with several, or that nobody looked at, another name may have come. `None` where there are too many, or its parent is
-    /// none of them.
+    /// Keeps `dir`, which lies in `parent` and was listed as `names`. A file that is `alone`, with no other name, is known
+    /// again under a new name in the same directory. Of a file with several names, or that nobody looked at, another name
+    /// may have come. `None` where there are too many directories, or the parent is not kept.
     pub(super) fn add(
         &mut self,
         parent: Option<Listed>,
@@ -105,7 +103,7 @@ impl SecondLook {
         node: &Node,
         dir: &Dir,
         began: &Since,
-        counts: &impl Counts,
+        filter: &FilterRules,
     ) -> volume::Result<bool> {
         if dir.identity().1 != node.inode {
             return Ok(true);
@@ -133,7 +131,8 @@ impl SecondLook {
             .filter(|(_, mark)| !(is_known(mark.named) || mark.inode.is_some_and(&mut is_known)))
             .filter_map(|(index, _)| Some((names.name(index)?, names.kind_hint(index))))
             .collect();
-        let gained = gained.into_iter().filter(|(name, kind)| counts.counts(dir, name, *kind));
+        let gained =
+            gained.into_iter().filter(|(name, kind)| !is_excluded(filter, dir, name, *kind));
         node.since.moved_in(dir, gained.map(|(name, _)| name), node.marks.is_some(), began)
     }
 
@@ -143,14 +142,37 @@ impl SecondLook {
         began.is_none_or(|began| began.may_have_changed(parent, name).unwrap_or(true))
     }
 
-    /// Looks at each directory below `root` again and passes on what it sees; `go_on` is asked before each. An entry that it
-    /// has gained is looked at where it `counts`. True where no directory has changed since it was listed, or since the
-    /// `previous` look began.
-    pub(super) fn look<E>(
+    /// Looks at all directories below `root` again until none has changed during a look, and passes on what it sees. `go_on`
+    /// is asked before each directory. True where something was seen.
+    pub(super) fn look_until_at_rest<E>(
+        &self,
+        root: &Dir,
+        filter: &FilterRules,
+        mut go_on: impl FnMut() -> Result<(), E>,
+        mut see: impl FnMut(Seen),
+    ) -> Result<bool, E> {
+        let (mut previous, mut seen) = (None, false);
+        // Something may move during a look, from where it is still to come to where it was.
+        for _ in 0..LOOKS {
+            let start = Since::now(root).ok();
+            let at_rest = self.look(root, previous.as_ref(), filter, &mut go_on, |what| {
+                seen = true;
+                see(what);
+            })?;
+            if at_rest || seen {
+                break;
+            }
+            previous = start;
+        }
+        Ok(seen)
+    }
+
+    /// One look. True where no directory has changed since it was listed, or since the `previous` look began.
+    fn look<E>(
         &self,
         root: &Dir,
         previous: Option<&Since>,
-        counts: &impl Counts,
+        filter: &FilterRules,
         mut go_on: impl FnMut() -> Result<(), E>,
         mut see: impl FnMut(Seen),
     ) -> Result<bool, E> {
@@ -181,7 +203,7 @@ impl SecondLook {
                     }
                     all_at_rest &=
                         previous.is_some_and(|since| since.surely_at_rest(dir).unwrap_or(false));
-                    self.has_gained(node, dir, &began, counts)
+                    self.has_gained(node, dir, &began, filter)
                 });
                 match seen {
                     Ok(false) => {}
@@ -206,7 +228,16 @@ fn open(parent: &Dir, name: &[u8], see: &mut impl FnMut(Seen)) -> Option<Dir> {
     None
 }
 
-/// The same for the same entries in any order.
+/// What the filter leaves out is missed by nobody. Where the directory does not record the kind of an entry, the entry counts.
+fn is_excluded(filter: &FilterRules, dir: &Dir, name: &wire::Name, kind: Option<FileKind>) -> bool {
+    let excluded = |kind| {
+        let is_dir = kind == FileKind::Directory;
+        filter.matches(&dir.components(), name, is_dir) == Verdict::Excluded
+    };
+    !filter.is_empty() && kind.is_some_and(excluded)
+}
+
+/// A hash of all entries, in any order.
 fn sum(names: &NameList, key: &RandomState) -> u64 {
     names.marks(key).map(|mark| u64::from(mark.named)).fold(0, u64::wrapping_add)
 }

@@ -28,7 +28,7 @@ use wire::{
 use super::{
     entry::{Chunk, Done, FileRef, Held, Item, Location, MOVED_AWAY},
     inline::InlineJob,
-    second_look::{Counts, Listed, SecondLook, Seen},
+    second_look::{Listed, SecondLook, Seen},
     small::SMALL,
     state::Shared,
 };
@@ -40,8 +40,6 @@ use crate::{
 
 /// Entries of one listing frame.
 const CHUNK_ENTRIES: usize = 512;
-/// How often all directories are looked at again, at most, while some of them change.
-const LOOKS: usize = 4;
 /// Bytes of one listing frame, with the content in it, before the next is begun.
 const CHUNK_BYTES: u64 = 512 << 10;
 
@@ -224,19 +222,6 @@ fn is_untouched_since_mkfs(dir: &Dir, entry: &Entry) -> bool {
             .is_ok_and(|names| names.is_empty() && names.complete())
 }
 
-/// What the filter leaves out is missed by nobody.
-struct Filtered<'a>(&'a FilterRules);
-
-impl Counts for Filtered<'_> {
-    fn counts(&self, dir: &Dir, name: &Name, kind: Option<FileKind>) -> bool {
-        let excluded = |kind| {
-            let is_dir = kind == FileKind::Directory;
-            self.0.matches(&dir.components(), name, is_dir) == Verdict::Excluded
-        };
-        self.0.is_empty() || !kind.is_some_and(excluded)
-    }
-}
-
 /// What a name of the source leads to.
 enum Found {
     Entry(Box<Entry>, Inode),
@@ -325,35 +310,21 @@ impl Walker<'_> {
     /// may stand at the destination under its old name.
     fn look_again(&self, root: &Dir) -> Result<(), Stopped> {
         let shared = self.shared;
-        let mut missed = self.restless;
         let why = if shared.agreed.hello.options.delete {
             "changed after it was listed: entries moved into it may be missing, so this run deletes no extraneous entries"
         } else {
             "changed after it was listed: entries moved into it may be missing"
         };
-        let mut previous = None;
-        // Something may move while it is looked at, from where the look comes later to where it was.
-        for _ in 0..LOOKS {
-            let start = Since::now(root).ok();
-            let at_rest = self.second_look.look(
-                root,
-                previous.as_ref(),
-                &Filtered(&self.filter),
-                || shared.control.check(),
-                |seen| {
-                    missed = true;
-                    match seen {
-                        Seen::MovedIn(dir) => shared.source_changed(&dir.display(), why),
-                        Seen::Failed(error) => shared.volume_problem(&error),
-                    }
-                },
-            )?;
-            if at_rest || missed {
-                break;
-            }
-            previous = start;
-        }
-        if missed {
+        let seen = self.second_look.look_until_at_rest(
+            root,
+            &self.filter,
+            || shared.control.check(),
+            |seen| match seen {
+                Seen::MovedIn(dir) => shared.source_changed(&dir.display(), why),
+                Seen::Failed(error) => shared.volume_problem(&error),
+            },
+        )?;
+        if seen || self.restless {
             shared.manifest.add_no_removals();
             shared.outbox()?.send(ToReceiver::NoRemovals.encode())?;
         }
