@@ -7,7 +7,7 @@
 //!
 //! The times of other file systems may come from another clock. There it is compared before and after.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::{
     fs::{self, AtFlags, FileType, StatxAttributes, StatxFlags},
@@ -22,8 +22,9 @@ use crate::{Dir, Result, error::CHANGED_LISTING, flush, list::NameList, stat};
 /// ticks of the slowest clock, so that a change just before the listing does not count as one during it.
 const TRIES: u32 = 6;
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
-/// A tick of the slowest clock.
+/// A tick of the slowest clock, and how often it is asked.
 const TICK: Duration = Duration::from_millis(10);
+const TICK_CHECK: Duration = Duration::from_micros(250);
 
 impl NameList {
     /// As [`NameList::read`], of a directory that others may change meanwhile: it is listed again then. Where it never
@@ -46,6 +47,16 @@ impl NameList {
             std::thread::sleep(pause);
             (tries, pause) = (tries + 1, pause * 2);
         }
+    }
+}
+
+/// Waits until the clock that local file systems take their times from moves on. Then what existed before has earlier times than
+/// what is made later.
+pub fn wait_for_tick() {
+    let tick = || clock_gettime(ClockId::RealtimeCoarse);
+    let (before, started) = (tick(), Instant::now());
+    while tick() == before && started.elapsed() < TICK {
+        std::thread::sleep(TICK_CHECK);
     }
 }
 
@@ -185,13 +196,6 @@ impl Seen {
 
     /// True where the entry, or one below it, may be older than `began`: what is old can lie in a directory that is new.
     fn holds_older_than(&self, dir: &Dir, name: &Name, began: Timestamp) -> Result<bool> {
-        // The clock may be a tick behind the times that the file system gives.
-        let began =
-            UNIX_EPOCH + Duration::new(began.secs.try_into().unwrap_or(0), began.nanos) + TICK;
-        self.exists_since(dir, name, of(began))
-    }
-
-    fn exists_since(&self, dir: &Dir, name: &Name, began: Timestamp) -> Result<bool> {
         if self.born.is_none_or(|born| born < began) {
             return Ok(true);
         }
@@ -206,7 +210,7 @@ impl Seen {
         let names = NameList::read(&inside)?;
         for name in (0..names.len()).filter_map(|index| names.name(index)) {
             let seen = Self::look(&inside, &name)?;
-            if seen.map_or(Ok(false), |seen| seen.exists_since(&inside, &name, began))? {
+            if seen.map_or(Ok(false), |seen| seen.holds_older_than(&inside, &name, began))? {
                 return Ok(true);
             }
         }
@@ -238,11 +242,7 @@ fn change_time(dir: &Dir) -> Result<Timestamp> {
 }
 
 fn now() -> Timestamp {
-    of(SystemTime::now())
-}
-
-fn of(time: SystemTime) -> Timestamp {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp {
         secs: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
         nanos: since.subsec_nanos(),

@@ -14,7 +14,7 @@ use volume::{
     in_place::is_in_place,
     is_lost_and_found,
     list::NameList,
-    settled::Since,
+    settled::{self, Since},
     source,
     staging::is_staging,
     stat::{self, DirectoryChange, DirectoryState, Inode, Lifetime},
@@ -108,6 +108,7 @@ pub(super) fn walk(shared: &Arc<Shared>, root: &Dir) -> Result<(), Stopped> {
             state: None,
         }],
     };
+    settled::wait_for_tick();
     while let Some(pending) = walker.stack.pop() {
         shared.control.check()?;
         walker.memory.shrink(pending.memory());

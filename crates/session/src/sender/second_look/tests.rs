@@ -115,6 +115,7 @@ proptest! {
         }
         let dir = Dir::open_root(root).unwrap();
         let (mut look, mut listings) = (SecondLook::default(), Listings::new());
+        settled::wait_for_tick();
         list(&mut look, &mut listings, (root, Path::new("")), &dir, None);
         // A change gets a later time than the listing.
         thread::sleep(Duration::from_millis(12));
@@ -154,7 +155,7 @@ fn a_directory_that_moves_during_a_look_to_where_the_look_was_is_seen_in_the_nex
     fs::write(&outside, "").unwrap();
     let dir = Dir::open_root(&root).unwrap();
     let (mut look, mut listings) = (SecondLook::default(), Listings::new());
-    thread::sleep(Duration::from_millis(12));
+    settled::wait_for_tick();
     list(&mut look, &mut listings, (&root, Path::new("")), &dir, None);
     thread::sleep(Duration::from_millis(12));
     fs::rename(&outside, root.join("c/d/f")).unwrap();
