@@ -22,8 +22,8 @@ use crate::{Dir, Result, error::CHANGED_LISTING, flush, list::NameList, stat};
 /// ticks of the slowest clock, so that a change just before the listing does not count as one during it.
 const TRIES: u32 = 6;
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
-/// A tick of the slowest clock, and how often it is asked.
-const TICK: Duration = Duration::from_millis(10);
+/// Two ticks of the slowest clock, after which it has been set back, and how often it is asked.
+const LONGEST_WAIT: Duration = Duration::from_millis(20);
 const TICK_CHECK: Duration = Duration::from_micros(250);
 
 impl NameList {
@@ -50,12 +50,15 @@ impl NameList {
     }
 }
 
-/// Waits until the clock that local file systems take their times from moves on. Then what existed before has earlier times than
-/// what is made later.
+/// Waits until the clock that local file systems take their times from has come to the present. Then what existed before has earlier
+/// times than what is made later: a time can be finer than a tick, and an idle kernel is behind with its ticks.
 pub fn wait_for_tick() {
-    let tick = || clock_gettime(ClockId::RealtimeCoarse);
-    let (before, started) = (tick(), Instant::now());
-    while tick() == before && started.elapsed() < TICK {
+    let now = |clock| {
+        let time = clock_gettime(clock);
+        (time.tv_sec, time.tv_nsec)
+    };
+    let (present, started) = (now(ClockId::Realtime), Instant::now());
+    while now(ClockId::RealtimeCoarse) <= present && started.elapsed() < LONGEST_WAIT {
         std::thread::sleep(TICK_CHECK);
     }
 }
