@@ -19,7 +19,7 @@ fn the_deployment_moves_a_volume_and_a_second_instance_takes_over() {
         let (from, to) = (place.source_volume("data").await, place.target_volume("data").await);
         let made = TempTree::below(&from);
         made.populate(4, 80).file("large", Content::random(1, 40 << 20));
-        place.migrate(&["data"], json!({ "transfer": { "bandwidth": "10M" } })).await;
+        place.migrate(&["data"], json!({ "transfer": { "bandwidth": "3M" } })).await;
         place.running_source().await;
         let lease = place.leader().await;
         place.delete_pod("pvferry", &lease).await;
@@ -39,7 +39,7 @@ fn an_api_server_that_is_killed_under_way() {
         if env::var_os("PVFERRY_TEST_CONTROLLER_IMAGE").is_none() {
             place.start_controller();
         }
-        place.migrate(&["data"], json!({ "transfer": { "bandwidth": "10M" } })).await;
+        place.migrate(&["data"], json!({ "transfer": { "bandwidth": "3M" } })).await;
         place.running_source().await;
         for _ in 0..2 {
             let killed =

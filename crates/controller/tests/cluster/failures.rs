@@ -142,13 +142,13 @@ fn a_quota_is_waited_for_until_it_admits_the_pods() {
     });
 }
 
-/// A volume that takes some seconds.
+/// A volume that takes a quarter of a minute: polling comes late on a busy machine.
 async fn slow(place: &mut Place, claim: &str) -> (TempTree, PathBuf, PathBuf) {
     let (from, to) = (place.source_volume(claim).await, place.target_volume(claim).await);
     let tree = TempTree::below(&from);
     tree.populate(5, 50).file("large", Content::random(6, 48 << 20));
     place.start_controller();
-    let more = json!({ "transfer": { "bandwidth": "12M" }, "limits": { "attempts": 4 } });
+    let more = json!({ "transfer": { "bandwidth": "3M" }, "limits": { "attempts": 4 } });
     place.migrate(&[claim], more).await;
     (tree, from, to)
 }

@@ -125,7 +125,7 @@ fn who_uses_a_volume_during_a_cutover_spoils_it() {
         start_application(&place).await;
         place.start_controller();
         let more = json!({
-            "mode": "Cutover", "quiesce": "ScaleToZero", "transfer": { "bandwidth": "12M" },
+            "mode": "Cutover", "quiesce": "ScaleToZero", "transfer": { "bandwidth": "3M" },
         });
         place.migrate(&["data"], more).await;
         place.running_source().await;
@@ -155,7 +155,7 @@ fn a_change_of_pods_or_transfer_is_refused_during_a_run_and_taken_after_it() {
         let made = TempTree::below(&from);
         made.file("large", testkit::Content::random(2, 24 << 20));
         place.start_controller();
-        place.migrate(&["data"], json!({ "transfer": { "bandwidth": "8M" } })).await;
+        place.migrate(&["data"], json!({ "transfer": { "bandwidth": "2M" } })).await;
         place.running_source().await;
         for change in [
             json!({ "spec": { "pods": { "image": "evil" } } }),

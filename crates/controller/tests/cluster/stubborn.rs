@@ -57,7 +57,7 @@ fn a_pod_that_does_not_go_is_named_and_then_given_up() {
         let made = TempTree::below(&from);
         made.file("large", Content::random(6, 32 << 20));
         place.start_controller();
-        place.migrate(&["data"], json!({ "transfer": { "bandwidth": "8M" } })).await;
+        place.migrate(&["data"], json!({ "transfer": { "bandwidth": "2M" } })).await;
         let pod = place.running_source().await.metadata.name.unwrap();
         set_finalizers(&place, &pod, &["pvferry.io/test"]).await;
         place.until("run", |s| s.volumes.iter().any(|v| v.phase == VolumePhase::Running)).await;
