@@ -61,8 +61,10 @@ fn verify_names_every_difference() {
         };
         let equal = verify();
         let said = &equal.expect(0).stdout;
-        assert!(said.starts_with("verified: both sides identical ("), "{said}");
-        assert_eq!(said.lines().count(), 1, "{said}");
+        let whole = digest(a.path());
+        let expected = format!("verified: both sides identical (digest {})", &whole[..16]);
+        assert_eq!(said.lines().last(), Some(&*expected), "{said}");
+        assert_eq!(said.lines().count(), 2, "{said}");
 
         b.mutate(seed + 10, 15);
         let finished = verify();
@@ -132,4 +134,37 @@ fn verification_after_a_transfer_sees_what_the_quick_check_cannot() {
     assert_ne!(finished.code(), 0);
     assert_ne!(report(&finished)["outcome"], "completed");
     copy(source.path(), destination.path(), &["--checksum", "--verify"]).expect(0);
+}
+
+#[test]
+fn verify_as_json_is_one_object_with_what_the_lines_say() {
+    let (a, b) = (TempTree::new(), TempTree::new());
+    for tree in [&a, &b] {
+        tree.populate(3, 40);
+    }
+    copy(a.path(), b.path(), &["--delete"]).expect(0);
+    let verify = |options: &[&str]| {
+        let mut command = pvferry(["verify"]);
+        command.args(options).args([a.path(), b.path()]);
+        Process::run(command)
+    };
+    let equal: Value = serde_json::from_str(&verify(&["--json"]).expect(0).stdout).unwrap();
+    assert_eq!(equal["identical"], true);
+    assert_eq!(equal["digest"], digest(a.path()));
+    assert_eq!(equal["differences"], serde_json::json!([]));
+    let copied = report(&copy(a.path(), b.path(), &[]));
+    assert_eq!(equal["entries"], copied["entries"]);
+
+    b.mutate(5, 15);
+    let lines = verify(&[]);
+    let finished = verify(&["--json"]);
+    let object: Value = serde_json::from_str(&finished.expect(23).stdout).unwrap();
+    assert_eq!(object["identical"], false);
+    let listed = object["differences"].as_array().unwrap().iter();
+    let listed: Vec<_> = listed
+        .map(|d| format!("{}: {}", d["name"].as_str().unwrap(), d["what"].as_str().unwrap()))
+        .collect();
+    assert!(!listed.is_empty());
+    assert_eq!(listed, lines.expect(23).stdout.lines().collect::<Vec<_>>());
+    assert_eq!(object["differences_omitted"], 0);
 }

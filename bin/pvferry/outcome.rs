@@ -206,10 +206,16 @@ pub(crate) fn summary(report: &Report) -> String {
          {seconds:.2} s, {rate}",
     );
     if let (Some(digest), ExitCode::Ok) = (&report.tree_digest, report.exit_code) {
-        let digest: String = digest.chars().take(SHORT_DIGEST).collect();
-        text += &format!("\nverified: both sides identical (digest {digest})");
+        text += "\n";
+        text += &verified(digest);
     }
     text
+}
+
+/// The last line of a verification that found both sides equal.
+pub(crate) fn verified(digest: &str) -> String {
+    let short: String = digest.chars().take(SHORT_DIGEST).collect();
+    format!("verified: both sides identical (digest {short})")
 }
 
 /// Digits of a digest in the summary.

@@ -108,7 +108,7 @@ pub(crate) fn digest(args: &DigestArgs) -> Sandbox {
 }
 
 pub(crate) fn verify(args: &VerifyArgs) -> Sandbox {
-    inspect(&[&args.a, &args.b])
+    inspect(&[&args.source, &args.destination])
 }
 
 /// Reads volumes, and does nothing with the network.

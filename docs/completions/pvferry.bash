@@ -819,7 +819,7 @@ _pvferry() {
             return 0
             ;;
         pvferry__subcmd__verify)
-            opts="-h --log-format --metrics --help"
+            opts="-h --json --log-format --metrics --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

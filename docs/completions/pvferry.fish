@@ -177,6 +177,7 @@ complete -c pvferry -n "__fish_pvferry_using_subcommand digest" -s h -l help -d 
 complete -c pvferry -n "__fish_pvferry_using_subcommand verify" -l log-format -d 'Log format on standard error' -r -f -a "text\t''
 json\t''"
 complete -c pvferry -n "__fish_pvferry_using_subcommand verify" -l metrics -d 'Serve Prometheus metrics, /healthz and /readyz at this address: ADDR:PORT, or :PORT for all addresses' -r
+complete -c pvferry -n "__fish_pvferry_using_subcommand verify" -l json -d 'Print the result as one JSON object'
 complete -c pvferry -n "__fish_pvferry_using_subcommand verify" -s h -l help -d 'Print help'
 complete -c pvferry -n "__fish_pvferry_using_subcommand pki; and not __fish_seen_subcommand_from init issue help" -l log-format -d 'Log format on standard error' -r -f -a "text\t''
 json\t''"

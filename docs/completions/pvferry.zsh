@@ -219,10 +219,11 @@ _arguments "${_arguments_options[@]}" : \
 _arguments "${_arguments_options[@]}" : \
 '--log-format=[Log format on standard error]:FORMAT:(text json)' \
 '--metrics=[Serve Prometheus metrics, /healthz and /readyz at this address\: ADDR\:PORT, or \:PORT for all addresses]:ADDR:_default' \
+'--json[Print the result as one JSON object]' \
 '-h[Print help]' \
 '--help[Print help]' \
-':a -- First directory or block device:_files' \
-':b -- Second directory or block device:_files' \
+':source -- Source directory or block device:_files' \
+':destination -- Destination directory or block device:_files' \
 && ret=0
 ;;
 (pki)

@@ -298,12 +298,15 @@ pub(crate) struct DigestArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct VerifyArgs {
-    /// First directory or block device
-    #[arg(value_name = "A")]
-    pub(crate) a: PathBuf,
-    /// Second directory or block device
-    #[arg(value_name = "B")]
-    pub(crate) b: PathBuf,
+    /// Source directory or block device
+    #[arg(value_name = "SRC")]
+    pub(crate) source: PathBuf,
+    /// Destination directory or block device
+    #[arg(value_name = "DST")]
+    pub(crate) destination: PathBuf,
+    /// Print the result as one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Subcommand)]

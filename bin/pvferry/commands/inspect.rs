@@ -1,6 +1,6 @@
 //! `pvferry digest` and `pvferry verify`: what a volume holds, and where two differ.
 
-use std::{os::unix::ffi::OsStrExt as _, path::Path};
+use std::{os::unix::ffi::OsStrExt as _, path::Path, thread};
 
 use pod::ExitCode;
 use serde_json::json;
@@ -8,7 +8,7 @@ use telemetry::{Console, human};
 use volume::{
     capability::Preflight,
     compare,
-    digest::{self, DigestOptions},
+    digest::{self, DigestOptions, TreeDigest},
     filter::FilterRules,
     stat::ReadOptions,
 };
@@ -16,19 +16,15 @@ use wire::name::escape;
 
 use crate::{
     cli::{DigestArgs, VerifyArgs},
-    outcome::{Failure, hex},
+    outcome::{Failure, hex, verified},
     setup::{self, Surroundings},
 };
 
+/// Differences in a JSON object, at most: the reader holds all of it.
+const MAX_LISTED: usize = 10_000;
+
 pub(super) fn digest(args: &DigestArgs, surroundings: &Surroundings) -> Result<ExitCode, Failure> {
-    let filter = FilterRules::default();
-    let options = DigestOptions {
-        read: ReadOptions::default(),
-        filter: &filter,
-        threads: setup::workers(),
-        progress: None,
-    };
-    let tree = digest::digest(&args.path, &options).map_err(unfit)?;
+    let tree = digest_of(&args.path, setup::workers()).map_err(unfit)?;
     let console = &surroundings.console;
     name_skipped(console, &tree.mount_points);
     for error in &tree.errors {
@@ -50,27 +46,98 @@ pub(super) fn digest(args: &DigestArgs, surroundings: &Surroundings) -> Result<E
     Ok(ExitCode::Ok)
 }
 
+fn digest_of(path: &Path, threads: usize) -> volume::Result<TreeDigest> {
+    let filter = FilterRules::default();
+    let read = ReadOptions::default();
+    digest::digest(path, &DigestOptions { read, filter: &filter, threads, progress: None })
+}
+
+/// The digest of both sides, if they are equal and everything was read. All processors work on it.
+fn equal_digest(args: &VerifyArgs) -> volume::Result<Option<TreeDigest>> {
+    let threads = setup::workers().div_ceil(2);
+    let (source, destination) = thread::scope(|scope| {
+        let other = scope.spawn(|| digest_of(&args.destination, threads));
+        let this = digest_of(&args.source, threads);
+        // A thread that panicked has proved nothing: the comparison decides.
+        (this, other.join().ok().transpose())
+    });
+    let (mut source, Some(destination)) = (source?, destination?) else { return Ok(None) };
+    let complete = source.failed == 0 && destination.failed == 0;
+    if !complete || source.digest != destination.digest {
+        return Ok(None);
+    }
+    source.mount_points.extend(destination.mount_points);
+    Ok(Some(source))
+}
+
+/// Equal digests prove equality; only sides that differ are compared entry by entry.
 pub(super) fn verify(args: &VerifyArgs, surroundings: &Surroundings) -> Result<ExitCode, Failure> {
     let console = &surroundings.console;
+    match equal_digest(args).map_err(unfit)? {
+        Some(tree) => {
+            name_skipped(console, &tree.mount_points);
+            note_of_reading(console);
+            print_equal(args, console, &tree);
+            Ok(ExitCode::Ok)
+        }
+        None => list_differences(args, console),
+    }
+}
+
+fn print_equal(args: &VerifyArgs, console: &Console, tree: &TreeDigest) {
+    let (digest, bytes) = (hex(&tree.digest), tree.bytes);
+    // As in the summary of a copy: the root is not counted, a device is one entry.
+    let entries = (tree.files + tree.dirs).saturating_sub(1).max(u64::from(tree.dirs == 0));
+    if args.json {
+        let object = json!({
+            "identical": true, "entries": entries, "bytes": bytes, "digest": digest,
+            "differences": [], "differences_omitted": 0,
+        });
+        return console.print(&object.to_string());
+    }
+    let entries = human::counted(entries, "entry", "entries");
+    console.print(&format!("{entries}, {}\n{}", human::bytes(bytes), verified(&digest)));
+}
+
+fn list_differences(args: &VerifyArgs, console: &Console) -> Result<ExitCode, Failure> {
     let shown = |path: &Path| escape(path.as_os_str().as_bytes());
-    let (a, b) = (shown(&args.a), shown(&args.b));
-    let counts = compare::compare(&args.a, &args.b, &ReadOptions::default(), &mut |difference| {
-        console.print(&difference.between(&a, &b).to_string());
+    let (source, destination) = (shown(&args.source), shown(&args.destination));
+    let mut listed = Vec::new();
+    let options = ReadOptions::default();
+    let counts = compare::compare(&args.source, &args.destination, &options, &mut |difference| {
+        if !args.json {
+            console.print(&difference.between(&source, &destination).to_string());
+        } else if listed.len() < MAX_LISTED {
+            let what = difference.what.between(&source, &destination).to_string();
+            listed.push(json!({ "name": difference.name, "what": what }));
+        }
     })
     .map_err(unfit)?;
     name_skipped(console, &counts.mount_points);
+    note_of_reading(console);
+    if args.json {
+        let object = json!({
+            "identical": false, "entries": counts.entries.saturating_sub(1), "bytes": counts.bytes,
+            "differences_omitted": counts.differences - listed.len() as u64, "differences": listed,
+        });
+        console.print(&object.to_string());
+    }
+    let said = match counts.differences {
+        // The digests differ.
+        0 => format!("{source} and {destination} changed while they were compared: run it again"),
+        count => {
+            let differences = human::counted(count, "difference", "differences");
+            format!("{differences} between {source} and {destination}")
+        }
+    };
+    console.message(tracing::Level::ERROR, &format!("pvferry: {said}"));
+    Ok(ExitCode::Partial)
+}
+
+fn note_of_reading(console: &Console) {
     if let Some(loss) = Preflight::current().ok().and_then(Preflight::of_reading) {
         console.message(tracing::Level::WARN, &format!("pvferry: note: {loss}"));
     }
-    let entries = human::counted(counts.entries, "entry", "entries");
-    if counts.is_equal() {
-        let bytes = human::bytes(counts.bytes);
-        console.print(&format!("verified: both sides identical ({entries}, {bytes})"));
-        return Ok(ExitCode::Ok);
-    }
-    let differences = human::counted(counts.differences, "difference", "differences");
-    console.message(tracing::Level::ERROR, &format!("pvferry: {differences} in {entries}"));
-    Ok(ExitCode::Partial)
 }
 
 fn name_skipped(console: &Console, mount_points: &[String]) {

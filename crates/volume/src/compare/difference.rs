@@ -62,8 +62,7 @@ impl Difference {
     /// The difference in words, in which `a` and `b` stand for the two trees.
     pub fn between(&self, a: &str, b: &str) -> impl fmt::Display {
         fmt::from_fn(move |f| {
-            write!(f, "{}: ", self.name)?;
-            self.what.write(f, a, b)
+            write!(f, "{}: {}", self.name, self.what.between(a, b))
         })
     }
 }
@@ -75,6 +74,11 @@ impl fmt::Display for Difference {
 }
 
 impl What {
+    /// The same without the name of the entry.
+    pub fn between(&self, a: &str, b: &str) -> impl fmt::Display {
+        fmt::from_fn(move |f| self.write(f, a, b))
+    }
+
     fn write(&self, f: &mut fmt::Formatter<'_>, in_a: &str, in_b: &str) -> fmt::Result {
         let mut pair = |what: &str, a: &dyn fmt::Display, b: &dyn fmt::Display| {
             write!(f, "{what} {a} in {in_a}, {b} in {in_b}")
