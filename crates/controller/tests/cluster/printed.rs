@@ -49,6 +49,14 @@ fn phases(table: &str) -> Vec<String> {
     phases
 }
 
+/// The columns of tables; with or without the namespace.
+fn headers(text: &str) -> Vec<Vec<&str>> {
+    let lines = text.lines().filter(|line| line.starts_with("NAME"));
+    lines
+        .map(|line| line.split_whitespace().filter(|column| *column != "NAMESPACE").collect())
+        .collect()
+}
+
 /// Type, reason and message of the events of a description: `#` in place of numbers and of what names end with.
 fn events(description: &str) -> Vec<String> {
     let lines = description.lines().map(str::trim);
@@ -100,7 +108,7 @@ fn operations_shows_what_kubectl_prints_of_a_stage_a_cutover_and_a_rollback() {
         }
         place.start_controller();
         place.completes().await;
-        let volumes = printed(&place, &["get", "pvmp"]);
+        let tables = printed(&place, &["get", "pvm,pvmp"]);
         place.change(json!({ "run": 2, "mode": "Cutover" })).await;
         let status = place.ends(2).await;
         assert_eq!(status.phase, Phase::Completed, "{status:#?}");
@@ -114,9 +122,11 @@ fn operations_shows_what_kubectl_prints_of_a_stage_a_cutover_and_a_rollback() {
         watching.wait().unwrap();
         let table = fs::read_to_string(&watched).unwrap();
         let description = printed(&place, &["describe", "pvm", "m"]);
-        println!("{table}\n{volumes}\n{description}");
+        println!("{table}\n{tables}\n{description}");
 
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let readme = fs::read_to_string(root.join("README.md")).unwrap();
+        assert_eq!(headers(&readme), headers(&tables), "the example of README");
         let operations = fs::read_to_string(root.join("docs/OPERATIONS.md")).unwrap();
         let shown = operations.split("kubectl -n pvferry get pvm -w\n").nth(1).unwrap();
         let shown = shown.split("```").next().unwrap();

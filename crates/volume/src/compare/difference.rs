@@ -61,9 +61,7 @@ pub enum Side {
 impl Difference {
     /// The difference in words, in which `a` and `b` stand for the two trees.
     pub fn between(&self, a: &str, b: &str) -> impl fmt::Display {
-        fmt::from_fn(move |f| {
-            write!(f, "{}: {}", self.name, self.what.between(a, b))
-        })
+        fmt::from_fn(move |f| write!(f, "{}: {}", self.name, self.what.between(a, b)))
     }
 }
 
