@@ -192,6 +192,12 @@ fn trees_whose_owners_or_acls_are_not_mapped_are_not_called_equal() {
                 printed.lines().any(|l| l.contains("f: ") && l.contains(&format!("its {what}")));
             assert!(named, "{what}: {printed}");
         }
+        // Nor does a digest stand for what is not known.
+        let command = pvferry([OsStr::new("digest"), source.path().as_os_str()]);
+        let finished = Process::run(below(&["unshare", "--user", "--map-root-user"], &command));
+        assert_eq!((finished.code(), &*finished.stdout), (23, ""), "{what}: {}", finished.stderr);
+        assert!(finished.stderr.contains(&format!("f: its {what}")), "{}", finished.stderr);
+        assert!(!finished.stderr.contains("Value too large"), "{}", finished.stderr);
     }
 }
 

@@ -48,8 +48,14 @@ pub(super) fn digest(args: &DigestArgs, surroundings: &Surroundings) -> Result<E
 
 fn digest_of(path: &Path, threads: usize) -> volume::Result<TreeDigest> {
     let filter = FilterRules::default();
-    let read = ReadOptions::default();
-    digest::digest(path, &DigestOptions { read, filter: &filter, threads, progress: None })
+    let options = DigestOptions {
+        read: ReadOptions::default(),
+        known_only: true,
+        filter: &filter,
+        threads,
+        progress: None,
+    };
+    digest::digest(path, &options)
 }
 
 /// The digest of both sides, if they are equal and everything was read. All processors work on it.

@@ -16,8 +16,14 @@ pub(crate) fn tree(
     threads: usize,
 ) -> volume::Result<ManifestDigest> {
     let filter = filters(options)?;
-    let options =
-        DigestOptions { read: ReadOptions::default(), filter: &filter, threads, progress: None };
+    let options = DigestOptions {
+        read: ReadOptions::default(),
+        // The walk has reported them; without owners they are of no interest.
+        known_only: false,
+        filter: &filter,
+        threads,
+        progress: None,
+    };
     let tree = digest::tree_digest(root, &options)?;
     match tree.errors.into_iter().next() {
         Some(error) => Err(error),

@@ -24,7 +24,7 @@ use crate::{
     digest::{changed, ends_early},
     source::SourceFile,
     stat::{self, Inode, ReadOptions},
-    unmapped::{self, Unknown},
+    unmapped,
     walk::{self, Level},
 };
 
@@ -240,8 +240,8 @@ impl<'a> Comparison<'a> {
     /// What cannot be known is no difference that is seen, nor is it equal.
     fn known(&mut self, shown: &dyn Fn() -> String, a: (&Dir, &Metadata), b: (&Dir, &Metadata)) {
         for (side, (dir, meta)) in [(Side::A, a), (Side::B, b)] {
-            if let Some(unknown @ (Unknown::Owner | Unknown::Acl)) = unmapped::find(dir, meta) {
-                self.unreadable((side, Error::new(unknown.reason(), shown(), Errno::OVERFLOW)));
+            if let Some(reason) = unmapped::hides(dir, meta) {
+                self.unreadable((side, Error::new(reason, shown(), Errno::OVERFLOW)));
             }
         }
     }

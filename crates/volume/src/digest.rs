@@ -36,16 +36,17 @@ use std::{
 
 use parking_lot::Mutex;
 use rustix::io::Errno;
-use wire::{Entry, FileKind, Name};
+use wire::{Entry, FileKind, Metadata, Name};
 
 use self::fold::{Fold, Item, Line, context_hasher, path_digest};
 use crate::{
     Dir, Error, Result,
     device::BlockSource,
-    error::CHANGED,
+    error::{CHANGED, LESS_CONTENT},
     filter::{FilterRules, Verdict},
     source::{SourceFile, Stamp},
     stat::{self, Inode, ReadOptions},
+    unmapped,
     walk::{self, Level},
     xattr::XattrTarget,
 };
@@ -61,12 +62,27 @@ const CHUNK: usize = 256 * 1024;
 pub struct DigestOptions<'a> {
     /// What of the metadata counts.
     pub read: ReadOptions,
+    /// An entry counts as failed where its owner or its ACL cannot be known, as in a user namespace that does not map them.
+    /// Otherwise what was read of it counts.
+    pub known_only: bool,
     /// Which entries count.
     pub filter: &'a FilterRules,
     /// Threads that read files; at least one.
     pub threads: usize,
     /// Told the number of bytes after each read, from any of the threads.
     pub progress: Option<&'a (dyn Fn(u64) + Sync)>,
+}
+
+impl DigestOptions<'_> {
+    /// Why `meta`, which was read in `dir`, does not count.
+    fn hidden(&self, dir: &Dir, meta: &Metadata) -> Option<&'static str> {
+        self.known_only.then(|| unmapped::hides(dir, meta)).flatten()
+    }
+
+    fn known(&self, dir: &Dir, name: &Name, meta: &Metadata) -> Result<()> {
+        self.hidden(dir, meta)
+            .map_or(Ok(()), |reason| Err(dir.error(reason, name, Errno::OVERFLOW)))
+    }
 }
 
 /// The digest of a volume, and what was counted on the way.
@@ -107,6 +123,8 @@ pub fn digest(path: &Path, options: &DigestOptions<'_>) -> Result<TreeDigest> {
 /// result.
 pub fn tree_digest(root: &Dir, options: &DigestOptions<'_>) -> Result<TreeDigest> {
     let root_meta = stat::root_entry(root, &options.read)?;
+    let unknown =
+        options.hidden(root, &root_meta).map(|reason| root.own_error(reason, Errno::OVERFLOW));
     let level = Level::read(root.clone())?;
     let (send, receive) = sync_channel(WINDOW);
     let receive = Arc::new(Mutex::new(receive));
@@ -127,6 +145,9 @@ pub fn tree_digest(root: &Dir, options: &DigestOptions<'_>) -> Result<TreeDigest
             inodes: HashMap::new(),
             levels: vec![level],
         };
+        if let Some(error) = unknown {
+            walk.fold.push(Item::Failed(error))?;
+        }
         walk.run()?;
         let Walk { fold, .. } = walk;
         fold.finish(&root_meta)
@@ -322,6 +343,7 @@ fn read_line(dir: &Dir, name: &Name, options: &DigestOptions<'_>) -> Result<(Ent
         entry.meta.xattrs = stat::read_xattrs(dir, target, inode.dev, kind, &options.read)
             .map_err(|e| dir.error("read extended attributes", name, e))?;
     }
+    options.known(dir, name, &entry.meta)?;
     Ok((entry, inode))
 }
 
@@ -344,6 +366,7 @@ fn read_file(
 ) -> Result<FileBody> {
     let file = SourceFile::open(dir, name)?;
     let (meta, stamp) = file.metadata(&options.read)?;
+    options.known(dir, name, &meta)?;
     if stamp.size > buffer.len() as u64 {
         file.advise_sequential();
     }
@@ -397,9 +420,7 @@ pub(crate) fn changed(dir: &Dir, name: &Name) -> Error {
 pub(crate) fn ends_early(file: &SourceFile, stamp: &Stamp) -> Error {
     match file.changed_since(stamp) {
         Ok(true) => changed(file.dir(), file.name()),
-        Ok(false) => {
-            file.dir().error("has less content than its reported size", file.name(), Errno::NODATA)
-        }
+        Ok(false) => file.dir().error(LESS_CONTENT, file.name(), Errno::NODATA),
         Err(error) => error,
     }
 }

@@ -11,6 +11,28 @@ pub(crate) const CHANGED: &str = "changed while it was read";
 /// That of directories that changed while they were listed.
 pub(crate) const CHANGED_LISTING: &str = "changed every time it was listed";
 
+/// That of files whose reading ends before their size, or goes on after it.
+pub(crate) const LESS_CONTENT: &str = "has less content than its reported size";
+pub(crate) const MORE_CONTENT: &str = "has more content than its reported size";
+
+/// That of entries of which a part cannot be known.
+pub(crate) const UNKNOWN_OWNER: &str =
+    "its owner or group is not mapped in this user namespace and not kept";
+pub(crate) const UNKNOWN_RIGHTS: &str =
+    "its owner or group may not be mapped here: set-id bits and file capabilities are not kept";
+pub(crate) const UNKNOWN_ACL: &str = "its ACL names users or groups that are not mapped here";
+
+/// Operations that say all by themselves: the error number with them is no answer of the kernel.
+const SENTENCES: [&str; 7] = [
+    CHANGED,
+    CHANGED_LISTING,
+    LESS_CONTENT,
+    MORE_CONTENT,
+    UNKNOWN_OWNER,
+    UNKNOWN_RIGHTS,
+    UNKNOWN_ACL,
+];
+
 /// A failed operation on one entry of a volume.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{name}: {}", self.what())]
@@ -34,6 +56,9 @@ impl Error {
     /// What failed and why, without the entry: `open: Permission denied`.
     #[must_use]
     pub fn what(&self) -> String {
+        if SENTENCES.contains(&self.operation) {
+            return self.operation.to_owned();
+        }
         format!("{}: {}", self.operation, reason(self.errno))
     }
 
@@ -80,6 +105,11 @@ mod tests {
         let error = Error::new("open", "a/b", Errno::ACCESS);
         assert_eq!(error.to_string(), "a/b: open: Permission denied");
         assert_eq!(error.what(), "open: Permission denied");
+    }
+
+    #[test]
+    fn error_that_this_program_found_is_shown_without_words_of_the_kernel() {
+        assert_eq!(Error::new(CHANGED, "a", Errno::AGAIN).to_string(), format!("a: {CHANGED}"));
     }
 
     #[test]

@@ -114,7 +114,7 @@ impl SourceFile {
         let holds_more = self.may_hold_more && self.read_at(stamp.size, &mut [0])? > 0;
         let changed = self.stamp()? != *stamp;
         if holds_more && !changed {
-            return Err(self.error("has more content than its reported size", Errno::FBIG));
+            return Err(self.error(crate::error::MORE_CONTENT, Errno::FBIG));
         }
         Ok(changed)
     }

@@ -6,7 +6,12 @@ use std::sync::OnceLock;
 use rustix::fs::{AtFlags, StatxFlags, statx};
 use wire::{FileKind, Metadata};
 
-use crate::{Dir, acl, metadata::SET_ID, stat::UNCACHED};
+use crate::{
+    Dir, acl,
+    error::{UNKNOWN_ACL, UNKNOWN_OWNER, UNKNOWN_RIGHTS},
+    metadata::SET_ID,
+    stat::UNCACHED,
+};
 
 const CAPABILITY: &[u8] = b"security.capability";
 const ACLS: &[u8] = b"system.posix_acl_";
@@ -27,11 +32,9 @@ impl Unknown {
     #[must_use]
     pub fn reason(self) -> &'static str {
         match self {
-            Self::Owner => "its owner or group is not mapped in this user namespace and not kept",
-            Self::Rights => {
-                "its owner or group may not be mapped here: set-id bits and file capabilities are not kept"
-            }
-            Self::Acl => "its ACL names users or groups that are not mapped here",
+            Self::Owner => UNKNOWN_OWNER,
+            Self::Rights => UNKNOWN_RIGHTS,
+            Self::Acl => UNKNOWN_ACL,
         }
     }
 }
@@ -72,6 +75,11 @@ pub fn find(dir: &Dir, meta: &Metadata) -> Option<Unknown> {
     }
     let acls = meta.xattrs.iter().filter(|xattr| xattr.name.starts_with(ACLS));
     acls.map(|xattr| &*xattr.value).any(acl::names_unmapped).then_some(Unknown::Acl)
+}
+
+/// Why two trees cannot be called equal by what was read of an entry: its owner or its ACL is not known.
+pub(crate) fn hides(dir: &Dir, meta: &Metadata) -> Option<&'static str> {
+    find(dir, meta).filter(|unknown| *unknown != Unknown::Rights).map(Unknown::reason)
 }
 
 /// True where one of these ids may stand for any owner that the user namespace of this process does not map.

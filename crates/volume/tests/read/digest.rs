@@ -65,7 +65,13 @@ fn any_number_of_threads_counts_the_same_and_tells_its_progress() {
         told.fetch_add(bytes, Ordering::Relaxed);
     };
     let read = ReadOptions::default();
-    let options = DigestOptions { read, filter: &none, threads: 2, progress: Some(&progress) };
+    let options = DigestOptions {
+        read,
+        known_only: true,
+        filter: &none,
+        threads: 2,
+        progress: Some(&progress),
+    };
     assert_eq!(tree_digest(&root(a.path()), &options).unwrap(), one);
     assert_eq!(told.into_inner(), one.bytes);
 }
@@ -141,7 +147,8 @@ fn a_root_that_is_none_is_an_error() {
     fs::write(tmp.path().join("file"), b"").unwrap();
     let none = FilterRules::default();
     let read = ReadOptions::default();
-    let options = DigestOptions { read, filter: &none, threads: 1, progress: None };
+    let options =
+        DigestOptions { read, known_only: true, filter: &none, threads: 1, progress: None };
     let errno = |path: &str| {
         volume::digest::digest(&tmp.path().join(path), &options).map(|_| ()).map_err(|e| e.errno)
     };
