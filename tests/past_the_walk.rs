@@ -269,6 +269,7 @@ fn a_move_past_the_walk_is_seen_whatever_else_is_renamed_or_removed_and_only_of_
         for name in ["z/h", "z/link", "old"] {
             assert_eq!(destination.at(name).exists(), code != 0 || name != "old", "{what}: {name}");
         }
+        assert!(!has_crash_marker(destination.path()), "{what}: the next run trusts nothing");
     }
 }
 
@@ -407,4 +408,9 @@ fn on_a_local_file_system_a_move_into_a_new_directory_or_over_a_listed_file_is_s
         assert!(moved || !named, "{what}: {}", finished.stderr);
         println!("{what}: exit code {}, named {named}", finished.code());
     }
+}
+
+fn has_crash_marker(tree: &Path) -> bool {
+    let is_marker = |path: &Path| path.ends_with("crash-marker");
+    Snapshot::of(tree).0.keys().any(|path| is_marker(Path::new(path)))
 }

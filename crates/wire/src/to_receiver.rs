@@ -84,6 +84,8 @@ pub enum ToReceiver {
 pub struct Goodbye {
     /// The exit code of the sender.
     pub exit_code: u8,
+    /// The sender reported no reason why what both ends hold should differ, and yet it differs.
+    pub differs: bool,
 }
 
 /// Builds a frame of extended attributes.
@@ -257,8 +259,10 @@ impl ToReceiver {
             Self::Ping => return frame::close(frame::open(kind::PING, 0), payload),
             Self::Abort(code, why) => return abort(*code, why),
             Self::Goodbye(goodbye) => {
-                b = frame::open(kind::GOODBYE, 1);
-                Encoder(&mut b).u8(goodbye.exit_code);
+                b = frame::open(kind::GOODBYE, 2);
+                let mut encoder = Encoder(&mut b);
+                encoder.u8(goodbye.exit_code);
+                encoder.u8(u8::from(goodbye.differs));
             }
         }
         frame::close(b, payload)
@@ -364,7 +368,7 @@ impl ToReceiver {
                 let code = failure_code(&mut d)?;
                 Self::Abort(code, text(&mut d, limits::MAX_TEXT, "abort")?)
             }
-            kind::GOODBYE => Self::Goodbye(Goodbye { exit_code: d.u8()? }),
+            kind::GOODBYE => Self::Goodbye(Goodbye { exit_code: d.u8()?, differs: d.flag()? }),
             other => return Err(DecodeError::UnknownType(other)),
         };
         d.finish()?;

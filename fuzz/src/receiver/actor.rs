@@ -152,7 +152,10 @@ impl Actor {
             16 => line.say(&pick(u, &[&ToReceiver::Ping, &ToReceiver::Blocked]).encode()).await,
             17 => {
                 let last = match byte(u) % 2 {
-                    0 => ToReceiver::Goodbye(Goodbye { exit_code: byte(u) }),
+                    0 => ToReceiver::Goodbye(Goodbye {
+                        exit_code: byte(u),
+                        differs: byte(u) % 2 == 1,
+                    }),
                     _ => ToReceiver::Abort(byte(u).max(1), "no more".into()),
                 };
                 line.say(&last.encode()).await;
@@ -308,8 +311,9 @@ impl Actor {
     async fn wait_for_commit(&mut self, line: &mut Line, u: &mut Unstructured<'_>) {
         while let Some(frame) = line.next(6).await {
             if self.hear(frame) {
-                let exit_code = byte(u);
-                line.say(&ToReceiver::Goodbye(Goodbye { exit_code }).encode()).await;
+                let (exit_code, differs) = (byte(u), byte(u) % 2 == 1);
+                let goodbye = ToReceiver::Goodbye(Goodbye { exit_code, differs });
+                line.say(&goodbye.encode()).await;
                 return;
             }
         }

@@ -72,7 +72,7 @@ impl Shared {
     fn on_last_frame(&self, frame: Frame) -> Result<()> {
         match ToReceiver::decode(compress::unpack(frame)?)? {
             ToReceiver::Goodbye(goodbye) => {
-                self.tally.lock().goodbye = Some(goodbye.exit_code);
+                self.tally.lock().goodbye = Some(goodbye);
                 self.changed.notify_all();
                 Ok(())
             }

@@ -14,9 +14,6 @@ use super::{
 };
 use crate::{Phase, control::Stopped, no_owner};
 
-/// What a sender says at the end where something is not as at the source.
-const PARTIAL: u8 = 23;
-
 /// Runs the session from its first listing to the sender's goodbye.
 pub(super) fn drive(shared: &Arc<Shared>) -> Result<Received, Stopped> {
     match shared.target_kind() {
@@ -43,18 +40,17 @@ pub(super) fn drive(shared: &Arc<Shared>) -> Result<Received, Stopped> {
         tree,
     })?;
     let goodbye = shared.wait_goodbye();
-    if goodbye == Some(PARTIAL) {
+    if goodbye.is_some_and(|goodbye| goodbye.differs) {
         doubt(shared)?;
     }
-    Ok(shared.received(manifest, tree, goodbye))
+    Ok(shared.received(manifest, tree, goodbye.map(|goodbye| goodbye.exit_code)))
 }
 
-/// Takes in that the sender has found something not as at the source. Where neither end has named what, the manifests
-/// differ: what has the right size and time here is not to be trusted by the next session.
+/// What both ends hold differs for no reason that was reported: what has the right size and time here is not to be trusted
+/// by the next session.
 fn doubt(shared: &Shared) -> Result<(), Stopped> {
-    let named = shared.problems.lock().count > 0 || shared.sender_failed.load(Relaxed);
     let TargetKindRef::Tree(Some(root)) = shared.target_kind() else { return Ok(()) };
-    if named || shared.dry_run() {
+    if shared.dry_run() {
         return Ok(());
     }
     let marked =

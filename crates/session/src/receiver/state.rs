@@ -18,7 +18,7 @@ use volume::{
     staging::Staging,
     stat::ReadOptions,
 };
-use wire::{Commit, EntryId, Metadata, Name, OutFrame, ToReceiver, ToSender, Want};
+use wire::{Commit, EntryId, Goodbye, Metadata, Name, OutFrame, ToReceiver, ToSender, Want};
 
 use super::{
     awaiting::Awaiting,
@@ -139,7 +139,7 @@ pub(super) struct Tally {
     /// What the root is to be.
     pub(super) root: Option<Box<Metadata>>,
     pub(super) end: Option<Box<Metadata>>,
-    pub(super) goodbye: Option<u8>,
+    pub(super) goodbye: Option<Goodbye>,
     /// The first stream is gone: no goodbye will come.
     silent: bool,
 }
@@ -502,11 +502,11 @@ impl Shared {
         }
     }
 
-    pub(super) fn wait_goodbye(&self) -> Option<u8> {
+    pub(super) fn wait_goodbye(&self) -> Option<Goodbye> {
         let mut tally = self.tally.lock();
         loop {
-            if let Some(code) = tally.goodbye {
-                return Some(code);
+            if let Some(goodbye) = tally.goodbye {
+                return Some(goodbye);
             }
             if tally.silent || self.control.check().is_err() {
                 return None;

@@ -165,8 +165,8 @@ fn run(shared: &Arc<Shared>) -> Result<Summary, Stopped> {
         outcome
     })?;
     // Only now that the workers are done is the own manifest complete.
-    let summary = shared.judge(&commit, tree);
-    let goodbye = Goodbye { exit_code: summary.exit_code };
+    let (summary, differs) = shared.judge(&commit, tree);
+    let goodbye = Goodbye { exit_code: summary.exit_code, differs };
     shared.outbox()?.send(ToReceiver::Goodbye(goodbye).encode())?;
     Ok(summary)
 }
@@ -183,12 +183,14 @@ fn drive(shared: &Arc<Shared>) -> Result<(Commit, Option<[u8; 32]>), Stopped> {
 }
 
 impl Shared {
-    /// The exit code and the figures that follow from the receiver's commit record.
-    fn judge(&self, commit: &Commit, tree: Option<[u8; 32]>) -> Summary {
+    /// The exit code and the figures that follow from the receiver's commit record, and whether what both ends hold
+    /// differs for no reason that was reported.
+    fn judge(&self, commit: &Commit, tree: Option<[u8; 32]>) -> (Summary, bool) {
         let (own, entries) = self.manifest.digest();
         let mut problems = self.problems.lock();
         let dry_run = self.agreed.hello.options.dry_run;
         let reported = self.receiver_problems.load(Relaxed);
+        let named = problems.count;
         let (clean, changed) = (problems.count == 0, problems.worst == SOURCE_CHANGED);
         // An entry that changed at the source is in neither manifest: they must be equal all the same.
         if (clean || changed) && !dry_run {
@@ -207,6 +209,7 @@ impl Shared {
         if clean && verify && (tree.is_none() || commit.tree != tree) {
             problems.add(".", "the digests of source and destination differ", 23);
         }
+        let differs = problems.count > named;
         // Only the receiver knows what it wrote, and what it had of files that are whole now; until its commit record these
         // stand at zero here.
         let progress = &self.context.progress;
@@ -214,7 +217,7 @@ impl Shared {
         progress.files_deleted.store(commit.files_deleted, Relaxed);
         progress.bytes_matched.store(commit.bytes_matched, Relaxed);
         let snapshot = progress.snapshot();
-        Summary {
+        let summary = Summary {
             entries: snapshot.entries_total,
             files_written: commit.files_written,
             files_deleted: commit.files_deleted,
@@ -233,6 +236,7 @@ impl Shared {
             dry_run,
             exit_code: problems.worst,
             losses: self.agreed.welcome.losses.clone(),
-        }
+        };
+        (summary, differs)
     }
 }

@@ -225,7 +225,7 @@ fn leaves_first(relayed: bool) -> bool {
         act(&mut b, script).await;
         let mut last = Vec::new();
         b.read_to_end(&mut last).await.unwrap();
-        let goodbye = ToReceiver::Goodbye(wire::Goodbye { exit_code: 23 }).encode();
+        let goodbye = ToReceiver::Goodbye(wire::Goodbye { exit_code: 23, differs: true }).encode();
         assert!(last.ends_with(&goodbye.head));
         // Less than the patience of a sender whose receiver never closes.
         let gone = tokio::time::timeout(Duration::from_secs(2), sent).await;

@@ -225,7 +225,7 @@ fn content_that_nobody_asked_for() {
         content: Content { bytes: Bytes::from_static(b"x"), checksum: 0 },
     };
     breaks(vec![ToReceiver::SmallFiles(vec![small]), listing(0, 1, vec![]), end()]);
-    breaks(vec![ToReceiver::Goodbye(Goodbye { exit_code: 0 })]);
+    breaks(vec![ToReceiver::Goodbye(Goodbye { exit_code: 0, differs: false })]);
 }
 
 /// It does not have the receiver wait for ever for what was asked for.
@@ -433,8 +433,9 @@ fn incomplete(directory: u64, first: u64, entries: Vec<Listed>) -> ToReceiver {
     }
 }
 
-/// Whether the next session trusts size and time after the sender's judgement `code` of what `script` did.
-fn is_trusted_after(script: Vec<ToReceiver>, code: u8) -> bool {
+/// Whether the next session trusts size and time after the sender's judgement of what `script` did: its exit code, and
+/// whether the manifests differ for no reason.
+fn is_trusted_after(script: Vec<ToReceiver>, (code, differs): (u8, bool)) -> bool {
     let pair = Pair::new();
     write(pair.to.path(), "old", b"old");
     let received = block_on(async {
@@ -449,7 +450,7 @@ fn is_trusted_after(script: Vec<ToReceiver>, code: u8) -> bool {
                 }
             }
             hear(&mut a, &mut answers, is_commit).await;
-            let goodbye = ToReceiver::Goodbye(Goodbye { exit_code: code }).encode();
+            let goodbye = ToReceiver::Goodbye(Goodbye { exit_code: code, differs }).encode();
             a.write_all(&goodbye.head).await.unwrap();
             a.shutdown().await.unwrap();
             let _ = a.read_to_end(&mut Vec::new()).await;
@@ -464,14 +465,15 @@ fn is_trusted_after(script: Vec<ToReceiver>, code: u8) -> bool {
 #[test]
 fn manifests_that_differ_for_no_reason_cast_doubt_on_everything() {
     let same = || vec![listing(0, 1, vec![file("empty", 0)])];
-    assert!(is_trusted_after(same(), 0));
-    assert!(is_trusted_after(same(), 24));
-    assert!(!is_trusted_after(same(), 23));
+    assert!(is_trusted_after(same(), (0, false)));
+    assert!(is_trusted_after(same(), (24, false)));
+    assert!(is_trusted_after(same(), (23, false)), "named by the sender");
+    assert!(!is_trusted_after(same(), (23, true)));
     let unreadable = ToReceiver::EndOfFile(EntryId(1), 0, Ended::Failed);
-    assert!(is_trusted_after(vec![listing(0, 1, vec![file("new", 1)]), unreadable], 23));
-    assert!(is_trusted_after(vec![incomplete(0, 1, vec![])], 23));
+    assert!(is_trusted_after(vec![listing(0, 1, vec![file("new", 1)]), unreadable], (23, false)));
+    assert!(is_trusted_after(vec![incomplete(0, 1, vec![])], (23, false)));
     let wrong = vec![listing(0, 1, vec![file("new", 100_000)]), whole(1, 0, 100_000)];
-    assert!(is_trusted_after(wrong, 23), "named by the receiver");
+    assert!(is_trusted_after(wrong, (23, false)), "named by the receiver");
 }
 
 #[test]

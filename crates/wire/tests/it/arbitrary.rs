@@ -132,7 +132,9 @@ fn to_receiver() -> impl Strategy<Value = ToReceiver> {
         1 => Just(ToReceiver::NoRemovals),
         1 => Just(ToReceiver::Ping),
         1 => (1..=u8::MAX, text()).prop_map(|(code, why)| ToReceiver::Abort(code, why)),
-        1 => any::<u8>().prop_map(|exit_code| ToReceiver::Goodbye(Goodbye { exit_code })),
+        1 => any::<(u8, bool)>().prop_map(|(exit_code, differs)| {
+            ToReceiver::Goodbye(Goodbye { exit_code, differs })
+        }),
     ]
 }
 

@@ -346,7 +346,8 @@ fn failures_have_a_code() {
         assert_eq!(to_sender(7, &|e| e.raw(&[code, 0])), None);
         assert_eq!(to_sender(53, &|e| e.raw(&[code, 0, 0])), None);
     }
-    assert_eq!(to_receiver(27, &|e| e.u8(0)), None, "a goodbye may be glad");
+    assert_eq!(to_receiver(27, &|e| e.raw(&[0, 0])), None, "a goodbye may be glad");
+    assert_eq!(to_receiver(27, &|e| e.raw(&[23, 2])), Some(Invalid("flag")));
 }
 
 #[test]

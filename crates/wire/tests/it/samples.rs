@@ -262,7 +262,7 @@ fn from_sender() -> Vec<(String, Message)> {
         ("no-removals", ToReceiver::NoRemovals),
         ("ping-to-receiver", ToReceiver::Ping),
         ("abort-to-receiver", ToReceiver::Abort(20, "ended by a signal".into())),
-        ("goodbye", ToReceiver::Goodbye(Goodbye { exit_code: 23 })),
+        ("goodbye", ToReceiver::Goodbye(Goodbye { exit_code: 23, differs: true })),
     ];
     all.map(|(name, message)| (name.into(), Message::ToReceiver(message))).into()
 }
