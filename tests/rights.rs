@@ -136,6 +136,8 @@ fn a_source_in_a_user_namespace_reports_owners_and_acls_that_it_does_not_map_and
     let (pod, source, destination) = (Pod::new(), TempTree::new(), TempTree::new());
     source.file("su", "1").owner("su", 1000, 1000).mode("su", 0o6755);
     source.file("theirs", "2").owner("theirs", 1001, 1001).file("ours", "3").file("acl", "4");
+    source.file("group", "5").owner("group", 0, 1001).mode("group", 0o660);
+    source.dir("shared").owner("shared", 0, 1001).mode("shared", 0o770);
     acl("u:1234:rw", &source.at("acl"));
     let _serve = pod.serve(&[("a", destination.path())], &[]);
     let identity = pod.pki.source();
@@ -149,11 +151,56 @@ fn a_source_in_a_user_namespace_reports_owners_and_acls_that_it_does_not_map_and
         assert!(finished.stderr.contains(name), "{name}: {}", finished.stderr);
     }
     assert!(!finished.stderr.contains("ours: "), "{}", finished.stderr);
-    let mode = fs::metadata(destination.at("su")).unwrap().permissions().mode();
-    assert_eq!(mode & 0o6000, 0);
+    // There the ids that unmapped owners read as are real ones.
+    let made = Snapshot::of(destination.path());
+    for (name, mode) in [("su", 0o755), ("theirs", 0o644), ("group", 0o600), ("shared", 0o700)] {
+        let node = made.node(name);
+        assert_eq!((node.uid, node.gid, node.mode), (0, 0, mode), "{name}: {:o}", node.mode);
+    }
+    assert!(!finished.stderr.contains("Value too large"), "{}", finished.stderr);
+    let marked = made.0.keys().any(|path| Path::new(path).ends_with("crash-marker"));
+    assert!(!marked, "the next run compares all content");
     // Without owners there is nothing to be known of them.
     fs::remove_file(source.at("acl")).unwrap();
     sync(&["--no-owner", "--delete"]).expect(0);
+}
+
+/// As in a pod with a user namespace of its own: the id that unmapped owners read as can be the one of a real owner.
+#[test]
+fn where_65536_ids_are_mapped_an_owner_beyond_them_is_reported_and_nobody_is_copied() {
+    if !(skip::root() && skip::commands(&["unshare"])) {
+        return;
+    }
+    let (source, destination) = (TempTree::new(), TempTree::new());
+    source.file("nobody", "1").owner("nobody", 65_534, 65_534);
+    source.file("theirs", "2").owner("theirs", 100_000, 0).dir("dir").owner("dir", 100_000, 0);
+    let run = |command: Command| {
+        // The shell waits for the map, and becomes root by it.
+        let wait = "until [ -n \"$(cat /proc/self/uid_map)\" ] && [ -n \"$(cat /proc/self/gid_map)\" ]; do sleep 0.02; done; exec \"$0\" \"$@\"";
+        let running = Process::start(below(&["unshare", "--user", "sh", "-c", wait], &command));
+        let map = |file: &str| {
+            let path = format!("/proc/{}/{file}", running.id());
+            // Until `unshare` has made the namespace, the map cannot be written.
+            let started = std::time::Instant::now();
+            while let Err(error) = fs::write(&path, "0 0 65536") {
+                assert!(started.elapsed().as_secs() < 60, "{file}: {error}");
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+        };
+        map("uid_map");
+        map("gid_map");
+        running.wait()
+    };
+    let finished = run(copy_command(source.path(), destination.path(), &["--verify"]));
+    assert_eq!(finished.code(), 23, "{}", finished.stderr);
+    for name in ["theirs", "dir"] {
+        assert!(finished.stderr.contains(&format!("{name}: its owner")), "{}", finished.stderr);
+        assert_eq!(Snapshot::of(destination.path()).node(name).uid, 0, "{name}");
+    }
+    assert!(!finished.stderr.contains("nobody: "), "{}", finished.stderr);
+    assert_eq!(Snapshot::of(destination.path()).node("nobody").uid, 65_534);
+    let digest = run(pvferry([OsStr::new("digest"), source.path().as_os_str()]));
+    assert_eq!(digest.code(), 23, "{}", digest.stderr);
 }
 
 /// All of them read as one user.
@@ -191,6 +238,7 @@ fn trees_whose_owners_or_acls_are_not_mapped_are_not_called_equal() {
             let named =
                 printed.lines().any(|l| l.contains("f: ") && l.contains(&format!("its {what}")));
             assert!(named, "{what}: {printed}");
+            assert!(!printed.contains("Value too large"), "{what}: {printed}");
         }
         // Nor does a digest stand for what is not known.
         let command = pvferry([OsStr::new("digest"), source.path().as_os_str()]);

@@ -127,14 +127,19 @@ impl VolumeSource {
     /// Reports what this process cannot know of the metadata of `entry`; answers what is stored instead, if it differs. An
     /// owner that is not known lends no rights.
     fn keep(&self, shown: &str, dir: &Dir, entry: &Entry) -> Option<Entry> {
-        let unknown = unmapped::find(dir, &entry.meta)?;
+        let unknown = unmapped::find(dir, Some(&entry.name), &entry.meta)?;
         self.observed.problems.add(shown, unknown.reason());
-        if unknown == Unknown::Acl || entry.meta.kind == FileKind::Directory {
+        if unknown == Unknown::Acl {
             return None;
         }
         let mut kept = entry.clone();
-        kept.meta.mode &= !SET_ID;
-        kept.meta.xattrs.retain(|xattr| *xattr.name != *CAPABILITY);
+        if entry.meta.kind != FileKind::Directory {
+            kept.meta.mode &= !SET_ID;
+            kept.meta.xattrs.retain(|xattr| *xattr.name != *CAPABILITY);
+        }
+        if unknown == Unknown::Owner {
+            unmapped::withhold(&mut kept.meta);
+        }
         Some(kept)
     }
 

@@ -126,7 +126,7 @@ impl<'a> Comparison<'a> {
         let (meta_a, meta_b) =
             (stat::root_entry(a, &self.options)?, stat::root_entry(b, &self.options)?);
         self.counts.entries += 1;
-        self.known(&|| ".".to_owned(), (a, &meta_a), (b, &meta_b));
+        self.known(None, (a, &meta_a), (b, &meta_b));
         self.metadata(&|| ".".to_owned(), &meta_a, &meta_b);
         let mut pairs = Vec::new();
         let root = Pair { a: Level::read(a.clone())?, b: Level::read(b.clone())? };
@@ -199,7 +199,7 @@ impl<'a> Comparison<'a> {
             self.differ(shown(), What::Kind(kinds.0, kinds.1));
             return None;
         }
-        self.known(&shown, (a, &entry_a.meta), (b, &entry_b.meta));
+        self.known(Some(name), (a, &entry_a.meta), (b, &entry_b.meta));
         self.metadata(&shown, &entry_a.meta, &entry_b.meta);
         if entry_a.target != entry_b.target {
             let (a, b) = (entry_a.target.clone(), entry_b.target.clone());
@@ -238,10 +238,11 @@ impl<'a> Comparison<'a> {
     }
 
     /// What cannot be known is no difference that is seen, nor is it equal.
-    fn known(&mut self, shown: &dyn Fn() -> String, a: (&Dir, &Metadata), b: (&Dir, &Metadata)) {
+    fn known(&mut self, name: Option<&Name>, a: (&Dir, &Metadata), b: (&Dir, &Metadata)) {
         for (side, (dir, meta)) in [(Side::A, a), (Side::B, b)] {
-            if let Some(reason) = unmapped::hides(dir, meta) {
-                self.unreadable((side, Error::new(reason, shown(), Errno::OVERFLOW)));
+            if let Some(reason) = unmapped::hides(dir, name, meta) {
+                let shown = name.map_or_else(|| dir.display(), |name| dir.display_entry(name));
+                self.unreadable((side, Error::new(reason, shown, Errno::OVERFLOW)));
             }
         }
     }

@@ -75,12 +75,12 @@ pub struct DigestOptions<'a> {
 
 impl DigestOptions<'_> {
     /// Why `meta`, which was read in `dir`, does not count.
-    fn hidden(&self, dir: &Dir, meta: &Metadata) -> Option<&'static str> {
-        self.known_only.then(|| unmapped::hides(dir, meta)).flatten()
+    fn hidden(&self, dir: &Dir, name: Option<&Name>, meta: &Metadata) -> Option<&'static str> {
+        self.known_only.then(|| unmapped::hides(dir, name, meta)).flatten()
     }
 
     fn known(&self, dir: &Dir, name: &Name, meta: &Metadata) -> Result<()> {
-        self.hidden(dir, meta)
+        self.hidden(dir, Some(name), meta)
             .map_or(Ok(()), |reason| Err(dir.error(reason, name, Errno::OVERFLOW)))
     }
 }
@@ -123,8 +123,9 @@ pub fn digest(path: &Path, options: &DigestOptions<'_>) -> Result<TreeDigest> {
 /// result.
 pub fn tree_digest(root: &Dir, options: &DigestOptions<'_>) -> Result<TreeDigest> {
     let root_meta = stat::root_entry(root, &options.read)?;
-    let unknown =
-        options.hidden(root, &root_meta).map(|reason| root.own_error(reason, Errno::OVERFLOW));
+    let unknown = options
+        .hidden(root, None, &root_meta)
+        .map(|reason| root.own_error(reason, Errno::OVERFLOW));
     let level = Level::read(root.clone())?;
     let (send, receive) = sync_channel(WINDOW);
     let receive = Arc::new(Mutex::new(receive));

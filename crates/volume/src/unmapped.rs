@@ -3,11 +3,16 @@
 
 use std::sync::OnceLock;
 
-use rustix::fs::{AtFlags, StatxFlags, statx};
-use wire::{FileKind, Metadata};
+use rustix::{
+    fs::{AtFlags, Mode, OFlags, StatxFlags, openat, statx},
+    io::Errno,
+    thread::{self, CapabilitySet},
+};
+use wire::{FileKind, Metadata, Name};
 
 use crate::{
     Dir, acl,
+    descriptors::opening,
     error::{UNKNOWN_ACL, UNKNOWN_OWNER, UNKNOWN_RIGHTS},
     metadata::SET_ID,
     stat::UNCACHED,
@@ -57,16 +62,17 @@ pub(crate) enum Ids {
     Possible,
 }
 
-/// What of `meta`, which was read in `dir`, this process cannot know. `None` where it knows all.
+/// What of `meta` this process cannot know. They are those of the entry `name` of `dir`, or of `dir` itself. `None` where it
+/// knows all.
 #[must_use]
-pub fn find(dir: &Dir, meta: &Metadata) -> Option<Unknown> {
+pub fn find(dir: &Dir, name: Option<&Name>, meta: &Metadata) -> Option<Unknown> {
     let ids = *dir.hints().ids.get_or_init(|| ids_of(dir));
     if ids == Ids::Known {
         return None;
     }
     let overflow = overflow();
     if meta.uid == overflow.uid || meta.gid == overflow.gid {
-        if ids == Ids::Certain {
+        if ids == Ids::Certain || (meta.uid == overflow.uid && has_no_owner(dir, name, meta.kind)) {
             return Some(Unknown::Owner);
         }
         if lends_rights(meta) {
@@ -78,8 +84,50 @@ pub fn find(dir: &Dir, meta: &Metadata) -> Option<Unknown> {
 }
 
 /// Why two trees cannot be called equal by what was read of an entry: its owner or its ACL is not known.
-pub(crate) fn hides(dir: &Dir, meta: &Metadata) -> Option<&'static str> {
-    find(dir, meta).filter(|unknown| *unknown != Unknown::Rights).map(Unknown::reason)
+pub(crate) fn hides(dir: &Dir, name: Option<&Name>, meta: &Metadata) -> Option<&'static str> {
+    find(dir, name, meta).filter(|unknown| *unknown != Unknown::Rights).map(Unknown::reason)
+}
+
+/// Gives what belongs to an owner or a group that is not known to root, who has all permissions anyway. At the other end
+/// the overflow id is a real user or group. Members of the group and of the one that takes its place get what both they and
+/// all others had, and the owner is one of the others.
+pub fn withhold(meta: &mut Metadata) {
+    let overflow = overflow();
+    if meta.gid == overflow.gid {
+        meta.gid = 0;
+        if let Some(acl) = acl::access(meta) {
+            meta.mode = acl::mode_without(acl, meta.mode);
+            meta.xattrs.retain(|xattr| &*xattr.name != acl::ACCESS);
+        }
+        let both = meta.mode >> 3 & meta.mode & 7;
+        meta.mode = meta.mode & !0o077 | both << 3 | both;
+    }
+    if meta.uid == overflow.uid {
+        meta.uid = 0;
+        let granted = meta.mode >> 6 & 7;
+        meta.mode &= !0o077 | granted << 3 | granted;
+    }
+}
+
+/// True where the kernel does not know the owner of an entry that reads as the overflow id: it refuses what it permits for all
+/// owners that it knows to a process with these capabilities. Special files and links are not opened.
+fn has_no_owner(dir: &Dir, name: Option<&Name>, kind: FileKind) -> bool {
+    let Ok(capabilities) = thread::capabilities(None).map(|sets| sets.effective) else {
+        return false;
+    };
+    if !matches!(kind, FileKind::File | FileKind::Directory)
+        || !capabilities.contains(CapabilitySet::FOWNER)
+    {
+        return false;
+    }
+    let Ok(held) = dir.descriptor() else { return false };
+    let flags = OFlags::NOATIME | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let path = name.map_or(&b"."[..], |name| name.as_bytes());
+    match opening(|| openat(&held, path, flags, Mode::empty())) {
+        Err(Errno::PERM) => true,
+        Err(Errno::ACCESS) => capabilities.contains(CapabilitySet::DAC_OVERRIDE),
+        _ => false,
+    }
 }
 
 /// True where one of these ids may stand for any owner that the user namespace of this process does not map.
@@ -190,6 +238,36 @@ mod tests {
         assert_eq!(of_map(None, 65_534), Ids::Known);
         assert_eq!(both(Ids::Known, Ids::Certain), Ids::Certain);
         assert_eq!(both(Ids::Possible, Ids::Certain), Ids::Possible);
+    }
+
+    #[test]
+    fn what_is_withheld_belongs_to_root_and_grants_nobody_more() {
+        let overflow = overflow();
+        let kept = |uid, gid, mode, acl: &[u8]| {
+            let acl = wire::Xattr { name: acl::ACCESS.into(), value: acl.into() };
+            let mut meta = Metadata {
+                kind: FileKind::File,
+                mode,
+                uid,
+                gid,
+                size: 0,
+                mtime: wire::Timestamp { secs: 0, nanos: 0 },
+                rdev: (0, 0),
+                attributes: wire::Attributes::default(),
+                xattrs: if acl.value.is_empty() { vec![] } else { vec![acl] },
+            };
+            withhold(&mut meta);
+            (meta.uid, meta.gid, meta.mode, meta.xattrs.len())
+        };
+        assert_eq!(kept(5, overflow.gid, 0o660, b""), (5, 0, 0o600, 0));
+        assert_eq!(kept(5, overflow.gid, 0o664, b""), (5, 0, 0o644, 0));
+        assert_eq!(kept(5, overflow.gid, 0o604, b""), (5, 0, 0o600, 0));
+        assert_eq!(kept(overflow.uid, 6, 0o660, b""), (0, 6, 0o660, 0));
+        assert_eq!(kept(overflow.uid, 6, 0o466, b""), (0, 6, 0o444, 0));
+        assert_eq!(kept(5, 6, 0o660, b"acl"), (5, 6, 0o660, 1));
+        // One of the owning group alone.
+        let acl = [&[2, 0, 0, 0][..], &[4, 0, 7, 0, 255, 255, 255, 255]].concat();
+        assert_eq!(kept(5, overflow.gid, 0o770, &acl), (5, 0, 0o700, 0));
     }
 
     #[test]

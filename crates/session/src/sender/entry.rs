@@ -322,7 +322,7 @@ impl Content {
                     volume::Error::new(what, file.display(), Errno::NOTSUP)
                 })?;
                 // What cannot be known was reported when it was listed.
-                let _ = shared.keep(file.dir(), &mut meta);
+                let _ = shared.keep(file.dir(), Some(&entry.name), &mut meta);
                 Ok((meta, Some(stamp)))
             }
             Medium::Device(_) => Ok((entry.meta.clone(), None)),

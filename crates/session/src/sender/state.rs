@@ -16,7 +16,7 @@ use volume::{
     stat::ReadOptions,
     unmapped::{self, Unknown},
 };
-use wire::{Commit, EntryId, FileKind, Hash, Metadata, ToReceiver, WeakStrong};
+use wire::{Commit, EntryId, FileKind, Hash, Metadata, Name, ToReceiver, WeakStrong};
 
 use super::{
     Source,
@@ -256,8 +256,14 @@ impl Shared {
     }
 
     /// Reduces metadata that were read in `dir` to what this session keeps of them, and answers what this end cannot know.
-    pub(super) fn keep(&self, dir: &Dir, meta: &mut Metadata) -> Option<Unknown> {
-        let unknown = unmapped::find(dir, meta);
+    /// They are those of the entry `name`, or of the root.
+    pub(super) fn keep(
+        &self,
+        dir: &Dir,
+        name: Option<&Name>,
+        meta: &mut Metadata,
+    ) -> Option<Unknown> {
+        let unknown = unmapped::find(dir, name, meta);
         let of_owner = matches!(unknown, Some(Unknown::Owner | Unknown::Rights));
         if self.agreed.hello.options.no_owner {
             no_owner::drop_what_needs_it(meta);
@@ -265,6 +271,9 @@ impl Shared {
         }
         if of_owner {
             no_owner::drop_rights(meta);
+        }
+        if unknown == Some(Unknown::Owner) {
+            unmapped::withhold(meta);
         }
         unknown
     }

@@ -18,7 +18,6 @@ use volume::{
     source,
     staging::is_staging,
     stat::{self, DirectoryChange, DirectoryState, Inode, Lifetime},
-    unmapped::{self, Unknown},
 };
 use wire::{
     Entry, EntryId, FileKind, FilterAction, ListingBuilder, Metadata, Name, Timestamp, ToReceiver,
@@ -84,9 +83,7 @@ pub(super) fn walk(shared: &Arc<Shared>, root: &Dir) -> Result<(), Stopped> {
     };
     let mut meta = root_meta;
     meta.size = 0;
-    // The receiver drops what a session without owners does not keep of it.
-    let unknown = unmapped::find(root, &meta);
-    if let Some(unknown) = unknown.filter(|&unknown| !options.no_owner || unknown == Unknown::Acl) {
+    if let Some(unknown) = shared.keep(root, None, &mut meta) {
         shared.problem(&root.display(), unknown.reason(), 23);
     }
     // The receiver closes its own root to all whom this one is closed to, before it takes in anything.
@@ -497,7 +494,7 @@ impl Walker<'_> {
         let id = EntryId(self.next_id + batch.items.len() as u64);
         let is_dir = entry.meta.kind == FileKind::Directory;
         let directory = DirectoryState::of(&entry.meta, inode).filter(|_| is_dir);
-        if let Some(unknown) = self.shared.keep(dir, &mut entry.meta) {
+        if let Some(unknown) = self.shared.keep(dir, Some(&entry.name), &mut entry.meta) {
             self.shared.problem(&dir.display_entry(&entry.name), unknown.reason(), 23);
         }
         let link = (!is_dir && inode.nlink > 1)
