@@ -273,6 +273,73 @@ fn a_move_past_the_walk_is_seen_whatever_else_is_renamed_or_removed_and_only_of_
     }
 }
 
+/// Each while `z` is listed, when the directories before it are.
+#[test]
+fn entries_that_were_listed_at_another_place_are_no_reason_for_an_alarm() {
+    if !(skip::root() && skip::commands(&["strace"])) {
+        return;
+    }
+    type Change = fn(&TempTree);
+    let changes: [(&str, Change, i32); 8] = [
+        ("a mail is read", |source| _ = source.rename("new/m1", "cur/m1:2,S"), 0),
+        (
+            "a directory is renamed, and another takes its place",
+            |source| _ = source.rename("new", "new2").dir("new").file("new/m2", "2"),
+            0,
+        ),
+        ("a directory is moved", |source| _ = source.rename("new", "cur/new"), 0),
+        ("a file gets another name", |source| _ = source.hard_link("new/m1", "cur/m1"), 0),
+        (
+            "a file with all its names listed gets one more",
+            |source| {
+                source.hard_link("new/l1", "cur/l3");
+            },
+            0,
+        ),
+        (
+            "an entry that is not listed comes into a directory that moves",
+            |source| _ = source.rename("z/h", "new/h").rename("new", "cur/new"),
+            24,
+        ),
+        (
+            "as many names are listed as there are, and one that moved is not",
+            |source| {
+                fs::remove_file(source.at("new/h1")).unwrap();
+                source.rename("z/h2", "new/h2").hard_link("z/h3", "z/h4");
+            },
+            24,
+        ),
+        (
+            "a name that is not listed takes the place of one that is",
+            |source| {
+                fs::remove_file(source.at("new/h1")).unwrap();
+                source.rename("z/h2", "new/h2");
+            },
+            24,
+        ),
+    ];
+    for (what, change, code) in changes {
+        let (source, destination) = (TempTree::new(), TempTree::new());
+        source.file("cur/m0", "0").file("new/m1", "1").file("new/sub/f", "2").file("z/h", "3");
+        source.file("new/l1", "4").hard_link("new/l1", "cur/l2");
+        source.file("new/h1", "5").hard_link("new/h1", "z/h2").hard_link("new/h1", "z/h3");
+        copy(source.path(), destination.path(), &[]).expect(0);
+        destination.file("old", "extraneous");
+        let mut slow = vec!["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=getdents64"];
+        slow.push("--inject=getdents64:delay_enter=300000");
+        let options = ["--delete", "--progress", "none"];
+        let command = copy_command(source.path(), destination.path(), &options);
+        let running = Process::start(below(&slow, &command));
+        wait_for_listing_of(&source.at("z"));
+        change(&source);
+        let finished = running.wait();
+        assert_eq!(finished.code(), code, "{what}: {}", finished.stderr);
+        assert_eq!(destination.at("old").exists(), code != 0, "{what}");
+        copy(source.path(), destination.path(), &["--delete"]).expect(0);
+        assert_same(source.path(), destination.path());
+    }
+}
+
 /// There a change can hide in the second of the listing, and a new file cannot be told from one that was moved.
 #[test]
 fn where_times_are_whole_seconds_a_quiet_source_is_mirrored_and_a_move_past_the_walk_is_seen() {

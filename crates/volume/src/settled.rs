@@ -113,11 +113,7 @@ impl Since {
     /// As [`Since::at_rest`].
     pub fn surely_at_rest(&self, dir: &Dir) -> Result<bool> {
         Ok(match self {
-            Self::Clock(begun) => {
-                let changed = local_change_time(dir)?;
-                let whole = changed.nanos == 0;
-                changed < *begun && !(whole && changed.secs + WHOLE_SECONDS > begun.secs)
-            }
+            Self::Clock(begun) => is_surely_before(local_change_time(dir)?, *begun),
             Self::Change(before, recent) => {
                 !recent && before.nanos != 0 && change_time(dir)? == *before
             }
@@ -133,8 +129,14 @@ impl Since {
         Ok(Seen::look(dir, name)?.is_some_and(|seen| seen.changed >= *begun))
     }
 
-    /// True where one of `names`, which `dir` has gained since then, may have been moved or linked there and not made: it, or
-    /// something in it, existed when `began` was taken. Where times cannot be compared, every name may. What was not
+    /// True where `time` can be compared and is surely before this one.
+    #[must_use]
+    pub fn is_surely_after(&self, time: Timestamp) -> bool {
+        matches!(self, Self::Clock(begun) if is_surely_before(time, *begun))
+    }
+
+    /// True where one of `names`, which `dir` has gained since then, may have been moved or linked there and not made, and is in no
+    /// listing: it, or something in it, existed when the run began. Where times cannot be compared, every name may. What was not
     /// compared with the listing (`compared`) counts only if its time of change says so: a rename sets that.
     ///
     /// # Errors
@@ -144,20 +146,93 @@ impl Since {
         dir: &Dir,
         names: impl Iterator<Item = Name>,
         compared: bool,
-        began: &Self,
+        run: &mut Listings<'_>,
     ) -> Result<bool> {
-        let (Self::Clock(since), Self::Clock(began)) = (self, began) else {
+        let (Self::Clock(since), Self::Clock(began)) = (self, run.began) else {
             return Ok(names.count() > 0);
         };
         for name in names {
             let Some(seen) = Seen::look(dir, &name)? else { continue };
-            let touched = compared || seen.changed >= *since;
-            if touched && seen.holds_older_than(dir, &name, *began)? {
+            if !compared && seen.changed < *since {
+                continue;
+            }
+            if seen.is_older(began, run) {
                 return Ok(true);
+            }
+            if seen.is_dir {
+                match dir.open_child(&name) {
+                    Ok(inside) if holds_missed(&inside, began, run)? => return Ok(true),
+                    Err(error) if !error.is_vanished() => return Err(error),
+                    _ => {}
+                }
             }
         }
         Ok(false)
     }
+
+    /// The same of `dir`, which has the place of another directory, and of all that is in it.
+    ///
+    /// # Errors
+    /// As [`Since::moved_in`].
+    pub fn is_moved_in(&self, dir: &Dir, run: &mut Listings<'_>) -> Result<bool> {
+        let (Self::Clock(_), Self::Clock(began)) = (self, run.began) else { return Ok(true) };
+        match Seen::of(dir)? {
+            Some(seen) => Ok(seen.is_older(began, run) || holds_missed(dir, began, run)?),
+            None => Ok(true),
+        }
+    }
+}
+
+/// What is known of a run when its directories are looked at again.
+pub struct Listings<'a> {
+    /// When it began.
+    pub began: Since,
+    /// True where the inode of this number, of the device of the root, was listed under each name that it had.
+    pub has: &'a dyn Fn(u64) -> bool,
+    /// True for an entry of the directory that is left out; the last one says whether it is a directory.
+    pub excludes: &'a dyn Fn(&Dir, &Name, bool) -> bool,
+    /// Told each directory that is looked into below the one that was asked about.
+    pub enters: &'a mut dyn FnMut(&Dir),
+}
+
+/// True where an entry in `dir`, all of which came there, is missed: what is old can lie in a directory that is new, or that was
+/// listed at another place.
+fn holds_missed(dir: &Dir, began: Timestamp, run: &mut Listings<'_>) -> Result<bool> {
+    let mut below: Vec<(Dir, Name)> = Vec::new();
+    let mut entered = Some(dir.clone());
+    loop {
+        if let Some(dir) = entered {
+            (run.enters)(&dir);
+            let names = NameList::read(&dir)?;
+            for name in (0..names.len()).filter_map(|index| names.name(index)) {
+                let Some(seen) = Seen::look(&dir, &name)? else { continue };
+                if (run.excludes)(&dir, &name, seen.is_dir) {
+                    continue;
+                }
+                if seen.is_older(began, run) {
+                    return Ok(true);
+                }
+                if seen.is_dir {
+                    below.push((dir.clone(), name));
+                }
+            }
+            if !names.complete() {
+                return Ok(true);
+            }
+        }
+        let Some((dir, name)) = below.pop() else { return Ok(false) };
+        entered = match dir.open_child(&name) {
+            Ok(inside) => Some(inside),
+            Err(error) if error.is_vanished() => None,
+            Err(error) => return Err(error),
+        };
+    }
+}
+
+/// True where no change can hide in the unit that the file system keeps times in.
+fn is_surely_before(time: Timestamp, begun: Timestamp) -> bool {
+    let whole = time.nanos == 0;
+    time < begun && !(whole && time.secs + WHOLE_SECONDS > begun.secs)
 }
 
 /// True where `dir` is the root of a mount.
@@ -171,8 +246,10 @@ pub fn is_mounted(dir: &Dir) -> Result<bool> {
     Ok(stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
 }
 
-/// Times of an entry.
+/// An entry.
 struct Seen {
+    /// Its number, where that is one of the device of the root.
+    inode: Option<u64>,
     changed: Timestamp,
     /// `None` where the file system does not keep it.
     born: Option<Timestamp>,
@@ -182,42 +259,38 @@ struct Seen {
 impl Seen {
     /// `None` where there is no such entry any more.
     fn look(dir: &Dir, name: &Name) -> Result<Option<Self>> {
-        let wanted = StatxFlags::TYPE | StatxFlags::CTIME | StatxFlags::BTIME;
         let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
-        let stat = match fs::statx(dir.descriptor()?, name.as_bytes(), flags, wanted) {
+        Self::ask(dir, name.as_bytes(), flags).map_err(|errno| dir.error("stat", name, errno))
+    }
+
+    /// The directory itself.
+    fn of(dir: &Dir) -> Result<Option<Self>> {
+        Self::ask(dir, b"", AtFlags::EMPTY_PATH).map_err(|errno| dir.own_error("stat", errno))
+    }
+
+    fn ask(dir: &Dir, path: &[u8], flags: AtFlags) -> Result<Option<Self>, Errno> {
+        let wanted = StatxFlags::TYPE | StatxFlags::INO | StatxFlags::CTIME | StatxFlags::BTIME;
+        let held = dir.descriptor().map_err(|error| error.errno)?;
+        let stat = match fs::statx(held, path, flags, wanted) {
             Ok(stat) => stat,
             Err(Errno::NOENT) => return Ok(None),
-            Err(errno) => return Err(dir.error("stat", name, errno)),
+            Err(errno) => return Err(errno),
         };
+        let device = fs::makedev(stat.stx_dev_major, stat.stx_dev_minor);
         let born = (stat.stx_mask & StatxFlags::BTIME.bits() != 0)
             .then(|| stat::timestamp(stat.stx_btime))
             // Of a birth to come only the clock is known: that it cannot be believed.
             .filter(|born| *born <= now() && !is_overlay(dir));
         let is_dir = FileType::from_raw_mode(stat.stx_mode.into()) == FileType::Directory;
-        Ok(Some(Self { changed: stat::timestamp(stat.stx_ctime), born, is_dir }))
+        let inode = (device == dir.root_device()).then_some(stat.stx_ino);
+        Ok(Some(Self { inode, changed: stat::timestamp(stat.stx_ctime), born, is_dir }))
     }
 
-    /// True where the entry, or one below it, may be older than `began`: what is old can lie in a directory that is new.
-    fn holds_older_than(&self, dir: &Dir, name: &Name, began: Timestamp) -> Result<bool> {
-        if self.born.is_none_or(|born| born < began) {
-            return Ok(true);
-        }
-        if !self.is_dir {
-            return Ok(false);
-        }
-        let inside = match dir.open_child(name) {
-            Ok(inside) => inside,
-            Err(error) if error.is_vanished() => return Ok(false),
-            Err(error) => return Err(error),
-        };
-        let names = NameList::read(&inside)?;
-        for name in (0..names.len()).filter_map(|index| names.name(index)) {
-            let seen = Self::look(&inside, &name)?;
-            if seen.map_or(Ok(false), |seen| seen.holds_older_than(&inside, &name, began))? {
-                return Ok(true);
-            }
-        }
-        Ok(!names.complete())
+    /// True where the entry may be older than the run and stands in no listing. Where births are not known, numbers may not be
+    /// kept either.
+    fn is_older(&self, began: Timestamp, run: &Listings<'_>) -> bool {
+        let is_listed = || self.inode.is_some_and(run.has);
+        self.born.is_none_or(|born| born < began && !is_listed())
     }
 }
 

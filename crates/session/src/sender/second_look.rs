@@ -3,18 +3,23 @@
 //! The walk lists one directory after the other. An entry that is moved from a directory that is not listed yet to one
 //! that is stands in neither listing: it would not arrive, and with `--delete` the receiver would remove it under its old
 //! name, although the source has it at every moment. The directory that it came to shows that: it has changed since it
-//! was listed, and holds a name that came by a move and was not made meanwhile.
+//! was listed, and holds a name that came by a move and was not made meanwhile. Nothing is missed where that name leads to
+//! a file of which every name stands in a listing, or to a directory that was listed and holds nothing else.
 
-use std::{collections::HashMap, hash::RandomState, ops::Range};
+mod inodes;
+
+use std::{cell::Cell, collections::HashMap, hash::RandomState, ops::Range};
 
 use rustix::io::Errno;
 use volume::{
     Dir,
     filter::{FilterRules, Verdict},
     list::NameList,
-    settled::{self, Since},
+    settled::{self, Listings, Since},
 };
-use wire::FileKind;
+use wire::{FileKind, Name};
+
+use inodes::Inodes;
 
 /// Directories that are looked at again. What is listed beyond them is trusted: the memory of a session is bounded.
 const MAX_DIRECTORIES: usize = 1 << 22;
@@ -35,6 +40,8 @@ pub(super) struct SecondLook {
     nodes: Vec<Node>,
     names: Vec<u8>,
     marks: Vec<u32>,
+    /// Files of which every name was listed, and directories: where they are found at another place, nothing is missed.
+    listed: Inodes,
 }
 
 struct Node {
@@ -94,19 +101,28 @@ impl SecondLook {
             self.marks.truncate(start);
         }
         let inode = dir.identity().1;
+        self.add_listed(inode, &since);
         self.nodes.push(Node { parent, name_end, inode, since, sum, marks });
         Some(listed)
     }
 
-    fn has_gained(
-        &self,
-        node: &Node,
-        dir: &Dir,
-        began: &Since,
-        filter: &FilterRules,
-    ) -> volume::Result<bool> {
+    /// Every name of the inode stands in a listing by now; the last one is of a directory that was listed `since`. Subvolumes
+    /// and file systems whose clock is another one have numbers that say nothing.
+    pub(super) fn add_listed(&mut self, inode: u64, since: &Since) {
+        if matches!(since, Since::Clock(_)) {
+            self.listed.insert(inode);
+        }
+    }
+
+    /// Bytes of memory that the numbers of inodes take.
+    pub(super) fn memory_of_inodes(&self) -> u64 {
+        self.listed.memory()
+    }
+
+    fn has_gained(&self, node: &Node, dir: &Dir, run: &mut Listings<'_>) -> volume::Result<bool> {
         if dir.identity().1 != node.inode {
-            return Ok(true);
+            // What was mounted over a directory hides what came into it.
+            return Ok(settled::is_mounted(dir)? || node.since.is_moved_in(dir, run)?);
         }
         let names = NameList::read(dir)?;
         if sum(&names, &self.key) == node.sum {
@@ -131,9 +147,14 @@ impl SecondLook {
             .filter(|(_, mark)| !(is_known(mark.named) || mark.inode.is_some_and(&mut is_known)))
             .filter_map(|(index, _)| Some((names.name(index)?, names.kind_hint(index))))
             .collect();
-        let gained =
-            gained.into_iter().filter(|(name, kind)| !is_excluded(filter, dir, name, *kind));
-        node.since.moved_in(dir, gained.map(|(name, _)| name), node.marks.is_some(), began)
+        // Where the directory does not record the kind of an entry, the entry counts.
+        let is_excluded = |name: &Name, kind: Option<FileKind>| {
+            kind.is_some_and(|kind| (run.excludes)(dir, name, kind == FileKind::Directory))
+        };
+        let gained: Vec<_> =
+            gained.into_iter().filter(|(name, kind)| !is_excluded(name, *kind)).collect();
+        let names = gained.into_iter().map(|(name, _)| name);
+        node.since.moved_in(dir, names, node.marks.is_some(), run)
     }
 
     /// True where the entry `name` of `parent`, which could not be listed, may have gained something meanwhile.
@@ -177,7 +198,16 @@ impl SecondLook {
         mut see: impl FnMut(Seen),
     ) -> Result<bool, E> {
         let Some(began) = self.nodes.first().map(|node| node.since) else { return Ok(true) };
-        let mut all_at_rest = true;
+        let all_at_rest = Cell::new(true);
+        let mut rests_since_previous = |dir: &Dir| {
+            let rests = previous.is_some_and(|since| since.surely_at_rest(dir).unwrap_or(false));
+            all_at_rest.set(all_at_rest.get() && rests);
+        };
+        let has = |inode| self.listed.contains(inode);
+        let excludes = |dir: &Dir, name: &Name, is_dir| {
+            !filter.is_empty()
+                && filter.matches(&dir.components(), name, is_dir) == Verdict::Excluded
+        };
         // The directories on the way to the next one; `None` where it is gone from its place, with all that was below it.
         let mut above: Vec<(Listed, Option<Dir>)> = Vec::new();
         let (mut at, mut name_from) = (0, 0);
@@ -201,9 +231,10 @@ impl SecondLook {
                         // What was mounted over a directory hides what came into it.
                         return Ok(dir.identity().1 != node.inode && settled::is_mounted(dir)?);
                     }
-                    all_at_rest &=
-                        previous.is_some_and(|since| since.surely_at_rest(dir).unwrap_or(false));
-                    self.has_gained(node, dir, &began, filter)
+                    rests_since_previous(dir);
+                    let enters = &mut rests_since_previous;
+                    let mut run = Listings { began, has: &has, excludes: &excludes, enters };
+                    self.has_gained(node, dir, &mut run)
                 });
                 match seen {
                     Ok(false) => {}
@@ -213,7 +244,7 @@ impl SecondLook {
             }
             above.push((listed, dir));
         }
-        Ok(all_at_rest)
+        Ok(all_at_rest.get())
     }
 }
 
@@ -226,15 +257,6 @@ fn open(parent: &Dir, name: &[u8], see: &mut impl FnMut(Seen)) -> Option<Dir> {
         Err(error) => see(Seen::Failed(error)),
     }
     None
-}
-
-/// What the filter leaves out is missed by nobody. Where the directory does not record the kind of an entry, the entry counts.
-fn is_excluded(filter: &FilterRules, dir: &Dir, name: &wire::Name, kind: Option<FileKind>) -> bool {
-    let excluded = |kind| {
-        let is_dir = kind == FileKind::Directory;
-        filter.matches(&dir.components(), name, is_dir) == Verdict::Excluded
-    };
-    !filter.is_empty() && kind.is_some_and(excluded)
 }
 
 /// A hash of all entries, in any order.

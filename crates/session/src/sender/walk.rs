@@ -93,6 +93,7 @@ pub(super) fn walk(shared: &Arc<Shared>, root: &Dir) -> Result<(), Stopped> {
         filter,
         links: HashMap::new(),
         second_look: SecondLook::default(),
+        began: None,
         restless: false,
         memory: shared.reserve(0),
         next_id: 1,
@@ -106,6 +107,7 @@ pub(super) fn walk(shared: &Arc<Shared>, root: &Dir) -> Result<(), Stopped> {
         }],
     };
     settled::wait_for_tick();
+    walker.began = Since::now(root).ok();
     while let Some(pending) = walker.stack.pop() {
         shared.control.check()?;
         walker.memory.shrink(pending.memory());
@@ -194,6 +196,7 @@ struct Walker<'a> {
     /// First name of every inode that has several, until all its names were seen.
     links: HashMap<(u64, u64, FileKind), Names>,
     second_look: SecondLook,
+    began: Option<Since>,
     /// A directory never held still while it was listed.
     restless: bool,
     /// Of `links`, `stack`, `second_look` and the names of the directory that is listed.
@@ -207,6 +210,8 @@ struct Names {
     first: EntryId,
     since: Lifetime,
     count: u32,
+    /// As many as it had each time, of which none came, went or changed since the run began.
+    all: Option<u32>,
 }
 
 /// True for a `lost+found` that is as `mkfs` makes it: empty and open to root alone. To leave it out loses nothing, so
@@ -357,6 +362,7 @@ impl Walker<'_> {
         let mut batch = Batch::default();
         let (mut any, mut excluded) = (false, 0);
         let mut alone = vec![false; names.len()];
+        let inodes = self.second_look.memory_of_inodes();
         for (index, alone) in alone.iter_mut().enumerate() {
             let Some(name) = names.name(index) else { continue };
             if batch.items.len() == CHUNK_ENTRIES || batch.bytes + batch.content >= CHUNK_BYTES {
@@ -367,7 +373,13 @@ impl Walker<'_> {
                     any = true;
                     *alone = inode.nlink == 1;
                     match entry.check() {
-                        Ok(()) => self.add(dir, &mut batch, new, *entry, &inode),
+                        Ok(()) => {
+                            let has_all_names = self.add(dir, &mut batch, new, *entry, &inode);
+                            // A file that is mounted over another has a number of another device.
+                            if has_all_names && inode.dev == dir.root_device() {
+                                self.second_look.add_listed(inode.ino, &since);
+                            }
+                        }
                         Err(why) => {
                             let name = dir.display_entry(&name);
                             self.shared.problem(&name, &format!("cannot be sent: {why}"), 23);
@@ -386,6 +398,7 @@ impl Walker<'_> {
                 }
             }
         }
+        self.memory.grow(&self.shared.control, self.second_look.memory_of_inodes() - inodes);
         let complete = failure.is_none();
         if id == EntryId::ROOT && !any && !self.shared.agreed.hello.options.allow_empty {
             // What cannot be read only looks empty.
@@ -460,29 +473,33 @@ impl Walker<'_> {
         Ok(Found::Entry(Box::new(entry), inode))
     }
 
-    /// The first name of the inode that `entry` leads to, which may be this one. The number of an inode that is gone may be
-    /// given to another, also to one of the same kind.
+    /// The first name of the inode that `entry` leads to, which may be this one, and whether all its names are listed now. The
+    /// number of an inode that is gone may be given to another, also to one of the same kind.
     fn first_name(
         &mut self,
         id: EntryId,
         entry: &Entry,
         inode: &Inode,
         shown: impl Fn() -> String,
-    ) -> EntryId {
+    ) -> (EntryId, bool) {
+        // A name that comes or goes changes the time of change.
+        let unchanged = self.began.is_some_and(|began| began.is_surely_after(inode.ctime));
+        let names = unchanged.then_some(inode.nlink);
         let inode_id = (inode.dev, inode.ino, entry.meta.kind);
         let seen = self.links.entry(inode_id).or_insert_with(|| {
             self.memory.grow(&self.shared.control, LINK);
-            Names { first: id, since: inode.since, count: 0 }
+            Names { first: id, since: inode.since, count: 0, all: names }
         });
         if seen.since != inode.since {
             if matches!(inode.since, Lifetime::Changed(_)) {
                 let what = "changed after another hard link of the same file was listed";
                 self.shared.source_changed(&shown(), what);
             }
-            *seen = Names { first: id, since: inode.since, count: 0 };
+            *seen = Names { first: id, since: inode.since, count: 0, all: names };
         }
         seen.count += 1;
-        let first = seen.first;
+        seen.all = seen.all.filter(|_| seen.all == names);
+        let first = (seen.first, seen.all == Some(seen.count));
         if seen.count >= inode.nlink {
             self.links.remove(&inode_id);
             self.memory.shrink(LINK);
@@ -490,15 +507,25 @@ impl Walker<'_> {
         first
     }
 
-    fn add(&mut self, dir: &Dir, batch: &mut Batch, new: bool, mut entry: Entry, inode: &Inode) {
+    /// Adds an entry to the frame. True for a file of which all names are listed now.
+    fn add(
+        &mut self,
+        dir: &Dir,
+        batch: &mut Batch,
+        new: bool,
+        mut entry: Entry,
+        inode: &Inode,
+    ) -> bool {
         let id = EntryId(self.next_id + batch.items.len() as u64);
         let is_dir = entry.meta.kind == FileKind::Directory;
         let directory = DirectoryState::of(&entry.meta, inode).filter(|_| is_dir);
         if let Some(unknown) = self.shared.keep(dir, Some(&entry.name), &mut entry.meta) {
             self.shared.problem(&dir.display_entry(&entry.name), unknown.reason(), 23);
         }
-        let link = (!is_dir && inode.nlink > 1)
+        let first = (!is_dir && inode.nlink > 1)
             .then(|| self.first_name(id, &entry, inode, || dir.display_entry(&entry.name)));
+        let link = first.map(|(first, _)| first);
+        let has_all_names = first.map_or(!is_dir, |(_, all)| all);
         let progress = &self.shared.context.progress;
         progress.entries_total.fetch_add(1, Relaxed);
         // Names that follow the first one share its content and its attributes.
@@ -518,6 +545,7 @@ impl Walker<'_> {
         let xattr_hash =
             if new { None } else { self.shared.xattr_hasher.listed(&entry.meta.xattrs) };
         batch.items.push(Item { entry, link, mount, inode: inode.into(), directory, xattr_hash });
+        has_all_names
     }
 
     /// Sends a frame; `last` says whether the directory ends with it, and was read to its end.
