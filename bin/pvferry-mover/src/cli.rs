@@ -40,9 +40,9 @@ pub(crate) enum Command {
         #[command(flatten)]
         repository: RepositoryArgs,
     },
-    /// Back a directory up into a new snapshot
+    /// Back a directory or block device up into a new snapshot
     Backup(BackupArgs),
-    /// Restore a snapshot into an empty directory
+    /// Restore a snapshot into an empty directory or onto a block device
     Restore(RestoreArgs),
     /// List snapshots, the oldest first
     Snapshots {
@@ -89,7 +89,7 @@ pub(crate) struct ReportArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct BackupArgs {
-    /// Directory to back up
+    /// Directory or block device to back up
     #[arg(value_name = "SRC")]
     pub(crate) source: PathBuf,
 
@@ -100,7 +100,7 @@ pub(crate) struct BackupArgs {
     #[arg(long, value_name = "NAME")]
     pub(crate) host: String,
 
-    /// Absolute path of the directory in the snapshot
+    /// Absolute path of the directory in the snapshot, or of the file that holds the block device
     #[arg(long, value_name = "PATH")]
     pub(crate) path: PathBuf,
 
@@ -118,18 +118,18 @@ pub(crate) struct BackupArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct RestoreArgs {
-    /// Snapshot: an id, the start of one, or latest; PATH is a directory in it [default: the volume]
+    /// Snapshot: an id, the start of one, or latest; PATH is a directory in it, or a file if DST is a block device [default: the volume]
     #[arg(value_name = "SNAPSHOT[:PATH]")]
     pub(crate) snapshot: String,
 
-    /// Empty directory to restore into
+    /// Empty directory to restore into, or block device to overwrite
     #[arg(value_name = "DST")]
     pub(crate) destination: PathBuf,
 
     #[command(flatten)]
     pub(crate) repository: RepositoryArgs,
 
-    /// Read all content back and verify it
+    /// Read the content of all files back and verify it (a block device is always verified)
     #[arg(long)]
     pub(crate) verify: bool,
 

@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{PASSWORD, Repo};
+use common::{PASSWORD, Repo, loop_device::Loop};
 use testkit::{
     Aspects, Content, Finished, Kind, Process, Snapshot, TempTree, assert_same, differences, skip,
 };
@@ -120,6 +120,28 @@ fn restores_a_backup_of_restic() {
     let target = destination.path().to_str().unwrap();
     repo.mover(["restore", &snapshot, target, "--verify"]).expect(0);
     same_for_restic(source.path(), destination.path());
+}
+
+#[test]
+#[ignore = "tests/restic/run"]
+fn restic_dumps_a_block_device_and_its_own_image_is_restored_onto_one() {
+    let content = Content::random(1, 40 << 20).overwrite(9 << 20, &vec![0; 16 << 20]);
+    let (Some(source), Some(target)) =
+        (Loop::new(&content), Loop::new(&Content::random(2, 40 << 20)))
+    else {
+        return;
+    };
+    let (repo, files) = (Repo::local(), TempTree::new());
+    let report = repo.backup(source.path(), 0);
+    let id = report["snapshot"].as_str().unwrap();
+    let (dump, path) = (files.at("dump"), files.path().to_str().unwrap());
+    restic(&repo, &["dump", "--target", dump.to_str().unwrap(), id, "/data"]).expect(0);
+    assert!(fs::read(&dump).unwrap() == content.bytes(), "the dump differs");
+    restic(&repo, &["check", "--read-data"]).expect(0);
+    restic(&repo, &["backup", path]).expect(0);
+    let snapshot = format!("latest:{path}/dump");
+    repo.mover(["restore", &snapshot, target.path().to_str().unwrap()]).expect(0);
+    assert!(target.content() == content.bytes(), "the device differs");
 }
 
 #[test]

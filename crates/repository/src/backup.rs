@@ -18,6 +18,7 @@ use wire::FileKind;
 
 use crate::{
     Error, Repository, Result, Snapshot,
+    device::DeviceSource,
     engine::{Indexed, Label, StoredEntry},
     error::Kind,
     manifest,
@@ -32,11 +33,11 @@ pub(crate) const PARTIAL_TAG: &str = "pvferry-partial";
 /// What to back up, and as what.
 #[derive(Debug, Clone)]
 pub struct BackupOptions {
-    /// The directory.
+    /// The directory or block device.
     pub source: PathBuf,
     /// The host that the snapshot is of.
     pub host: String,
-    /// The absolute path that the directory gets in the snapshot.
+    /// The absolute path that it gets in the snapshot.
     pub path: PathBuf,
     /// Tags of the snapshot.
     pub tags: Vec<String>,
@@ -64,35 +65,29 @@ pub struct BackupSummary {
 }
 
 impl Repository {
-    /// Backs a directory up into a new snapshot. `stop` cancels the backup, and no snapshot is saved.
+    /// Backs a directory or block device up into a new snapshot. `stop` cancels the backup, and no snapshot is saved.
     ///
     /// # Errors
     /// Where nothing was saved. Problems with single entries are in the summary, and the snapshot is tagged as partial.
     pub fn backup(&self, options: &BackupOptions, stop: &Arc<AtomicBool>) -> Result<BackupSummary> {
         check_path(&options.path)?;
-        if volume::device::is_block_device(&options.source)? {
-            let what =
-                format!("{}: block devices cannot be backed up yet", options.source.display());
-            return Err(Error::new(Kind::Selection, what));
-        }
-        let root = Dir::open_root(&options.source)
-            .map_err(|error| Error::new(Kind::Selection, error.to_string()))?;
         let observed = Arc::new(Observed::default());
-        let source = VolumeSource::new(
-            &root,
-            &options.path,
-            options.filter.clone(),
-            Arc::clone(&observed),
-            Arc::clone(stop),
-        )?;
+        let source = OpenSource::open(options, &observed, stop)?;
         let lock = self.engine.lock(false)?;
-        let parent = self.parent(options)?;
         let label = Label {
             host: options.host.clone(),
             path: options.path.clone(),
             tags: options.tags.clone(),
         };
-        let stored = self.engine.store(source, &label, parent.as_ref());
+        let stored = match source {
+            OpenSource::Tree(tree) => {
+                self.engine.store(*tree, &label, self.parent(options)?.as_ref())
+            }
+            OpenSource::Device(device) => {
+                let stored = self.engine.store(*device, &label, None);
+                stored.and_then(|snapshot| observed.of_device().map(|()| snapshot))
+            }
+        };
         if stop.load(Relaxed) {
             return Err(Error::new(Kind::Stopped, "interrupted before the snapshot was saved"));
         }
@@ -130,6 +125,34 @@ impl Repository {
     }
 }
 
+/// What is backed up.
+enum OpenSource {
+    Tree(Box<VolumeSource>),
+    Device(Box<DeviceSource>),
+}
+
+impl OpenSource {
+    fn open(
+        options: &BackupOptions,
+        observed: &Arc<Observed>,
+        stop: &Arc<AtomicBool>,
+    ) -> Result<Self> {
+        let (path, observed, stop) = (&options.path, Arc::clone(observed), Arc::clone(stop));
+        if volume::device::is_block_device(&options.source)? {
+            if !options.filter.is_empty() {
+                let what = "--exclude: a block device has no entries to exclude";
+                return Err(Error::new(Kind::Usage, what));
+            }
+            let device = DeviceSource::new(&options.source, path, observed, stop)?;
+            return Ok(Self::Device(Box::new(device)));
+        }
+        let root = Dir::open_root(&options.source)
+            .map_err(|error| Error::new(Kind::Selection, error.to_string()))?;
+        let tree = VolumeSource::new(&root, path, options.filter.clone(), observed, stop)?;
+        Ok(Self::Tree(Box::new(tree)))
+    }
+}
+
 /// The path is what `restore` finds the volume by, and its last name bears the metadata of the root.
 fn check_path(path: &Path) -> Result<()> {
     let plain = path.components().all(|c| matches!(c, Component::RootDir | Component::Normal(_)));
@@ -161,6 +184,11 @@ fn prove(indexed: &Indexed, snapshot: &Snapshot, path: &Path, observed: &Observe
     let mut equal = compare(1, &root);
     if !equal {
         unequal("the root is not stored as it was read".to_owned());
+    }
+    if root.entry.meta.kind == FileKind::File {
+        // A block device. In place of a tree, the comparison above has reported it.
+        proof.content(&root);
+        return proof.packs();
     }
     let Some(tree) = root.subtree else {
         return Err(Error::new(Kind::Damaged, "the root of the volume was not stored"));

@@ -1,11 +1,11 @@
-//! Directory trees in and out of a repository in restic's format.
+//! Directory trees and block devices in and out of a repository in restic's format.
 //!
 //! ```text
 //! backup    source (walk, read) ──► engine (chunk, pack, index) ──► proof (stored tree against manifest) ──► snapshot
 //! restore   engine (trees, blobs) ──► target (create, write, metadata) ──► proof (volume against stored tree)
 //! ```
 //!
-//! A [`Repository`] does both. Success is what the [manifest] of the end that was read and a second look at the end that was
+//! A [`Repository`] does both. Success is what the manifest of the end that was read and a second look at the end that was
 //! written agree on. Everything else is a problem with the name of the entry.
 //!
 //! Format and crypto are those of `rustic_core`, wrapped in `engine`; requests to a directory or bucket are those of opendal,
@@ -14,6 +14,7 @@
 
 mod backup;
 mod credentials;
+mod device;
 mod engine;
 mod error;
 mod location;

@@ -27,8 +27,9 @@ use volume::{
 use wire::{Entry, FileKind, Metadata, Name};
 
 use crate::{
-    Result,
+    Error, Result,
     engine::{self, LinkId, Offer, Opener, Source},
+    error::Kind,
     manifest::Manifest,
     problems::Problems,
 };
@@ -45,6 +46,16 @@ pub(crate) struct Observed {
     pub(crate) skipped: AtomicU64,
     /// The walk went to its end.
     pub(crate) complete: AtomicBool,
+}
+
+impl Observed {
+    /// Fails where a block device was not read to its end: a part of one is of no use.
+    pub(crate) fn of_device(&self) -> Result<()> {
+        let first = self.problems.take().first.into_iter().next();
+        first.map_or(Ok(()), |problem| {
+            Err(Error::new(Kind::Volume, format!("{}: {}", problem.name, problem.what)))
+        })
+    }
 }
 
 const SET_ID: u16 = 0o6000;

@@ -2,7 +2,7 @@
 //!
 //! Calls block: they come from threads that read volumes and pack blobs. Network traffic runs on a small runtime that
 //! belongs to the storage. Requests that fail for a passing reason are repeated with growing pauses; a request without an
-//! answer ends after [`TIMEOUT`].
+//! answer ends after `TIMEOUT`.
 
 use std::{ops::Range, time::Duration};
 

@@ -6,7 +6,7 @@
 use std::{os::fd::AsFd as _, os::fd::OwnedFd, path::Path};
 
 use rustix::{
-    fs::{self, FallocateFlags, FileType, Mode, OFlags, SeekFrom},
+    fs::{self, Advice, FallocateFlags, FileType, Mode, OFlags, SeekFrom},
     io::Errno,
 };
 
@@ -102,6 +102,12 @@ impl TargetDevice {
     /// Whatever `fsync(2)` answers.
     pub fn flush(&self) -> Result<()> {
         fs::fsync(&self.fd).map_err(|e| self.error("flush", e))
+    }
+
+    /// Lets later reads come from the device and not from memory, where the device can do so. Flush first: what is not on
+    /// stable storage stays in memory.
+    pub fn drop_cache(&self) {
+        let _ = fs::fadvise(&self.fd, 0, None, Advice::DontNeed);
     }
 
     fn write_zeros(&self, mut offset: u64, mut len: u64) -> Result<()> {

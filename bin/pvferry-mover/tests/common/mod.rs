@@ -1,5 +1,8 @@
 //! A repository of one test, and the program on it.
 
+#[allow(dead_code, reason = "not every test has devices")]
+pub(crate) mod loop_device;
+
 use std::{
     ffi::OsStr,
     path::{Path, PathBuf},

@@ -99,7 +99,7 @@ fn write_file(
 }
 
 /// The blobs must be as long as the file. Nothing is written otherwise.
-fn check_size(indexed: &Indexed, stored: &StoredEntry) -> Result<(), Error> {
+pub(super) fn check_size(indexed: &Indexed, stored: &StoredEntry) -> Result<(), Error> {
     let damaged = |what: String| Err(Error::new(Kind::Damaged, what));
     let mut size = 0_u64;
     for blob in &stored.content {

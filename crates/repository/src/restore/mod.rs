@@ -1,10 +1,11 @@
-//! A snapshot into a directory.
+//! A snapshot into a directory, or a stored file onto a block device.
 //!
 //! The calling thread walks the stored tree and creates directories; threads fetch content and write files; hard links follow
 //! when the files are complete. At the end the volume is flushed, and every entry is read back and compared with the stored
 //! one.
 
 mod content;
+mod device;
 mod proof;
 mod target;
 
@@ -50,9 +51,9 @@ const QUEUE: usize = 64;
 pub struct RestoreOptions {
     /// Path within the snapshot; by default the volume for snapshots of this program, and everything for others.
     pub path: Option<PathBuf>,
-    /// The directory to restore into, which must exist and be empty.
+    /// The directory to restore into, which must exist and be empty; or a block device.
     pub destination: PathBuf,
-    /// Read all content back and compare it.
+    /// Read all content of files back and compare it. A block device is always read back.
     pub verify: bool,
 }
 
@@ -89,6 +90,10 @@ impl Repository {
         options: &RestoreOptions,
         stop: &AtomicBool,
     ) -> Result<RestoreSummary> {
+        // Whatever does not exist is refused where it is opened.
+        if volume::device::is_block_device(&options.destination).unwrap_or(false) {
+            return self.restore_device(snapshot, options, stop);
+        }
         let unusable = |error: volume::Error| Error::new(Kind::Selection, error.to_string());
         let root = Dir::open_root_writable(&options.destination).map_err(unusable)?;
         let Some(_lock) = VolumeLock::acquire(&root)? else {
@@ -144,7 +149,10 @@ fn start(indexed: &Indexed, snapshot: &Snapshot, options: &RestoreOptions) -> Re
         }
         Some(StoredEntry { entry, .. }) => Err(Error::new(
             Kind::Selection,
-            format!("{} is not a directory: only directories can be restored", entry.name),
+            format!(
+                "{} of the snapshot is not a directory, but the destination is one",
+                entry.name
+            ),
         )),
     }
 }
