@@ -93,3 +93,28 @@ fn a_full_volume_with_nothing_to_delete_ends_the_run() {
     ended.expect(11);
     assert!(!ended.stderr.contains("run again"), "{}", ended.stderr);
 }
+
+#[test]
+fn files_that_are_larger_than_what_is_free_are_announced_and_copied_where_they_fit_all_the_same() {
+    let Some(mount) = Mount::tmpfs("size=24m") else { return };
+    let warning = "the destination may be too small: ";
+    // Three files of holes, and one that is there already.
+    let (source, destination) = (TempTree::new(), TempTree::below(mount.path()));
+    for name in ["a", "b", "c"] {
+        let file = fs::File::create(source.at(name)).unwrap();
+        file.set_len(12 << 20).unwrap();
+    }
+    let ended = copy(source.path(), destination.path(), &["--progress", "none"]);
+    ended.expect(0);
+    assert_eq!(ended.stderr.matches(warning).count(), 1, "{}", ended.stderr);
+    let again = copy(source.path(), destination.path(), &["--progress", "none"]);
+    assert!(!again.expect(0).stderr.contains(warning), "{}", again.stderr);
+
+    source.file("d", Content::random(1, 16 << 20));
+    let ended = copy(source.path(), destination.path(), &["--progress", "none"]);
+    assert!(!ended.expect(0).stderr.contains(warning), "{}", ended.stderr);
+    source.file("e", Content::random(2, 16 << 20));
+    let ended = copy(source.path(), destination.path(), &["--progress", "none"]);
+    ended.expect(11);
+    assert!(ended.stderr.contains(warning), "{}", ended.stderr);
+}

@@ -136,6 +136,8 @@ impl Placing<'_> {
         let takes =
             Takes { bytes: file.listed().size.saturating_sub(have), inodes: u64::from(missing) };
         let fits = shared.room.claim(takes);
+        // Where that cannot be sent, the session is over.
+        let _ = room::expect(shared, takes.bytes);
         if missing && !follows && options.delete && !shared.dry_run() {
             let max = if fits { MAX_POSTPONED } else { MAX_WAITING };
             let waits = !fits || renames::may_be_renamed(shared, &file);
@@ -179,6 +181,7 @@ impl Placing<'_> {
         }
         if !exists {
             shared.room.claim(Takes { bytes: entry.meta.size, inodes: 1 });
+            room::expect(shared, entry.meta.size)?;
         }
         let applied = room::with_room(shared, || {
             shared.before_content()?;

@@ -11,6 +11,9 @@
 //!
 //! Nothing is removed before every listing has come and is complete, nor where `--max-delete` forbids a part of it, nor in
 //! vain: where what is extraneous takes less than is missing. A quota is not seen beforehand.
+//!
+//! A session that does not delete warns once where the files that it is going to write are larger than what was free at its
+//! start. It goes on: holes, compression and shared blocks may let them fit.
 
 use std::sync::atomic::{
     AtomicBool, AtomicI64, AtomicU64,
@@ -20,6 +23,7 @@ use std::sync::atomic::{
 use parking_lot::Mutex;
 use rustix::io::Errno;
 use volume::Dir;
+use wire::ToSender;
 
 use super::{deletions, state::Shared};
 use crate::{control::Stopped, fault::Fault};
@@ -39,6 +43,41 @@ pub(super) struct Room {
     /// How often deletions made room.
     made: AtomicU64,
     making: Mutex<()>,
+}
+
+/// What is expected to be written, beside what was free at the start.
+#[derive(Default)]
+pub(super) struct Forecast {
+    free: Option<u64>,
+    expected: AtomicU64,
+}
+
+impl Forecast {
+    /// `root` is the volume of a session that does not delete.
+    pub(super) fn new(root: Option<&Dir>) -> Self {
+        let stat = root.and_then(|root| rustix::fs::fstatvfs(root.descriptor().ok()?).ok());
+        let free = stat.map(|stat| stat.f_bfree.saturating_mul(stat.f_frsize));
+        // A file system that counts no blocks has none that are free.
+        Self { free: free.filter(|&free| free > 0), expected: AtomicU64::new(0) }
+    }
+
+    /// Adds `bytes`; answers all that is expected and what was free, where that is too little by these bytes.
+    fn add(&self, bytes: u64) -> Option<(u64, u64)> {
+        let free = self.free?;
+        let before = self.expected.fetch_add(bytes, Relaxed);
+        let expected = before.saturating_add(bytes);
+        (before <= free && expected > free).then_some((expected, free))
+    }
+}
+
+/// More `bytes` are going to be written. Warns where they may not fit.
+pub(super) fn expect(shared: &Shared, bytes: u64) -> Result<(), Stopped> {
+    let Some((expected, free)) = shared.forecast.add(bytes) else { return Ok(()) };
+    let what = format!(
+        "the destination may be too small: {expected} bytes are to be written so far, {free} bytes were free at the start"
+    );
+    shared.context.monitor.action(&what);
+    shared.send(&ToSender::Action(what.into()))
 }
 
 /// What entries take, or what is free when they are removed.
@@ -160,4 +199,17 @@ fn make(shared: &Shared, seen: u64) -> Result<bool, Stopped> {
 
 fn deletes(shared: &Shared) -> bool {
     shared.options().delete && !shared.dry_run()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_forecast_warns_once_and_only_where_more_is_expected_than_was_free() {
+        let forecast = Forecast { free: Some(100), expected: AtomicU64::new(0) };
+        let warnings = [60, 40, 1, 500].map(|bytes| forecast.add(bytes));
+        assert_eq!(warnings, [None, None, Some((101, 100)), None]);
+        assert_eq!(Forecast::default().add(u64::MAX), None, "where nothing is known");
+    }
 }

@@ -27,7 +27,7 @@ use super::{
     dirs::DirState,
     file::FileState,
     merge::LinkGroup,
-    room::{self, Room},
+    room::{self, Forecast, Room},
     target::{Target, TargetKind},
     window::Window,
 };
@@ -77,6 +77,7 @@ pub(super) struct Shared {
     pub(super) claimed: Mutex<Claimed>,
     pub(super) deletions: Deletions,
     pub(super) room: Room,
+    pub(super) forecast: Forecast,
     /// Large files that may turn out to have been renamed.
     pub(super) postponed: Mutex<Vec<Arc<FileState>>>,
     memory: Arc<MemoryBudget>,
@@ -168,6 +169,10 @@ impl Shared {
             }
             _ => Room::new(None),
         };
+        let forecast = match &target.kind {
+            TargetKind::Tree(root) if !options.delete => Forecast::new(root.as_ref()),
+            _ => Forecast::default(),
+        };
         let filter = filters(options)?;
         // A peer may be less patient than this end, never more.
         let io_timeout = match agreed.hello.io_timeout {
@@ -202,6 +207,7 @@ impl Shared {
             claimed: Mutex::new(claimed),
             deletions: Deletions::new(options.max_delete, agreed.own_limit),
             room,
+            forecast,
             postponed: Mutex::default(),
             memory,
             sender_failed: AtomicBool::new(false),
