@@ -222,7 +222,7 @@ fn stale_entries_of_a_network_file_system_are_kept_at_the_destination() {
 }
 
 #[test]
-fn verify_counts_what_only_the_destination_has_and_doubts_no_content() {
+fn verify_counts_what_only_the_destination_has() {
     let (source, destination) = (TempTree::new(), TempTree::new());
     source.file("a", "1").dir("kept");
     destination.file("own", "2").file("other/deep", "3").file("gone/excluded", "4");
@@ -232,7 +232,7 @@ fn verify_counts_what_only_the_destination_has_and_doubts_no_content() {
     };
     let kept = run(&[]);
     kept.expect(23);
-    let line = ".: 3 entries exist only at the destination, so the trees differ: use --delete to delete them";
+    let line = ".: 3 entries exist only at the destination, so the trees differ: run again with --verify --delete to delete them";
     assert!(kept.stderr.contains(line), "{}", kept.stderr);
 
     // An excluded entry keeps its directory.
@@ -243,6 +243,43 @@ fn verify_counts_what_only_the_destination_has_and_doubts_no_content() {
 
     let last = run(&["--delete"]);
     last.expect(0);
-    assert!(!last.stderr.contains("compared by content"), "{}", last.stderr);
     assert_same(source.path(), destination.path());
+}
+
+#[test]
+fn verify_finds_other_content_beside_entries_that_only_the_destination_has_and_the_next_run_copies_it()
+ {
+    for (next, kept) in
+        [(&["--delete"][..], false), (&["--verify", "--delete"], false), (&[], true)]
+    {
+        let (source, destination) = (TempTree::new(), TempTree::new());
+        for (tree, content) in [(&source, "1"), (&destination, "2")] {
+            tree.file("d/a", content).mtime("d/a", 7, 0).mtime("d", 7, 0);
+        }
+        destination.file("extra", "3").file("d/more/f", "4");
+        let first = copy(source.path(), destination.path(), &["--verify"]);
+        for line in [
+            "2 entries exist only at the destination",
+            "the digests of source and destination differ",
+        ] {
+            assert!(first.expect(23).stderr.contains(line), "{line}: {}", first.stderr);
+        }
+        let report = report(&copy(source.path(), destination.path(), next));
+        assert_eq!(report["files_written"], 1, "{report}");
+        assert_eq!(std::fs::read(destination.at("d/a")).unwrap(), b"1");
+        assert_eq!(destination.at("extra").exists(), kept);
+        // Nothing is left to doubt.
+        let quiet = copy(source.path(), destination.path(), &[]);
+        assert!(!quiet.expect(0).stderr.contains("comparing the content"), "{}", quiet.stderr);
+    }
+}
+
+#[test]
+fn verify_reports_no_difference_where_only_extraneous_entries_differ() {
+    let (source, destination) = (TempTree::new(), TempTree::new());
+    source.file("d/a", "1");
+    destination.file("extra/deep/f", "3").file("d/more", "4");
+    let copied = copy(source.path(), destination.path(), &["--verify"]);
+    let report = report(copied.expect(23));
+    assert_eq!(report["errors"].as_array().unwrap().len(), 1, "{report}");
 }

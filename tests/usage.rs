@@ -30,6 +30,9 @@ fn options_of_rsync_for_what_is_always_done_are_accepted() {
         &["-rlptgoD", "--bwlimit", "0"],
         &["-avP", "--bwlimit=10MB"],
         &["-aAv", "--progress"],
+        &["-avh"],
+        &["-ah", "-h"],
+        &["-a", "--human-readable"],
     ] {
         let destination = TempTree::new();
         let words = [&["copy"], options].concat();
@@ -62,7 +65,12 @@ fn options_of_rsync_without_a_counterpart_are_answered_with_what_to_do() {
         ("-e", "pvferry serve"),
         ("--rsh=ssh", "pvferry serve"),
         ("--inplace", "--atomic"),
-        ("--delete-excluded", "use --delete"),
+        ("--delete-excluded", "never deleted"),
+        ("--link-dest=x", "one copy"),
+        ("--copy-links", "never followed"),
+        ("--max-size=1m", "use --exclude"),
+        ("--nonsense", "pvferry copy --help"),
+        ("--exlude=x", "--exclude"),
         ("-u", "identical to the source"),
         ("--partial-dir=x", "resumes"),
     ] {

@@ -47,7 +47,7 @@ pub(crate) struct Cli {
 
 const EXIT_CODES: &str = "\
 Exit codes follow rsync where rsync defines one:
-   0  complete: source and destination hold the same manifest
+   0  complete: every entry of the source is at the destination
    1  usage error
    2  protocol error
    3  source or destination not usable
@@ -105,7 +105,7 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 #[command(after_help = rsync::ACCEPTED)]
 pub(crate) struct CopyArgs {
-    /// Source: directory whose content is copied, or block device
+    /// Source: directory whose content is copied into DST (with or without a final slash), or block device
     #[arg(value_name = "SRC")]
     pub(crate) source: PathBuf,
     /// Destination directory or block device
@@ -352,6 +352,7 @@ pub(crate) enum RoleArg {
 /// The arguments of this process, and its filter options in the order in which they stand there.
 pub(crate) fn parse() -> Result<(Cli, Vec<FilterOption>), clap::Error> {
     let arguments = rsync::with_progress_value(std::env::args_os());
+    let arguments = rsync::without_human_readable(arguments);
     let matches = Cli::command().try_get_matches_from(arguments)?;
     let filters = matches.subcommand().map_or_else(Vec::new, |(_, command)| filters::of(command));
     Ok((Cli::from_arg_matches(&matches)?, filters))

@@ -13,7 +13,7 @@ use super::transfer::PROGRESS;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct AlwaysOn;
 
-const ALWAYS_ON: [(char, &str); 15] = [
+const ALWAYS_ON: [(char, &str); 16] = [
     ('a', "archive"),
     ('r', "recursive"),
     ('l', "links"),
@@ -29,11 +29,12 @@ const ALWAYS_ON: [(char, &str); 15] = [
     ('x', "one-file-system"),
     ('#', "numeric-ids"),
     ('#', "partial"),
+    ('#', "human-readable"),
 ];
 
 pub(super) const ACCEPTED: &str = "\
 Accepted for users of rsync, because pvferry always does this:
-  -a -r -l -p -t -g -o -D -H -A -X -S -x --numeric-ids --partial";
+  -a -r -l -p -t -g -o -D -H -A -X -S -x -h --numeric-ids --partial";
 
 impl Args for AlwaysOn {
     fn augment_args(command: Command) -> Command {
@@ -76,6 +77,30 @@ pub(super) fn with_progress_value(arguments: impl IntoIterator<Item = OsString>)
     out
 }
 
+/// Removes `-h` from the arguments of `copy` and `sync`, alone or among other short options, unless nothing else is there.
+/// rsync's users type it for sizes that people can read. The help would be printed, and nothing copied.
+pub(super) fn without_human_readable(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    let is_transfer = |argument: &OsString| argument == "copy" || argument == "sync";
+    let Some(command) = arguments.iter().position(is_transfer) else { return arguments };
+    let end = arguments.iter().position(|argument| argument == "--").unwrap_or(arguments.len());
+    if arguments.len() - command <= 2 {
+        return arguments;
+    }
+    for argument in arguments.iter_mut().take(end).skip(command + 1) {
+        let Some(group) = argument.to_str().and_then(|text| text.strip_prefix('-')) else {
+            continue;
+        };
+        // What follows -f is its value.
+        let is_group =
+            !group.is_empty() && group.bytes().all(|b| b.is_ascii_alphabetic() && b != b'f');
+        if is_group && group.contains('h') {
+            *argument = format!("-{}", group.replace('h', "")).into();
+        }
+    }
+    arguments.retain(|argument| argument != "-");
+    arguments
+}
+
 /// What to say instead of what the parser does, which does not know rsync.
 pub(crate) fn hint(error: &clap::Error, commands: &[&str], arguments: &[String]) -> Option<String> {
     // Of a command that was mistyped, the parser says which one it may be.
@@ -93,19 +118,59 @@ pub(crate) fn hint(error: &clap::Error, commands: &[&str], arguments: &[String])
         return None;
     };
     let option = argument.split(['=', ' ']).next().unwrap_or_default();
-    let (_, sentence) = INSTEAD.iter().find(|(options, _)| options.contains(&option))?;
-    Some(format!("{option}: {sentence}"))
+    if let Some((_, sentence)) = INSTEAD.iter().find(|(options, _)| options.contains(&option)) {
+        return Some(format!("{option}: {sentence}"));
+    }
+    if error.kind() != ErrorKind::UnknownArgument {
+        return None;
+    }
+    if !option.starts_with('-') {
+        let sync = arguments.iter().any(|argument| argument == "sync");
+        return sync.then(|| {
+            format!("{argument}: sync takes one path, SRC; --connect or --via says where to send")
+        });
+    }
+    Some(unknown_option(error, commands, arguments, option))
+}
+
+/// What to say of an option that nobody knows. The parser suggests what is hardly similar.
+fn unknown_option(
+    error: &clap::Error,
+    commands: &[&str],
+    arguments: &[String],
+    option: &str,
+) -> String {
+    if let Some(ContextValue::String(similar)) = error.get(ContextKind::SuggestedArg)
+        && is_typing_error(option, similar)
+    {
+        return format!("unknown option {option}; did you mean {similar}?");
+    }
+    let command = arguments.iter().find(|argument| commands.contains(&argument.as_str()));
+    let command = command.map(|command| format!(" {command}")).unwrap_or_default();
+    format!("unknown option {option}; to list the options: pvferry{command} --help")
+}
+
+/// True for words that differ in one letter, or in two that changed places.
+fn is_typing_error(typed: &str, meant: &str) -> bool {
+    let (typed, meant): (Vec<_>, Vec<_>) = (typed.chars().collect(), meant.chars().collect());
+    let same = |(a, b): &(&char, &char)| a == b;
+    let head = typed.iter().zip(&meant).take_while(same).count();
+    let room = typed.len().min(meant.len()) - head;
+    let tail = typed.iter().rev().zip(meant.iter().rev()).take(room).take_while(same).count();
+    let (typed, meant) = (&typed[head..typed.len() - tail], &meant[head..meant.len() - tail]);
+    let swapped = matches!((typed, meant), ([a, b], [c, d]) if a == d && b == c);
+    swapped || typed.len().max(meant.len()) <= 1
 }
 
 /// Options of rsync that do not exist here, and what takes their place.
-const INSTEAD: [(&[&str], &str); 7] = [
+const INSTEAD: [(&[&str], &str); 17] = [
     (
         &["-e", "--rsh", "--rsync-path", "--password-file", "--port"],
         "remote shells and daemons are not used: run `pvferry serve` on the remote host and `pvferry sync --connect` here",
     ),
     (
         &["-W", "--whole-file", "--no-whole-file", "--inplace", "--append", "--append-verify"],
-        "not needed: pvferry chooses how to write each file (see --atomic)",
+        "leave it out: pvferry chooses how to write each file (see --atomic)",
     ),
     (
         &[
@@ -120,29 +185,99 @@ const INSTEAD: [(&[&str], &str); 7] = [
         "not supported: the destination becomes identical to the source (see --checksum)",
     ),
     (
-        &[
-            "--delete-before",
-            "--delete-during",
-            "--delete-after",
-            "--delete-delay",
-            "--delete-excluded",
-        ],
-        "use --delete: files are deleted at the end, and excluded files are never deleted",
+        &["--delete-before", "--delete-during", "--delete-after", "--delete-delay"],
+        "use --delete: files are deleted at the end",
     ),
+    (&["--delete-excluded"], "not supported: excluded files are never deleted"),
     (
         &["--partial-dir", "--temp-dir", "-T"],
         "not needed: an interrupted transfer always resumes when the same command runs again",
     ),
     (&["--files-from"], "use --include-from FILE --exclude '*'"),
+    (&["-C", "--cvs-exclude"], "use --exclude or --exclude-from"),
+    (&["--stats"], "leave it out: a summary is always printed, and --json prints all numbers"),
+    (&["-q", "--quiet"], "not supported: --progress none prints no progress"),
+    (&["--info", "--debug", "--log-file"], "use -v or -vv; logs are written to standard error"),
     (
-        &["--stats", "--human-readable", "-q", "--quiet"],
-        "use --json for numbers, --progress none for silence",
+        &[
+            "--link-dest",
+            "--copy-dest",
+            "--compare-dest",
+            "-b",
+            "--backup",
+            "--backup-dir",
+            "--suffix",
+        ],
+        "not supported: the destination holds one copy of the source",
     ),
+    (
+        &[
+            "-L",
+            "--copy-links",
+            "-k",
+            "--copy-dirlinks",
+            "--copy-unsafe-links",
+            "--safe-links",
+            "-K",
+            "--keep-dirlinks",
+        ],
+        "not supported: symbolic links are copied as links and never followed",
+    ),
+    (
+        &["--chown", "--chmod", "--usermap", "--groupmap", "--fake-super"],
+        "not supported: owner and mode are copied as they are (see --no-owner)",
+    ),
+    (
+        &[
+            "--no-perms",
+            "--no-times",
+            "--no-links",
+            "--no-group",
+            "--no-specials",
+            "--no-devices",
+            "--no-acls",
+            "--no-xattrs",
+            "-O",
+            "--omit-dir-times",
+        ],
+        "not supported: all metadata are copied; --no-owner leaves out owner and group",
+    ),
+    (&["--max-size", "--min-size"], "not supported: use --exclude"),
+    (&["-R", "--relative", "-d", "--dirs"], "not supported: the content of SRC is copied to DST"),
 ];
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn h_is_human_readable_beside_anything_else_and_help_alone() {
+        let given = |text: &str| text.split(' ').map(OsString::from).collect::<Vec<_>>();
+        for (words, expected) in [
+            ("pvferry copy -avh a b", "pvferry copy -av a b"),
+            ("pvferry copy -h a b", "pvferry copy a b"),
+            ("pvferry --log-format json sync -avzh a", "pvferry --log-format json sync -avz a"),
+            ("pvferry copy a b -h", "pvferry copy a b"),
+            ("pvferry copy -h", "pvferry copy -h"),
+            ("pvferry copy --help a", "pvferry copy --help a"),
+            ("pvferry -h", "pvferry -h"),
+            ("pvferry verify -h a b", "pvferry verify -h a b"),
+            ("pvferry copy -fhidden a b", "pvferry copy -fhidden a b"),
+            ("pvferry copy a -- -avh", "pvferry copy a -- -avh"),
+        ] {
+            assert_eq!(without_human_readable(given(words)), given(expected));
+        }
+    }
+
+    #[test]
+    fn one_wrong_letter_is_a_typing_error_and_another_word_is_none() {
+        for typed in ["--exlude", "--excludee", "--exculde", "--excludf"] {
+            assert!(is_typing_error(typed, "--exclude"), "{typed}");
+        }
+        for (typed, similar) in [("--max-size", "--max-delete"), ("--no-perms", "--perms")] {
+            assert!(!is_typing_error(typed, similar), "{typed}");
+        }
+    }
 
     #[test]
     fn progress_without_a_value_is_a_bar_and_the_source_is_no_value() {

@@ -52,6 +52,7 @@ fn digest_of(path: &Path, threads: usize) -> volume::Result<TreeDigest> {
         read: ReadOptions::default(),
         known_only: true,
         filter: &filter,
+        left_out: None,
         threads,
         progress: None,
     };

@@ -79,6 +79,9 @@ impl Problems {
     }
 }
 
+/// What a verification says of entries that the source does not have. By these words the sender knows that nothing failed.
+pub(crate) const ONLY_AT_DESTINATION: &str = "only at the destination, so the trees differ";
+
 /// The worse of two codes that a finished session may give: a changed source is less than a partial
 /// transfer, that less than a deletion limit, and a volume that failed is worst.
 pub(crate) fn worse(a: u8, b: u8) -> u8 {

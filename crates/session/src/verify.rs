@@ -2,17 +2,18 @@
 
 use volume::{
     Dir,
-    digest::{self, DigestOptions},
+    digest::{self, DigestOptions, LeftOut},
     stat::ReadOptions,
 };
 use wire::{ManifestDigest, Options};
 
 use crate::sender::filters;
 
-/// The digest of the tree below `root`, as far as the session's filters let it take part.
+/// The digest of the tree below `root`, as far as the session's filters let it take part, without what is `left_out`.
 pub(crate) fn tree(
     root: &Dir,
     options: &Options,
+    left_out: Option<LeftOut<'_>>,
     threads: usize,
 ) -> volume::Result<ManifestDigest> {
     let filter = filters(options)?;
@@ -21,6 +22,7 @@ pub(crate) fn tree(
         // The walk has reported them; without owners they are of no interest.
         known_only: false,
         filter: &filter,
+        left_out,
         threads,
         progress: None,
     };

@@ -57,6 +57,9 @@ const WINDOW: usize = 4096;
 /// One read of a file, in bytes.
 const CHUNK: usize = 256 * 1024;
 
+/// True for an entry that does not count.
+pub type LeftOut<'a> = &'a (dyn Fn(&[Name], &Name) -> bool + Sync);
+
 /// How a digest is made.
 #[derive(Clone, Copy)]
 pub struct DigestOptions<'a> {
@@ -67,6 +70,8 @@ pub struct DigestOptions<'a> {
     pub known_only: bool,
     /// Which entries count.
     pub filter: &'a FilterRules,
+    /// Entries that do not count besides, by the names that lead to their directory and their own.
+    pub left_out: Option<LeftOut<'a>>,
     /// Threads that read files; at least one.
     pub threads: usize,
     /// Told the number of bytes after each read, from any of the threads.
@@ -236,10 +241,13 @@ impl Walk<'_> {
                 continue;
             };
             let dir = level.dir.clone();
-            if !self.options.filter.is_empty() {
+            if !self.options.filter.is_empty() || self.options.left_out.is_some() {
                 if parent_of != Some(self.levels.len()) {
                     parent = dir.components();
                     parent_of = Some(self.levels.len());
+                }
+                if self.options.left_out.is_some_and(|left_out| left_out(&parent, &name)) {
+                    continue;
                 }
                 // The filter comes first: an excluded entry is not read, so nothing about it can fail.
                 match self.is_excluded(&dir, &parent, &name, hint) {

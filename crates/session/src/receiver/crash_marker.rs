@@ -281,7 +281,7 @@ fn read(dir: &Dir) -> Result<Option<Vec<u8>>> {
 fn untrusted(id: &[u8], root: &Dir) -> Option<&'static str> {
     match id {
         HALF_PATCHED => None,
-        MANIFESTS_DIFFER => Some("an earlier transfer did not complete"),
+        MANIFESTS_DIFFER => Some("an earlier transfer could not be verified"),
         id if id != here(root) => {
             Some("an earlier transfer was interrupted by a crash or a remount")
         }

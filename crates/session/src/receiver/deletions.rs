@@ -11,7 +11,7 @@
 //! A dry run asks the same questions and removes nothing.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fmt,
     sync::{
         Arc,
@@ -19,7 +19,7 @@ use std::{
     },
 };
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use rustix::fs::AtFlags;
 use volume::{
     Dir, create,
@@ -40,6 +40,7 @@ use crate::{
     control::Stopped,
     fault::Fault,
     memory_budget::{self, MemoryReservation},
+    summary::ONLY_AT_DESTINATION,
 };
 
 /// Entries looked at in search of renamed files.
@@ -55,8 +56,26 @@ pub(super) struct Deletions {
     limit: Limit,
     /// The source may have them under another name: none is removed.
     suspended: AtomicBool,
-    /// Entries that the source does not have, that no filter excludes, and that stay: in digests of both trees they differ.
-    kept: AtomicU64,
+    kept: Mutex<Kept>,
+}
+
+/// Entries that the source does not have, that no filter excludes, and that stay. Digests of both trees leave them out.
+#[derive(Default)]
+pub(super) struct Kept {
+    /// By the names that lead to their directory.
+    names: HashMap<Vec<Name>, HashSet<Name>>,
+    count: u64,
+    _memory: Vec<MemoryReservation>,
+}
+
+impl Kept {
+    pub(super) fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    pub(super) fn contains(&self, parent: &[Name], name: &Name) -> bool {
+        self.names.get(parent).is_some_and(|names| names.contains(name))
+    }
 }
 
 /// Entries of one directory that the source does not have.
@@ -69,7 +88,7 @@ struct Extraneous {
 impl Deletions {
     /// None removed yet; `own` where the limit is this end's and not the sender's.
     pub(super) fn new(max_delete: Option<u64>, own: bool) -> Self {
-        let kept = AtomicU64::new(0);
+        let kept = Mutex::default();
         let suspended = AtomicBool::new(false);
         Self { extraneous: Mutex::default(), limit: Limit::new(max_delete, own), suspended, kept }
     }
@@ -77,6 +96,11 @@ impl Deletions {
     /// From now on nothing that is extraneous is removed or renamed away. True where that held already.
     pub(super) fn suspend(&self) -> bool {
         self.suspended.swap(true, Relaxed)
+    }
+
+    /// What stays although the source does not have it.
+    pub(super) fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock()
     }
 
     pub(super) fn are_suspended(&self) -> bool {
@@ -135,30 +159,42 @@ pub(super) fn add_extraneous(
     Ok(())
 }
 
-/// Counts what the source does not have in `dir` and nothing removes.
-pub(super) fn count_kept(
+/// Takes note of what the source does not have in `dir` and nothing removes.
+pub(super) fn note_kept(
     shared: &Shared,
     dir: &DirState,
     names: impl Iterator<Item = (Name, Option<FileKind>)>,
 ) -> Result<(), Stopped> {
     let found = unprotected(shared, dir, names)?;
-    shared.deletions.kept.fetch_add(found.len() as u64, Relaxed);
+    keep(shared, dir, found);
     Ok(())
+}
+
+/// Only a verification needs to know them.
+fn keep(shared: &Shared, dir: &DirState, names: Vec<Name>) {
+    if names.is_empty() || !shared.options().verify {
+        return;
+    }
+    let memory = shared.reserve(memory_budget::of_names(&names));
+    let mut kept = shared.deletions.kept.lock();
+    kept.count += names.len() as u64;
+    kept.names.entry(dir.components()).or_default().extend(names);
+    kept._memory.push(memory);
 }
 
 /// Reports what only the destination has, where the digests of both trees are to be equal.
 pub(super) fn report_kept(shared: &Shared) -> Result<(), Stopped> {
-    let kept = shared.deletions.kept.load(Relaxed);
-    if kept == 0 || !shared.options().verify {
+    let kept = shared.deletions.kept.lock().count;
+    if kept == 0 {
         return Ok(());
     }
     let why = if shared.options().delete {
         "directories with excluded entries are not deleted"
     } else {
-        "use --delete to delete them"
+        "run again with --verify --delete to delete them"
     };
     let entries = if kept == 1 { "entry exists" } else { "entries exist" };
-    let what = format!("{kept} {entries} only at the destination, so the trees differ: {why}");
+    let what = format!("{kept} {entries} {ONLY_AT_DESTINATION}: {why}");
     shared.problem(".", &what, PARTIAL)
 }
 
@@ -207,7 +243,7 @@ pub(super) fn delete(shared: &Shared) -> Result<bool, Stopped> {
     deletions.sort_by_cached_key(|deletion| deletion.dir.components());
     for deletion in deletions {
         if shared.deletions.are_suspended() {
-            shared.deletions.kept.fetch_add(deletion.names.len() as u64, Relaxed);
+            keep(shared, &deletion.dir, deletion.names);
         } else if let Some(dir) = &deletion.dir.dir {
             for name in &deletion.names {
                 shared.control.check()?;
@@ -215,7 +251,7 @@ pub(super) fn delete(shared: &Shared) -> Result<bool, Stopped> {
                 let mut remover = Remover::new(shared);
                 let outcome = remove::remove_tree(dir, name, remover.mode(), &mut remover);
                 if outcome == Outcome::Kept && remover.protected {
-                    shared.deletions.kept.fetch_add(1, Relaxed);
+                    keep(shared, &deletion.dir, vec![name.clone()]);
                 }
                 remover.result()?;
             }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use volume::{Dir, digest, flush, narrow, stat};
-use wire::{Commit, EntryId, ToSender};
+use wire::{Commit, EntryId, Name, ToSender};
 
 use super::{
     Received, deletions,
@@ -170,7 +170,11 @@ fn tree_digest(shared: &Shared) -> Result<Option<[u8; 32]>, Stopped> {
     shared.context.monitor.phase(Phase::Verify);
     let digest = match shared.target_kind() {
         TargetKindRef::Tree(Some(root)) => {
-            crate::verify::tree(root, shared.options(), shared.context.workers)
+            let kept = shared.deletions.kept();
+            let left_out = |parent: &[Name], name: &Name| kept.contains(parent, name);
+            let left_out: Option<digest::LeftOut<'_>> =
+                if kept.is_empty() { None } else { Some(&left_out) };
+            crate::verify::tree(root, shared.options(), left_out, shared.context.workers)
         }
         TargetKindRef::Tree(None) | TargetKindRef::ReadOnlyDevice(_) => return Ok(None),
         TargetKindRef::Device(device) => {

@@ -197,7 +197,7 @@ impl Merge {
             .filter(|(name, _)| staging.is_none_or(|staging| !staging.is_own(name)));
         let options = shared.options();
         if options.verify && !options.delete && complete {
-            return deletions::count_kept(shared, dir, extraneous);
+            return deletions::note_kept(shared, dir, extraneous);
         }
         if !options.delete || !complete {
             return Ok(());

@@ -204,7 +204,7 @@ impl Shared {
         }
         self.context.monitor.phase(Phase::Verify);
         let digest = match &self.source {
-            Source::Tree(root) => verify::tree(root, options, self.context.workers),
+            Source::Tree(root) => verify::tree(root, options, None, self.context.workers),
             Source::Device(device) => {
                 digest::content_digest(device.size(), |at, buffer| device.read_at(at, buffer))
             }

@@ -147,8 +147,14 @@ fn a_root_that_is_none_is_an_error() {
     fs::write(tmp.path().join("file"), b"").unwrap();
     let none = FilterRules::default();
     let read = ReadOptions::default();
-    let options =
-        DigestOptions { read, known_only: true, filter: &none, threads: 1, progress: None };
+    let options = DigestOptions {
+        read,
+        known_only: true,
+        left_out: None,
+        filter: &none,
+        threads: 1,
+        progress: None,
+    };
     let errno = |path: &str| {
         volume::digest::digest(&tmp.path().join(path), &options).map(|_| ()).map_err(|e| e.errno)
     };

@@ -92,7 +92,8 @@ impl Drop for Mount {
 
 pub(crate) fn digest_with(path: &Path, threads: usize, filter: &FilterRules) -> TreeDigest {
     let read = ReadOptions::default();
-    let options = DigestOptions { read, known_only: true, filter, threads, progress: None };
+    let options =
+        DigestOptions { read, known_only: true, left_out: None, filter, threads, progress: None };
     volume::digest::digest(path, &options).unwrap()
 }
 
