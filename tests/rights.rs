@@ -1,6 +1,12 @@
 //! Runs with fewer rights than root has.
 
-use std::{ffi::OsStr, fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
+use std::{
+    ffi::OsStr,
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::Path,
+    process::Command,
+};
 
 use testkit::{
     Aspects, Content, Finished, Mount, Process, Snapshot, TempTree, assert_same, differences, skip,
@@ -330,6 +336,28 @@ fn metadata_of_a_root_directory_of_another_user_are_announced_as_not_kept() {
     }
     let aspects = Aspects { permissions: true, ..Aspects::default() };
     assert_eq!(differences(&left, &right, aspects), [""; 0]);
+}
+
+#[test]
+fn without_owners_a_file_of_another_user_is_replaced_by_one_of_this_user() {
+    if !(skip::root() && skip::commands(&["setpriv"])) {
+        return;
+    }
+    let (source, destination) = (TempTree::new(), TempTree::new());
+    source.file("small", "new").file("large", Content::random(1, 300_000)).mode("", 0o755);
+    destination.file("small", "old").file("large", Content::random(2, 300_000));
+    destination.owner("", 65_534, 65_534);
+    for tree in [&source, &destination] {
+        let parent = tree.path().parent().unwrap();
+        fs::set_permissions(parent, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let nobody = ["--reuid=65534", "--regid=65534", "--clear-groups"];
+    let finished =
+        copy_with(&nobody, source.path(), destination.path(), &["--no-owner", "--atomic"]);
+    finished.expect(0);
+    assert_eq!(fs::read_to_string(destination.at("small")).unwrap(), "new");
+    assert_eq!(fs::metadata(destination.at("large")).unwrap().uid(), 65_534);
+    copy_with(&nobody, source.path(), destination.path(), &["--no-owner"]).expect(0);
 }
 
 #[test]

@@ -221,4 +221,22 @@ fn digest_and_verify_name_the_mount_points_that_they_do_not_enter() {
     let verify = pvferry(["verify"]).args([source.path(), destination.path()]).output().unwrap();
     assert_eq!(String::from_utf8(verify.stderr).unwrap().trim_end(), line);
     assert_eq!(verify.status.code(), Some(0));
+    let said = String::from_utf8(verify.stdout).unwrap();
+    assert!(said.contains("1 skipped"), "{said}");
+}
+
+#[test]
+fn verify_names_lost_and_found_which_it_does_not_compare() {
+    let (source, destination) = (TempTree::new(), TempTree::new());
+    for tree in [&source, &destination] {
+        tree.file("f", "1").mtime("f", 1, 1);
+    }
+    source.dir("lost+found");
+    for tree in [&source, &destination] {
+        tree.mtime("", 1, 1);
+    }
+    let verify = pvferry(["verify"]).args([source.path(), destination.path()]).output().unwrap();
+    assert_eq!(verify.status.code(), Some(0));
+    let said = String::from_utf8([verify.stdout, verify.stderr].concat()).unwrap();
+    assert!(said.contains("lost+found: skipped") && said.contains("1 skipped"), "{said}");
 }

@@ -85,6 +85,7 @@ complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -s S -l sparse
 complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -s x -l one-file-system
 complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -l numeric-ids
 complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -l partial
+complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -l human-readable
 complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -s h -l help -d 'Print help'
 complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -l volume -d 'Volume at the server that receives the content' -r
 complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -l via -d 'Tunnel to send through: loopback ADDR:PORT or unix:PATH' -r
@@ -141,6 +142,7 @@ complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -s S -l sparse
 complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -s x -l one-file-system
 complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -l numeric-ids
 complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -l partial
+complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -l human-readable
 complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -s h -l help -d 'Print help'
 complete -c pvferry -n "__fish_pvferry_using_subcommand tunnel" -l listen -d 'Listen address for plaintext: loopback ADDR:PORT or unix:PATH' -r
 complete -c pvferry -n "__fish_pvferry_using_subcommand tunnel" -l volume -d 'Listen on DIR/tunnel.sock for volume NAME only, with the identity in the subdirectory NAME of --identity. Its completion marker is expected in DIR. Can be repeated, with a different DIR for each volume' -r

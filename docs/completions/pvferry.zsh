@@ -90,9 +90,10 @@ _arguments "${_arguments_options[@]}" : \
 '*--one-file-system[]' \
 '*--numeric-ids[]' \
 '*--partial[]' \
+'*--human-readable[]' \
 '-h[Print help]' \
 '--help[Print help]' \
-':source -- Source\: directory whose content is copied, or block device:_files' \
+':source -- Source\: directory whose content is copied into DST (with or without a final slash), or block device:_files' \
 ':destination -- Destination directory or block device:_files' \
 && ret=0
 ;;
@@ -165,6 +166,7 @@ _arguments "${_arguments_options[@]}" : \
 '*--one-file-system[]' \
 '*--numeric-ids[]' \
 '*--partial[]' \
+'*--human-readable[]' \
 '-h[Print help]' \
 '--help[Print help]' \
 ':source -- Source\: directory whose content is sent, or block device:_files' \

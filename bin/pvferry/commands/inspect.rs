@@ -83,27 +83,33 @@ pub(super) fn verify(args: &VerifyArgs, surroundings: &Surroundings) -> Result<E
     match equal_digest(args).map_err(unfit)? {
         Some(tree) => {
             name_skipped(console, &tree.mount_points);
+            let lost_and_found = name_lost_and_found(args, console);
             note_of_reading(console);
-            print_equal(args, console, &tree);
+            print_equal(args, console, &tree, lost_and_found);
             Ok(ExitCode::Ok)
         }
         None => list_differences(args, console),
     }
 }
 
-fn print_equal(args: &VerifyArgs, console: &Console, tree: &TreeDigest) {
+fn print_equal(args: &VerifyArgs, console: &Console, tree: &TreeDigest, lost_and_found: u64) {
+    let skipped = tree.mount_points.len() as u64 + lost_and_found;
     let (digest, bytes) = (hex(&tree.digest), tree.bytes);
     // As in the summary of a copy: the root is not counted, a device is one entry.
     let entries = (tree.files + tree.dirs).saturating_sub(1).max(u64::from(tree.dirs == 0));
     if args.json {
         let object = json!({
             "identical": true, "entries": entries, "bytes": bytes, "digest": digest,
-            "differences": [], "differences_omitted": 0,
+            "skipped": skipped, "differences": [], "differences_omitted": 0,
         });
         return console.print(&object.to_string());
     }
     let entries = human::counted(entries, "entry", "entries");
-    console.print(&format!("{entries}, {}\n{}", human::bytes(bytes), verified(&digest)));
+    let skipped = match skipped {
+        0 => String::new(),
+        count => format!(", {count} skipped"),
+    };
+    console.print(&format!("{entries}, {}{skipped}\n{}", human::bytes(bytes), verified(&digest)));
 }
 
 fn list_differences(args: &VerifyArgs, console: &Console) -> Result<ExitCode, Failure> {
@@ -121,6 +127,7 @@ fn list_differences(args: &VerifyArgs, console: &Console) -> Result<ExitCode, Fa
     })
     .map_err(unfit)?;
     name_skipped(console, &counts.mount_points);
+    name_lost_and_found(args, console);
     note_of_reading(console);
     if args.json {
         let object = json!({
@@ -151,6 +158,20 @@ fn name_skipped(console: &Console, mount_points: &[String]) {
     for name in mount_points {
         console.message(tracing::Level::WARN, &format!("{name}: skipped: mount point"));
     }
+}
+
+/// Of either side, at its root. Returns how many there are.
+fn name_lost_and_found(args: &VerifyArgs, console: &Console) -> u64 {
+    let roots = [&args.source, &args.destination].into_iter();
+    let found = roots
+        .map(|root| root.join("lost+found"))
+        .filter(|path| path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir()));
+    found.fold(0, |count, path| {
+        let shown = escape(path.as_os_str().as_bytes());
+        console
+            .message(tracing::Level::WARN, &format!("{shown}: skipped: made by the file system"));
+        count + 1
+    })
 }
 
 fn unfit(error: volume::Error) -> Failure {

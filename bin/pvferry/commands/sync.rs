@@ -233,7 +233,7 @@ async fn ready(
                 Error::Refused(..) | Error::Decode(_) => Some(Failure::from(&error)),
                 _ => None,
             };
-            not_agreed(&error, marker_dir)
+            not_agreed(route, &error, marker_dir)
         })?;
         let mut streams = vec![first];
         // Until all streams are there the session has not begun: one that is lost is no reason to end the run.
@@ -241,7 +241,7 @@ async fn ready(
             let mut stream =
                 route.open().await.map_err(|error| not_reached(route, &error, marker_dir))?;
             let joined = handshake::join(&mut stream, agreed.session()).await;
-            joined.map_err(|error| not_agreed(&error, marker_dir))?;
+            joined.map_err(|error| not_agreed(route, &error, marker_dir))?;
             streams.push(stream);
         }
         Ok((streams, agreed))
@@ -257,7 +257,7 @@ async fn ready(
 
 fn not_reached(route: &Route, error: &tunnel::Error, marker_dir: Option<&Path>) -> NotReady {
     if matches!(route, Route::Via(_)) && is_reset(error) {
-        return broken_off(error.to_string(), marker_dir);
+        return broken_off(route, error.to_string(), marker_dir);
     }
     let reason = match (route, error.kind()) {
         (Route::Via(_), _) => Reason::NotStarted,
@@ -283,16 +283,20 @@ fn is_reset(error: &tunnel::Error) -> bool {
 }
 
 /// A connection that a tunnel took and closed again: the reason lies in its status file.
-fn broken_off(what: String, marker_dir: Option<&Path>) -> NotReady {
-    match marker_dir.and_then(status::read) {
-        Some(status) => status.into(),
-        None => NotReady::new(Reason::Tls, what),
+fn broken_off(route: &Route, what: String, marker_dir: Option<&Path>) -> NotReady {
+    match (marker_dir.and_then(status::read), route) {
+        (Some(status), _) => status.into(),
+        (None, Route::Via(_)) => {
+            let why = "it cannot reach the server, or one of them refused the other: see its log";
+            NotReady::new(Reason::Tls, format!("the tunnel closed the connection; {why} ({what})"))
+        }
+        (None, _) => NotReady::new(Reason::Tls, what),
     }
 }
 
 /// Why the far end did not agree. A tunnel can only close a connection that it cannot carry; the
 /// reason lies in its status file.
-fn not_agreed(error: &Error, marker_dir: Option<&Path>) -> NotReady {
+fn not_agreed(route: &Route, error: &Error, marker_dir: Option<&Path>) -> NotReady {
     if let Error::Stream(io) = error
         && let Some(tls) = tunnel::Error::from_io(io)
     {
@@ -313,7 +317,7 @@ fn not_agreed(error: &Error, marker_dir: Option<&Path>) -> NotReady {
             };
             NotReady { retryable: error.is_retryable(), ..NotReady::new(reason, error.to_string()) }
         }
-        Error::Eof | Error::Stream(_) => broken_off(error.to_string(), marker_dir),
+        Error::Eof | Error::Stream(_) => broken_off(route, error.to_string(), marker_dir),
         _ => NotReady::new(Reason::Protocol, error.to_string()),
     }
 }

@@ -1,7 +1,7 @@
 //! `pvferry tunnel`: carries the plaintext of a pod over mutual TLS, and leaves with its pod.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -114,6 +114,7 @@ async fn carry(
     for socket in &sockets {
         if let Some(dir) = &socket.marker_dir {
             let _ = status::clear(dir);
+            warn_of_markers(dir);
         }
         let name = args.server_name.clone().map(String::from);
         let identity = socket.identity.clone();
@@ -140,6 +141,17 @@ async fn carry(
         task(ended)?;
     }
     reason
+}
+
+/// A sync container can end before the tunnel starts, so an early marker counts. It can also be left from an earlier run.
+fn warn_of_markers(dir: &Path) {
+    for (volume, _) in marker::read_all(dir).unwrap_or_default() {
+        let marker = dir.join(format!("{volume}.done"));
+        tracing::warn!(
+            marker = %marker.display(),
+            "this completion marker existed when the tunnel started, and counts: if it is of an earlier run, remove it and start again"
+        );
+    }
 }
 
 /// How the task of a socket ended.
@@ -174,7 +186,7 @@ async fn reason_to_leave(
             }
             if deserted {
                 let what = "no connection within --idle, and completion markers are missing: \
-                            a sync container probably died without writing one";
+                            a sync process probably died without writing one";
                 return Err(Failure { retryable: true, ..Failure::new(ExitCode::IoTimeout, what) });
             }
             tokio::time::sleep(marker::POLL_INTERVAL).await;

@@ -71,31 +71,22 @@ impl Reason {
 }
 
 impl Reason {
-    /// What parts it from its message. The message of [`Reason::NotStarted`] begins with an address.
-    fn colon(self) -> &'static str {
-        if self == Self::NotStarted { "" } else { ":" }
-    }
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::NotStarted => "no tunnel at",
-            Self::Refused => "refused",
-            Self::Dns => "DNS",
-            Self::Timeout => "timeout",
-            Self::Tls => "TLS",
-            Self::Identity => "identity",
-            Self::UnknownVolume => "unknown volume",
-            Self::Busy => "busy",
-            Self::Protocol => "protocol",
-        })
+    /// What stands before a message that does not say it.
+    fn prefix(self) -> &'static str {
+        match self {
+            // The message begins with an address.
+            Self::NotStarted => "no tunnel at ",
+            Self::Dns => "DNS: ",
+            Self::Timeout => "timeout: ",
+            Self::Protocol => "protocol: ",
+            Self::Refused | Self::Tls | Self::Identity | Self::UnknownVolume | Self::Busy => "",
+        }
     }
 }
 
 /// Why one attempt did not get through.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{reason}{} {message}", reason.colon())]
+#[error("{}{message}", reason.prefix())]
 pub struct NotReady {
     /// The kind of trouble.
     pub reason: Reason,
@@ -243,7 +234,7 @@ mod tests {
                 .unwrap_err();
         assert_eq!(start.elapsed(), Duration::ZERO);
         assert_eq!(gave_up.attempts, 1);
-        assert_eq!(gave_up.to_string(), "unknown volume: data");
+        assert_eq!(gave_up.to_string(), "data");
         assert_eq!(gave_up.exit_code(), ExitCode::StartUp);
         assert!(!gave_up.is_retryable());
     }
@@ -254,7 +245,7 @@ mod tests {
         let gave_up = wait_ready(MINUTE * 10, async || Err::<(), _>(insist.clone())).await;
         let gave_up = gave_up.unwrap_err();
         assert!(gave_up.attempts > 10);
-        assert_eq!(gave_up.to_string(), "not ready after 600 s (--wait): identity: expired");
+        assert_eq!(gave_up.to_string(), "not ready after 600 s (--wait): expired");
     }
 
     #[tokio::test(start_paused = true)]

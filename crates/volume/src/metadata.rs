@@ -48,6 +48,8 @@ const ACLS: &[u8] = b"system.posix_acl_";
 pub struct ApplyOptions {
     /// Set and remove `security.selinux` too; it says more about the host than about the data.
     pub selinux: bool,
+    /// The owner does not matter: where it cannot be set, the one that the kernel gave stays, and that is no problem.
+    pub any_owner: bool,
 }
 
 /// Which parts of metadata differ. Size and kind are not among them: they are matters of content.
@@ -298,7 +300,12 @@ impl<'a> Run<'a> {
             // An ordinary user may still give a file to a group of its own.
             self.changed |= self.held.set_owner(None, Some(gid)).is_ok();
         }
-        self.named.owner = self.done(done, || format!("set owner {uid}:{gid}"));
+        self.named.owner = if self.options.any_owner {
+            self.changed |= done.is_ok();
+            true
+        } else {
+            self.done(done, || format!("set owner {uid}:{gid}"))
+        };
         // The kernel has cleared setuid, setgid and capabilities.
         self.have = self.held.read(self.options.selinux)?;
         Ok(())

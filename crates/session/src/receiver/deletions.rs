@@ -482,7 +482,7 @@ impl remove::Removal for Remover<'_> {
         {
             let of_serve = if limit.own { " of serve" } else { "" };
             let what = format!(
-                "stopped deleting: --max-delete {max}{of_serve} is reached, more entries are not in the source"
+                "stopped deleting: --max-delete {max}{of_serve} is reached, and more entries are not in the source: list them with --dry-run and without --max-delete"
             );
             let told = self.shared.problem(".", &what, LIMIT_REACHED);
             self.keep(told);

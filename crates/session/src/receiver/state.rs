@@ -191,7 +191,7 @@ impl Shared {
             xattr_hasher: XattrHasher::new(&agreed.key),
             filter,
             read_options: ReadOptions::default(),
-            apply_options: ApplyOptions::default(),
+            apply_options: ApplyOptions { selinux: false, any_owner: options.no_owner },
             problems: Mutex::default(),
             signatures,
             signature_queue: Mutex::new(Some(signature_queue)),

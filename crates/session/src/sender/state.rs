@@ -301,8 +301,14 @@ impl Shared {
         if error.is_changed() {
             return self.source_changed(&error.name, error.operation);
         }
-        let code = if error.is_vanished() { SOURCE_CHANGED } else { 23 };
-        self.problem(&error.name, &error.what(), code);
+        if error.is_vanished() {
+            return self.problem(
+                &error.name,
+                "vanished at the source during the run",
+                SOURCE_CHANGED,
+            );
+        }
+        self.problem(&error.name, &error.what(), 23);
     }
 
     /// Takes credit of the receiver, waiting until there is enough. The receiver is told that it is
