@@ -398,7 +398,7 @@ fn usage_errors_are_escaped_and_have_the_format_that_was_asked_for() {
         let finished = Process::run(pvferry(arguments));
         assert_eq!(finished.code(), 1, "{}", finished.stderr);
         let object: serde_json::Value = serde_json::from_str(finished.stderr.trim()).unwrap();
-        assert!(object.to_string().contains("unexpected argument"), "{object}");
+        assert!(object.to_string().contains("unknown option"), "{object}");
     }
 }
 
