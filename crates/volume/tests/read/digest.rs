@@ -68,6 +68,7 @@ fn any_number_of_threads_counts_the_same_and_tells_its_progress() {
     let options = DigestOptions {
         read,
         known_only: true,
+        left_out: None,
         filter: &none,
         threads: 2,
         progress: Some(&progress),
