@@ -168,3 +168,21 @@ fn verify_as_json_is_one_object_with_what_the_lines_say() {
     assert_eq!(listed, lines.expect(23).stdout.lines().collect::<Vec<_>>());
     assert_eq!(object["differences_omitted"], 0);
 }
+
+#[test]
+fn what_is_not_a_tree_or_a_device_is_refused_by_digest_and_verify_with_a_sentence() {
+    let tree = TempTree::new();
+    tree.file("f", "1");
+    let (file, none) = (tree.at("f"), tree.at("none"));
+    for (path, says) in [(&file, "is not a directory or block device"), (&none, "does not exist")] {
+        for words in [&["digest"][..], &["verify"]] {
+            let mut command = pvferry(words);
+            command.arg(path);
+            if words == ["verify"] {
+                command.arg(tree.path());
+            }
+            let finished = Process::run(command);
+            assert!(finished.expect(3).stderr.contains(says), "{words:?}: {}", finished.stderr);
+        }
+    }
+}

@@ -43,6 +43,22 @@ pub(super) fn open_source(path: &Path) -> Result<Source, Failure> {
     Dir::open_root(path).map(Source::Tree).map_err(cannot)
 }
 
+/// Checks that `path` can be read as a whole: a directory or a block device.
+pub(super) fn check_readable(path: &Path) -> Result<(), Failure> {
+    let shown = path.display();
+    match fs::metadata(path) {
+        Ok(meta) if meta.is_dir() || meta.file_type().is_block_device() => Ok(()),
+        Ok(_) => Err(unfit(format!("{shown} is not a directory or block device"))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && is_remote(path) => {
+            Err(unfit(format!("{shown}: remote paths are not supported: run pvferry on that host")))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(unfit(format!("{shown} does not exist")))
+        }
+        Err(error) => Err(unfit(format!("cannot open {shown}: {error}"))),
+    }
+}
+
 /// Checks that `source` can be copied to `destination`, and only then creates a destination whose last component is
 /// missing. One that lies inside the source is refused, and the reverse: to copy would never end, to delete would destroy
 /// the source.

@@ -14,6 +14,7 @@ use volume::{
 };
 use wire::name::escape;
 
+use super::endpoints::check_readable;
 use crate::{
     cli::{DigestArgs, VerifyArgs},
     outcome::{Failure, hex, verified},
@@ -24,6 +25,7 @@ use crate::{
 const MAX_LISTED: usize = 10_000;
 
 pub(super) fn digest(args: &DigestArgs, surroundings: &Surroundings) -> Result<ExitCode, Failure> {
+    check_readable(&args.path)?;
     let tree = digest_of(&args.path, setup::workers()).map_err(unfit)?;
     let console = &surroundings.console;
     name_skipped(console, &tree.mount_points);
@@ -80,6 +82,8 @@ fn equal_digest(args: &VerifyArgs) -> volume::Result<Option<TreeDigest>> {
 /// Equal digests prove equality; only sides that differ are compared entry by entry.
 pub(super) fn verify(args: &VerifyArgs, surroundings: &Surroundings) -> Result<ExitCode, Failure> {
     let console = &surroundings.console;
+    check_readable(&args.source)?;
+    check_readable(&args.destination)?;
     match equal_digest(args).map_err(unfit)? {
         Some(tree) => {
             name_skipped(console, &tree.mount_points);
