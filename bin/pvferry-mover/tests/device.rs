@@ -5,7 +5,11 @@ mod common;
 
 use std::{
     fs::{self, File},
+    os::unix::fs::FileExt as _,
     path::PathBuf,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    thread,
+    time::Duration,
 };
 
 use common::{Repo, loop_device::Loop};
@@ -141,6 +145,30 @@ fn device_with_a_damaged_blob_is_partial_and_the_rest_is_restored() {
     let (have, want) = (target.content(), content.bytes());
     let equal = have.chunks(1 << 20).zip(want.chunks(1 << 20)).filter(|(a, b)| a == b).count();
     assert!((20..40).contains(&equal), "{equal} of 40 MiB are equal");
+}
+
+#[test]
+fn device_that_does_not_keep_what_was_written_is_reported() {
+    let (Some(source), Some(target)) =
+        (Loop::new(&content()), Loop::new(&Content::random(3, SIZE)))
+    else {
+        return;
+    };
+    let repo = Repo::local();
+    repo.backup(source.path(), 0);
+    let (image, over) = (target.image(), AtomicBool::new(false));
+    let restored = thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Relaxed) {
+                image.write_all_at(&[7; 4096], 2 << 20).unwrap();
+                thread::sleep(Duration::from_millis(1));
+            }
+        });
+        let restored = repo.mover(["restore", "latest", target.path().to_str().unwrap(), "--json"]);
+        over.store(true, Relaxed);
+        common::report(restored.expect(23))
+    });
+    assert!(restored["reason"].as_str().unwrap().contains("other content"), "{restored}");
 }
 
 #[test]

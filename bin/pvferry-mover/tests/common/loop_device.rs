@@ -43,10 +43,16 @@ impl Loop {
         fs::read(&self.image).unwrap()
     }
 
+    /// The file below the device.
+    #[allow(dead_code, reason = "not every test damages a device")]
+    pub(crate) fn image(&self) -> File {
+        File::options().write(true).open(&self.image).unwrap()
+    }
+
     /// Cuts the file below the device, so that reads beyond `len` fail.
     #[allow(dead_code, reason = "not every test damages a device")]
     pub(crate) fn cut(&self, len: u64) {
-        File::options().write(true).open(&self.image).unwrap().set_len(len).unwrap();
+        self.image().set_len(len).unwrap();
     }
 }
 
