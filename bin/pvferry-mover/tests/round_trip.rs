@@ -144,6 +144,22 @@ fn damaged_pack_is_found_by_check_and_restored_around() {
 }
 
 #[test]
+fn backup_of_content_in_a_truncated_or_missing_pack_saves_no_snapshot() {
+    let (repo, source) = (Repo::local(), TempTree::new());
+    source.file("a", Content::random(1, 100_000));
+    repo.backup(source.path(), 0);
+    let packs = packs(&repo);
+    let pack = packs.iter().max_by_key(|pack| fs::metadata(pack).unwrap().len()).unwrap();
+    fs::write(pack, &fs::read(pack).unwrap()[..5000]).unwrap();
+    let truncated = repo.backup(source.path(), 11);
+    assert!(truncated["reason"].as_str().unwrap().contains("is truncated"), "{truncated}");
+    fs::remove_file(pack).unwrap();
+    let missing = repo.backup(source.path(), 11);
+    assert!(missing["reason"].as_str().unwrap().contains("is not listed"), "{missing}");
+    assert_eq!(fs::read_dir(repo.path().join("snapshots")).unwrap().count(), 1);
+}
+
+#[test]
 fn excluded_files_are_not_in_the_snapshot() {
     let (repo, source, destination) = (Repo::local(), TempTree::new(), TempTree::new());
     source.file("keep", "a").file("d/skip.tmp", "b").file("cache/c", "c");

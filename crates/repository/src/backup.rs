@@ -5,7 +5,7 @@
 //! the next one uses.
 
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     path::{Component, Path, PathBuf},
     sync::{
         Arc,
@@ -165,9 +165,9 @@ fn check_path(path: &Path) -> Result<()> {
 }
 
 /// Compares what is stored with what was read: every name and all metadata, in order, and that the content of each file has
-/// the length of the file and lies in packs that the storage lists.
+/// the length of the file and lies in packs that the storage lists with all of their bytes.
 fn prove(indexed: &Indexed, snapshot: &Snapshot, path: &Path, observed: &Observed) -> Result<()> {
-    let mut proof = Proof { indexed, observed, packs: HashSet::new() };
+    let mut proof = Proof { indexed, observed, packs: HashMap::new() };
     if !observed.complete.load(Relaxed) {
         return Err(Error::new(Kind::Volume, "the volume was not read to its end"));
     }
@@ -221,7 +221,8 @@ fn prove(indexed: &Indexed, snapshot: &Snapshot, path: &Path, observed: &Observe
 struct Proof<'a> {
     indexed: &'a Indexed,
     observed: &'a Observed,
-    packs: HashSet<String>,
+    /// Where the last blob of the volume ends in each pack.
+    packs: HashMap<String, u64>,
 }
 
 impl Proof<'_> {
@@ -231,12 +232,13 @@ impl Proof<'_> {
         }
         let mut size = 0;
         for blob in &stored.content {
-            let Some((pack, length)) = self.indexed.place(blob) else {
+            let Some(place) = self.indexed.place(blob) else {
                 let what = format!("blob {blob} is not in the index");
                 return self.observed.problems.add(stored.entry.name.to_string(), what);
             };
-            self.packs.insert(pack);
-            size += length;
+            let end = self.packs.entry(place.pack).or_default();
+            *end = place.end.max(*end);
+            size += place.length;
         }
         if size != stored.entry.meta.size {
             let what = format!("{size} bytes are stored of {}", stored.entry.meta.size);
@@ -246,11 +248,16 @@ impl Proof<'_> {
 
     fn packs(&self) -> Result<()> {
         let listed = self.indexed.packs()?;
-        match self.packs.iter().find(|pack| !listed.contains(*pack)) {
-            None => Ok(()),
-            Some(pack) => {
-                Err(Error::new(Kind::Damaged, format!("pack {pack} is not listed by the storage")))
-            }
+        for (pack, end) in &self.packs {
+            let what = match listed.get(pack) {
+                None => "is not listed by the storage",
+                // The header of the pack lies behind its blobs.
+                Some(size) if size <= end => "is truncated",
+                Some(_) => continue,
+            };
+            let cure = "restic repair packs takes it out of the index, and the next backup stores its content again";
+            return Err(Error::new(Kind::Damaged, format!("pack {pack} {what}: {cure}")));
         }
+        Ok(())
     }
 }

@@ -6,7 +6,11 @@
 //! exist, is stale and removed.
 
 use std::{
-    sync::{Arc, mpsc},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     thread::{self, JoinHandle},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -52,6 +56,8 @@ struct Held {
     exclusive: bool,
     /// Name of the current file, and when it was written.
     current: Mutex<(String, Instant)>,
+    /// Others may have used the repository alone meanwhile. A fresh file does not bring back what they removed.
+    lost: AtomicBool,
 }
 
 impl RepositoryLock {
@@ -71,6 +77,7 @@ impl RepositoryLock {
             cipher,
             exclusive,
             current: Mutex::new((name.clone(), Instant::now())),
+            lost: AtomicBool::new(false),
         });
         // From here on dropping removes the file.
         let mut lock = Self { held: Arc::clone(&held), end: None, refresher: None };
@@ -90,25 +97,34 @@ impl RepositoryLock {
 
     /// Fails where others may have taken the lock for stale, or it was removed.
     pub(crate) fn check(&self) -> Result<()> {
-        let current = self.held.current.lock();
-        let present = self.held.storage.size(&format!("{DIR}/{}", current.0))?.is_some();
-        if present && current.1.elapsed() < LOST {
-            return Ok(());
-        }
-        Err(Error::new(
-            Kind::Locked,
-            "the lock of the repository was lost: others may have removed data",
-        ))
+        self.held.confirm(&self.held.current.lock())
     }
 }
 
 impl Held {
-    /// Writes a fresh file, and removes the old one then.
+    /// Writes a fresh file, and removes the old one then. The old one must still exist when the fresh one does: otherwise
+    /// there was a time without any, in which others may have locked the repository.
     fn refresh(&self) -> Result<()> {
         let mut current = self.current.lock();
         let name = write(&self.storage, &self.cipher, self.exclusive)?;
+        if let Err(error) = self.confirm(&current) {
+            // One that cannot be removed becomes stale.
+            let _ = self.storage.remove(&format!("{DIR}/{name}"));
+            return Err(error);
+        }
         let old = std::mem::replace(&mut *current, (name, Instant::now()));
         self.storage.remove(&format!("{DIR}/{}", old.0))
+    }
+
+    /// Fails where the lock is lost. It stays lost then.
+    fn confirm(&self, current: &(String, Instant)) -> Result<()> {
+        let fresh = !self.lost.load(Ordering::SeqCst) && current.1.elapsed() < LOST;
+        if fresh && self.storage.size(&format!("{DIR}/{}", current.0))?.is_some() {
+            return Ok(());
+        }
+        self.lost.store(true, Ordering::SeqCst);
+        let what = "the lock of the repository was lost: others may have removed data";
+        Err(Error::new(Kind::Locked, what))
     }
 }
 
@@ -191,4 +207,51 @@ fn now() -> i64 {
 
 fn host() -> String {
     uname().nodename().to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Credentials, Location, engine::Engine};
+
+    /// An empty repository, and a lock of it.
+    fn locked() -> (tempfile::TempDir, RepositoryLock) {
+        let dir = tempfile::tempdir().unwrap();
+        let credentials = Credentials::from_names(|_| None);
+        let location = Location::Local(dir.path().join("repository"));
+        let storage = Arc::new(Storage::open(&location, &credentials).unwrap());
+        Engine::init(Arc::clone(&storage), "password").unwrap();
+        let lock = Engine::open(storage, "password").unwrap().lock(false).unwrap();
+        lock.check().unwrap();
+        (dir, lock)
+    }
+
+    #[test]
+    fn lock_that_was_removed_stays_lost_after_a_refresh() {
+        let (dir, lock) = locked();
+        let locks = dir.path().join("repository/locks");
+        std::fs::remove_file(locks.join(&lock.held.current.lock().0)).unwrap();
+        assert_eq!(lock.held.refresh().unwrap_err().kind, Kind::Locked);
+        assert_eq!(lock.check().unwrap_err().kind, Kind::Locked);
+        drop(lock);
+        assert_eq!(std::fs::read_dir(locks).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn lock_that_missed_its_refreshes_stays_lost_after_a_late_one() {
+        let (_dir, lock) = locked();
+        lock.held.current.lock().1 = Instant::now().checked_sub(LOST).unwrap();
+        assert_eq!(lock.held.refresh().unwrap_err().kind, Kind::Locked);
+        assert_eq!(lock.check().unwrap_err().kind, Kind::Locked);
+    }
+
+    #[test]
+    fn lock_that_is_refreshed_in_time_is_kept() {
+        let (dir, lock) = locked();
+        let before = lock.held.current.lock().0.clone();
+        lock.held.refresh().unwrap();
+        lock.check().unwrap();
+        assert_ne!(lock.held.current.lock().0, before);
+        assert_eq!(std::fs::read_dir(dir.path().join("repository/locks")).unwrap().count(), 1);
+    }
 }

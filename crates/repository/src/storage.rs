@@ -148,7 +148,8 @@ impl Storage {
     fn failed(&self, operation: &str, path: &str, error: &opendal::Error) -> Error {
         let what = format!("{}: cannot {operation} {path}: {}", self.shown, sentence(error));
         // What the repository refers to and the storage does not have is lost; to ask again does not help.
-        let lost = operation == "read" && error.kind() == ErrorKind::NotFound;
+        let lost = operation == "read"
+            && matches!(error.kind(), ErrorKind::NotFound | ErrorKind::RangeNotSatisfied);
         Error::new(if lost { Kind::Damaged } else { Kind::Storage }, what)
     }
 }

@@ -78,6 +78,7 @@ impl Repo {
     }
 
     /// Restores the last snapshot into `destination`, expects `code`, and answers the report.
+    #[allow(dead_code, reason = "not every test restores in this way")]
     pub(crate) fn restore(&self, destination: &Path, code: i32) -> Value {
         let destination = destination.to_str().unwrap();
         report(self.mover(["restore", "latest", destination, "--verify", "--json"]).expect(code))

@@ -14,6 +14,8 @@ use crate::{Error, storage::Storage};
 
 /// The one name of the configuration, which has no id.
 const CONFIG: &str = "config";
+/// The directory of the packs.
+pub(super) const PACKS: &str = "data";
 
 /// Files of a repository by type and id.
 pub(super) struct Backend {
@@ -37,7 +39,7 @@ fn path(tpe: FileType, id: &Id) -> String {
     let hex = id.to_hex();
     match tpe {
         FileType::Config => CONFIG.to_owned(),
-        FileType::Pack => format!("data/{}/{}", &hex[..2], &*hex),
+        FileType::Pack => format!("{PACKS}/{}/{}", &hex[..2], &*hex),
         _ => format!("{}/{}", tpe.dirname(), &*hex),
     }
 }

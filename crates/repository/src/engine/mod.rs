@@ -10,7 +10,7 @@ mod node;
 mod offer;
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeSet, HashMap},
     path::PathBuf,
     sync::{
         Arc,
@@ -24,7 +24,7 @@ use rustic_core::{
     BackupOptions, BlobId, CheckOptions, ConfigOptions, IndexedFullStatus, KeyOptions,
     NoProgressBars, OpenStatus, ParentOptions, Repository, RepositoryBackends, RepositoryOptions,
     RusticError,
-    repofile::{BlobType, PackId, SnapshotFile, SnapshotSummary},
+    repofile::{BlobType, Node, SnapshotFile, SnapshotSummary},
 };
 
 pub(crate) use lock_file::{LockCipher, LockFile, MAX_LOCK};
@@ -51,8 +51,18 @@ pub(crate) struct Engine {
 
 /// A repository whose index is in memory.
 pub(crate) struct Indexed {
+    storage: Arc<Storage>,
     indexed: Repository<IndexedFullStatus>,
     failure: Failure,
+}
+
+/// Where a blob of content lies.
+pub(crate) struct BlobPlace {
+    pub(crate) pack: String,
+    /// Where it ends in the pack. The header of the pack follows.
+    pub(crate) end: u64,
+    /// Bytes of its content.
+    pub(crate) length: u64,
 }
 
 /// A snapshot as it is listed.
@@ -154,7 +164,7 @@ impl Engine {
         let (opened, _, failure) = self.again()?;
         let indexed =
             opened.to_indexed().map_err(|error| failed("read the index", &error, &failure))?;
-        Ok(Indexed { indexed, failure })
+        Ok(Indexed { storage: Arc::clone(&self.storage), indexed, failure })
     }
 
     /// Stores what `source` offers. Answers a snapshot that is not saved yet.
@@ -214,6 +224,12 @@ impl Engine {
     /// Checks the structure of the repository, and with `read_data` the content of every pack. Answers whether it is sound,
     /// and what was found.
     pub(crate) fn check(&self, read_data: bool) -> Result<(bool, Vec<String>)> {
+        // The check of the engine panics at a directory that it cannot read.
+        let mut unreadable = self.unreadable_trees()?;
+        if !unreadable.is_empty() {
+            unreadable.push("Error: content was not checked, since directories are damaged".into());
+            return Ok((false, unreadable));
+        }
         let mut options = CheckOptions::default();
         options.read_data = read_data;
         let results = self
@@ -227,22 +243,47 @@ impl Engine {
             _ => Ok((results.is_ok().is_ok(), found)),
         }
     }
+
+    /// The directories of all snapshots that cannot be read.
+    fn unreadable_trees(&self) -> Result<Vec<String>> {
+        let indexed = self.index()?;
+        let mut queue: Vec<_> = self.snapshots()?.iter().map(Snapshot::tree).collect();
+        let (mut visited, mut unreadable) = (BTreeSet::new(), Vec::new());
+        while let Some(id) = queue.pop() {
+            if !visited.insert(id) {
+                continue;
+            }
+            match indexed.nodes(id) {
+                Ok(nodes) => queue.extend(nodes.into_iter().filter_map(|node| node.subtree)),
+                Err(error) if error.kind == Kind::Damaged => {
+                    unreadable.push(format!("Error: tree {id}: {}", error.what));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(unreadable)
+    }
 }
 
 impl Indexed {
     /// The entries of a tree, in the order of their names. An entry that cannot be one of a volume is an error of its own.
     pub(crate) fn tree(&self, id: TreeId) -> Result<Vec<Result<StoredEntry, String>>> {
-        let tree = self
-            .indexed
-            .get_tree(&id)
-            .map_err(|error| failed("read a directory", &error, &self.failure))?;
-        Ok(tree.nodes.into_iter().map(node::decode).collect())
+        Ok(self.nodes(id)?.into_iter().map(node::decode).collect())
     }
 
-    /// The pack of a blob and its bytes; `None` where the index does not have it.
-    pub(crate) fn place(&self, id: &DataId) -> Option<(String, u64)> {
+    fn nodes(&self, id: TreeId) -> Result<Vec<Node>> {
+        let tree = self.indexed.get_tree(&id);
+        Ok(tree.map_err(|error| failed("read a directory", &error, &self.failure))?.nodes)
+    }
+
+    /// Where a blob lies; `None` where the index does not have it.
+    pub(crate) fn place(&self, id: &DataId) -> Option<BlobPlace> {
         let entry = self.indexed.get_index_entry(id).ok()?;
-        Some((entry.pack.to_hex().to_string(), u64::from(entry.data_length())))
+        Some(BlobPlace {
+            pack: entry.pack.to_hex().to_string(),
+            end: u64::from(entry.location.offset) + u64::from(entry.location.length),
+            length: u64::from(entry.data_length()),
+        })
     }
 
     /// Bytes of a blob; `None` where the index does not have it.
@@ -250,13 +291,11 @@ impl Indexed {
         self.indexed.get_index_entry(id).ok().map(|entry| u64::from(entry.data_length()))
     }
 
-    /// All packs that the storage lists.
-    pub(crate) fn packs(&self) -> Result<HashSet<String>> {
-        let packs = self
-            .indexed
-            .list::<PackId>()
-            .map_err(|error| failed("list the packs", &error, &self.failure))?;
-        Ok(packs.map(|id| id.to_hex().to_string()).collect())
+    /// All packs that the storage lists, with their sizes.
+    pub(crate) fn packs(&self) -> Result<HashMap<String, u64>> {
+        let files = self.storage.list(backend::PACKS)?;
+        let name = |path: String| path.rsplit('/').next().unwrap_or_default().to_owned();
+        Ok(files.into_iter().map(|(path, size)| (name(path), size)).collect())
     }
 
     /// The content of a blob, compared with its id.
