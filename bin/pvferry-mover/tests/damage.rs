@@ -11,7 +11,10 @@ use std::{
 use common::Repo;
 use testkit::{Content, TempTree};
 
-const DAMAGES: [(&str, fn(&Path)); 3] = [
+/// How it is called, and what does it.
+type Damage = (&'static str, fn(&Path));
+
+const DAMAGES: [Damage; 3] = [
     ("flipped", |path| {
         let mut bytes = fs::read(path).unwrap();
         let middle = bytes.len() / 2;
