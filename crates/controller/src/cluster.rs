@@ -20,7 +20,7 @@ use crate::{
     build::MANAGER,
     error::{Error, Result},
     guard::Guard,
-    informers::{Informers, Key, Name, Wakes, Watched},
+    informers::{self, Informers, Key, Name, Wakes, Watched},
     metrics::Metrics,
     reconciler::Clock,
 };
@@ -120,9 +120,17 @@ impl Cluster {
         if let Some(informer) = self.informers.current::<K>().await {
             return Ok(informer.list(namespace));
         }
-        let listed = K::api(self.client(), namespace).list(&ListParams::default()).await;
-        let listed = listed.map_err(Error::api(format!("list {}", K::plural(&()))))?;
-        Ok(listed.items.into_iter().map(Arc::new).collect())
+        Ok(self.list_trimmed(namespace).await?.into_iter().map(Arc::new).collect())
+    }
+
+    /// All of a namespace, or of the cluster, as the server has them, without what no step reads.
+    ///
+    /// # Errors
+    /// [`Error::Api`].
+    pub(crate) async fn list_trimmed<K: Watched>(&self, namespace: &str) -> Result<Vec<K>> {
+        let listed = informers::list(&K::api(self.client(), namespace)).await;
+        let (items, _) = listed.map_err(Error::api(format!("list {}", K::plural(&()))))?;
+        Ok(items)
     }
 
     /// The object as the server has it, or `None` where there is none.

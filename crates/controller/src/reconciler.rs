@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
 use k8s_openapi::jiff::Timestamp;
 use kube::{core::DeserializeGuard, runtime::controller::Action};
 
@@ -17,8 +18,8 @@ use crate::{
     informers::Name,
     metrics::Metrics,
     reconcile::{
-        Context, Latest, Patience, PodWatches, Policies, Throttle, VolumeSlots, after_error,
-        reconcile, report_unreadable,
+        Context, Latest, Patience, PodWatches, Policies, Throttle, Vanished, VolumeSlots,
+        after_error, reconcile, report_unreadable,
     },
 };
 
@@ -90,6 +91,7 @@ impl Reconciler {
             patience: Patience::default(),
             policies: Policies::default(),
             logs: Throttle::default(),
+            vanished: Vanished::default(),
             clock: parts.clock,
         };
         Self { context: Arc::new(context) }
@@ -120,6 +122,16 @@ impl Reconciler {
     #[must_use]
     pub fn after_error(&self, namespace: &str, name: &str, error: &Error) -> Action {
         after_error(&self.context, &(namespace.to_owned(), name.to_owned()), error)
+    }
+
+    /// The migration is gone. True if objects of it can be left: see [`Self::clean_vanished`].
+    pub(crate) fn vanish(&self, migration: &DirectVolumeMigration) -> bool {
+        self.context.vanish(migration)
+    }
+
+    /// Removes what is left of a migration that is gone.
+    pub(crate) fn clean_vanished(self, migration: DirectVolumeMigration) -> BoxFuture<'static, ()> {
+        Box::pin(async move { self.context.clean_vanished(migration).await })
     }
 
     /// The next migration that is due because of a change of something that it waits for.

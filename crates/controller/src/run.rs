@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use futures::{StreamExt as _, stream};
+use futures::{StreamExt as _, channel::mpsc, future::BoxFuture, stream};
 use kube::{
     Api, Client, Resource as _, ResourceExt as _,
     runtime::{
@@ -18,6 +18,7 @@ use kube::{
 };
 
 use crate::{
+    api::DirectVolumeMigration,
     build::{Defaults, MANAGER},
     cluster::{Cluster, Clusters},
     error::{Error, Result},
@@ -25,11 +26,14 @@ use crate::{
     identity::Issuer,
     leader::Leadership,
     metrics::Metrics,
+    reconcile::Listing,
     reconciler::{Clock, Guarded, Parts, Reconciler},
 };
 
 /// Migrations that are stepped at a time.
 const CONCURRENCY: u16 = 16;
+/// Migrations without finalizer that are cleaned up at a time.
+const CLEANED_AT_ONCE: usize = 4;
 /// A call that takes longer is given up.
 const CALL: Duration = Duration::from_secs(30);
 
@@ -126,13 +130,26 @@ pub async fn serve(reconciler: Reconciler, client: Client, only: Option<String>)
         let ours = only.as_ref().is_none_or(|only| *only == namespace);
         Some((ours.then(|| ObjectRef::new(&name).within(&namespace)), (waking, only)))
     });
-    let (reader, writer) = reflector::store();
+    let (reader, writer) = reflector::store::<Guarded>();
+    let (send, vanished) = mpsc::unbounded();
+    let (known, seeing, cleaning) = (reader.clone(), reconciler.clone(), reconciler.clone());
+    let mut listing = Listing::default();
+    let known = move || known.state().iter().filter_map(|known| known.0.clone().ok()).collect();
     let changed = watcher(migrations, watcher::Config::default())
         .default_backoff()
+        .inspect(move |event| {
+            let Ok(event) = event else { return };
+            // Before the events of a migration that takes its name.
+            for gone in listing.gone(event, &known) {
+                if seeing.vanish(&gone) {
+                    let _ = send.unbounded_send(gone);
+                }
+            }
+        })
         .reflect(writer)
         .applied_objects()
         .predicate_filter(means_something, PredicateConfig::default());
-    Controller::for_stream(changed, reader)
+    let steps = Controller::for_stream(changed, reader)
         .with_config(kube::runtime::controller::Config::default().concurrency(CONCURRENCY))
         .reconcile_on(woken.filter_map(std::future::ready))
         .run(
@@ -147,8 +164,17 @@ pub async fn serve(reconciler: Reconciler, client: Client, only: Option<String>)
             if let Err(error) = outcome {
                 tracing::debug!("{error}");
             }
-        })
-        .await;
+        });
+    tokio::join!(steps, clean_up(cleaning, vanished));
+}
+
+/// Removes what is left of migrations that are gone.
+fn clean_up(
+    reconciler: Reconciler,
+    vanished: mpsc::UnboundedReceiver<DirectVolumeMigration>,
+) -> BoxFuture<'static, ()> {
+    let clean = move |migration| reconciler.clone().clean_vanished(migration);
+    Box::pin(vanished.for_each_concurrent(CLEANED_AT_ONCE, clean))
 }
 
 /// What a change has to change for a step to be due: not the status, which the controller itself writes. An annotation is a way to ask for a

@@ -12,8 +12,8 @@ pub use endpoint::{
     Address, EndpointObjects, endpoint_objects, host_of, reached, route_resource, shares_host,
 };
 pub use names::{
-    CREATED_BY, MIGRATION, Names, PROVISIONED_BY, RESERVED_BY, Role, TARGETS, is_of, labels,
-    others, reservation, selector,
+    CREATED_BY, MIGRATION, MIGRATION_UID, Names, PROVISIONED_BY, RESERVED_BY, Role, TARGETS, is_of,
+    labels, others, reservation, selector,
 };
 pub use pods::{
     Defaults, bind, destination_pod, keeps_extraneous, permits_deletion, source_pod, sync_container,

@@ -145,8 +145,8 @@ pub const TARGETS: &str = "pvferry.io/targets";
 pub const MIGRATION: &str = "pvferry.io/migration";
 /// The label that bears the token of a transfer.
 const TOKEN: &str = "pvferry.io/token";
-/// The label that bears its uid.
-const MIGRATION_UID: &str = "pvferry.io/migration-uid";
+/// The label that bears the uid of the migration.
+pub const MIGRATION_UID: &str = "pvferry.io/migration-uid";
 
 /// A migration as `NAMESPACE/NAME/UID`.
 #[must_use]

@@ -278,7 +278,8 @@ async fn follow<K: Watched>(api: Api<K>, call: u32, known: Arc<Known<K>>, concer
     }
 }
 
-async fn list<K: Watched>(api: &Api<K>) -> kube::Result<(Vec<K>, String)> {
+/// All objects, page by page, each trimmed.
+pub(crate) async fn list<K: Watched>(api: &Api<K>) -> kube::Result<(Vec<K>, String)> {
     let mut params = ListParams::default().labels(&selector::<K>()).limit(PAGE);
     let mut all = Vec::new();
     loop {

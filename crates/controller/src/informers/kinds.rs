@@ -11,7 +11,19 @@ use kube::{Api, Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 
 use super::{Informer, Informers, Key, Name};
-use crate::build::{MANAGER, MIGRATION, PROVISIONED_BY};
+use crate::build::{CREATED_BY, MANAGER, MIGRATION, MIGRATION_UID, PROVISIONED_BY, RESERVED_BY};
+
+/// The label of a pod with the ReplicaSet that it is from.
+pub(crate) const TEMPLATE_HASH: &str = "pod-template-hash";
+/// Bytes of labels and annotations that are kept of a claim.
+const METADATA: usize = 2 << 10;
+/// The annotation of a claim in memory whose labels and annotations were too large to keep.
+const TRIMMED: &str = "pvferry.io/trimmed";
+
+/// Whether labels and annotations of a claim are missing here. Only the server has them.
+pub(crate) fn is_trimmed(claim: &PersistentVolumeClaim) -> bool {
+    claim.annotations().contains_key(TRIMMED)
+}
 
 /// A kind with a watch.
 pub(crate) trait Watched:
@@ -77,7 +89,11 @@ impl Watched for Pod {
             return;
         }
         self.metadata.annotations = None;
+        self.metadata.finalizers = None;
         self.metadata.resource_version = None;
+        if let Some(labels) = &mut self.metadata.labels {
+            labels.retain(|key, _| key == TEMPLATE_HASH || key == MIGRATION_UID);
+        }
         if let Some(spec) = &mut self.spec {
             let mut volumes = spec.volumes.take().unwrap_or_default();
             volumes.retain(|v| v.persistent_volume_claim.is_some() || v.ephemeral.is_some());
@@ -113,8 +129,27 @@ impl Watched for PersistentVolumeClaim {
         Api::namespaced(client, namespace)
     }
 
+    /// Whoever can create a claim decides how large its metadata is. A claim that is created is made after all of it: see [`is_trimmed`].
     fn trim(&mut self) {
         self.metadata.managed_fields = None;
+        self.metadata.owner_references = None;
+        self.metadata.finalizers = None;
+        if let Some(status) = &mut self.status {
+            *status = k8s_openapi::api::core::v1::PersistentVolumeClaimStatus {
+                phase: status.phase.take(),
+                capacity: status.capacity.take(),
+                ..Default::default()
+            };
+        }
+        let annotations = self.metadata.annotations.get_or_insert_default();
+        let labels = self.metadata.labels.get_or_insert_default();
+        let both = annotations.iter().chain(labels.iter());
+        let bytes: usize = both.map(|(key, value)| key.len() + value.len()).sum();
+        if bytes > METADATA {
+            labels.clear();
+            annotations.retain(|key, _| key == RESERVED_BY || key == CREATED_BY);
+            annotations.insert(TRIMMED.into(), String::new());
+        }
     }
 }
 
@@ -226,5 +261,60 @@ impl Watched for Node {
 
     fn keys(&self) -> Vec<Key> {
         vec![Key::all::<Self>()]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn claim(annotation: usize, labels: usize) -> PersistentVolumeClaim {
+        let mut claim = PersistentVolumeClaim::default();
+        claim.metadata.name = Some("data".into());
+        claim.metadata.resource_version = Some("7".into());
+        claim.metadata.annotations = Some(BTreeMap::from([
+            ("a".to_owned(), "y".repeat(annotation)),
+            (RESERVED_BY.to_owned(), "home/m/1".to_owned()),
+            (CREATED_BY.to_owned(), "1".to_owned()),
+        ]));
+        claim.metadata.labels = Some((0..labels).map(|n| (n.to_string(), "l".into())).collect());
+        claim.metadata.finalizers = Some(vec!["example.com/f".repeat(10); 1000]);
+        claim
+    }
+
+    #[test]
+    fn a_claim_with_large_metadata_is_kept_in_a_few_hundred_bytes_with_its_reservation() {
+        for (annotation, labels) in [(250_000, 0), (0, 10_000)] {
+            let mut claim = claim(annotation, labels);
+            let before = serde_json::to_vec(&claim).unwrap().len();
+            claim.trim();
+            let after = serde_json::to_vec(&claim).unwrap().len();
+            assert!(before > 100_000 && after < 400, "{before} bytes became {after}");
+            assert_eq!(claim.annotations()[RESERVED_BY], "home/m/1");
+            assert_eq!(claim.annotations()[CREATED_BY], "1");
+            assert!(is_trimmed(&claim) && claim.resource_version().as_deref() == Some("7"));
+        }
+    }
+
+    #[test]
+    fn annotations_and_labels_of_a_usual_size_are_kept() {
+        let mut claim = claim(1000, 10);
+        claim.trim();
+        assert!(!is_trimmed(&claim));
+        assert_eq!((claim.annotations().len(), claim.labels().len()), (3, 10));
+    }
+
+    #[test]
+    fn a_pod_of_others_keeps_the_label_that_names_its_replica_set_alone() {
+        let mut pod = Pod::default();
+        let labels: BTreeMap<String, String> =
+            (0..1000).map(|n| (n.to_string(), "l".into())).collect();
+        pod.metadata.labels = Some(labels);
+        pod.labels_mut().insert(TEMPLATE_HASH.into(), "h".into());
+        pod.trim();
+        assert_eq!(pod.labels().len(), 1);
+        assert_eq!(pod.labels()[TEMPLATE_HASH], "h");
     }
 }

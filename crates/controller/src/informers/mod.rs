@@ -23,8 +23,8 @@ use k8s_openapi::api::{
 use kube::Client;
 
 pub(crate) use concerns::{Concerns, Key, Name, Wakes};
-pub(crate) use informer::{Informer, jittered};
-pub(crate) use kinds::{Watched, mounted};
+pub(crate) use informer::{Informer, jittered, list};
+pub(crate) use kinds::{TEMPLATE_HASH, Watched, is_trimmed, mounted};
 
 /// Watches go on for so long when no migration needs them any more.
 const IDLE: Duration = Duration::from_secs(120);

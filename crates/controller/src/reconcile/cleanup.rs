@@ -13,8 +13,8 @@ use k8s_openapi::{
 use kube::{ResourceExt as _, runtime::controller::Action};
 
 use super::{
-    AGAIN, Context, FINALIZER, POLL, Step, conditions, objects, prepare::OTHERS_FAILED, reserve,
-    rollback, set_finalizers, settle,
+    AGAIN, Context, FINALIZER, POLL, Step, conditions, objects, prepare::OTHERS_FAILED, progress,
+    reserve, rollback, set_finalizers, settle,
 };
 use crate::{
     api::{DirectVolumeMigration, EndpointKind, Phase, VolumePhase},
@@ -217,6 +217,36 @@ async fn remove_all<K: Kind>(
     Ok(left)
 }
 
+/// Nothing was created before the first run, nor for names that nothing can have.
+pub(super) fn is_untouched(migration: &DirectVolumeMigration) -> bool {
+    migration.status.as_ref().is_none_or(|status| status.run == 0)
+        || plan::check_names(&migration.spec).is_err()
+}
+
+/// Removes what a migration has created at both ends, and gives back its claims; says what is still there, if anything.
+pub(super) async fn clean_up_ends(
+    context: &Context,
+    migration: &DirectVolumeMigration,
+    now: Timestamp,
+) -> Result<Option<String>> {
+    // Each end by itself: where one cannot be found any more, the keys at the other go all the same.
+    let spec = &migration.spec;
+    let home = migration.namespace().unwrap_or_default();
+    let near = match context.clusters.find(&home, spec.source.cluster.as_ref()).await {
+        Ok(cluster) => clean_end(migration, &cluster, now, Role::Source).await,
+        Err(error) => Err(error),
+    };
+    let far = match context.clusters.find(&home, spec.destination.cluster.as_ref()).await {
+        Ok(cluster) => release_end(migration, &cluster, now).await,
+        Err(error) => Err(error),
+    };
+    let left = near.and_then(|near| far.map(|far| near.or(far)));
+    if matches!(left, Ok(None)) {
+        progress::end_with_migration(context, migration, now).await;
+    }
+    left
+}
+
 /// A migration is being removed.
 pub(super) async fn finalize(
     context: &Context,
@@ -229,24 +259,12 @@ pub(super) async fn finalize(
         context.forget(name);
         return Ok(Action::await_change());
     }
-    // Nothing was created before the first run, nor for names that nothing can have.
-    let untouched = migration.status.as_ref().is_none_or(|status| status.run == 0)
-        || plan::check_names(&migration.spec).is_err();
-    if untouched {
+    if is_untouched(&migration) {
         return let_go(context, &migration, name).await;
     }
-    // Each end by itself: where one cannot be found any more, the keys at the other go all the same.
-    let spec = &migration.spec;
     let home = migration.namespace().unwrap_or_default();
-    let near = match context.clusters.find(&home, spec.source.cluster.as_ref()).await {
-        Ok(cluster) => clean_end(&migration, &cluster, now, Role::Source).await,
-        Err(error) => Err(error),
-    };
-    let far = match context.clusters.find(&home, spec.destination.cluster.as_ref()).await {
-        Ok(cluster) => release_end(&migration, &cluster, now).await,
-        Err(error) => Err(error),
-    };
-    let left = near.and_then(|near| far.map(|far| near.or(far)));
+    let spec = &migration.spec;
+    let left = clean_up_ends(context, &migration, now).await;
     let since = migration.metadata.deletion_timestamp.as_ref();
     let late = since.is_some_and(|since| observe::seconds_since(since, now) > DEADLINE);
     match left {
@@ -276,6 +294,7 @@ async fn let_go(
 ) -> Result<Action> {
     let held = migration.finalizers();
     let others: Vec<String> = held.iter().filter(|held| *held != FINALIZER).cloned().collect();
+    context.vanished.expect(&migration.uid().unwrap_or_default());
     match set_finalizers(context, migration, &others).await {
         Err(error) if error.code() == Some(404) => {}
         other => drop(other?),
@@ -284,7 +303,7 @@ async fn let_go(
     Ok(Action::await_change())
 }
 
-async fn give_up(context: &Context, migration: &DirectVolumeMigration, what: String) {
+pub(super) async fn give_up(context: &Context, migration: &DirectVolumeMigration, what: String) {
     let note =
         format!("objects with the labels of this migration remain after {DEADLINE} s: {what}");
     context.events.warning(migration, "CleanupFailed", note).await;

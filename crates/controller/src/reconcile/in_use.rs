@@ -11,6 +11,7 @@ use crate::{
     api::{Mode, PodWatch, Quiesce, VolumePhase},
     build::Role,
     error::{Error, Result},
+    informers::TEMPLATE_HASH,
     plan::Planned,
 };
 
@@ -183,7 +184,7 @@ pub(super) fn describe(pod: &Pod) -> String {
         return name;
     };
     // A Deployment names its ReplicaSets after itself and a hash, which their pods have as a label.
-    let hash = pod.labels().get("pod-template-hash");
+    let hash = pod.labels().get(TEMPLATE_HASH);
     let deployment = hash.and_then(|hash| owner.name.strip_suffix(&format!("-{hash}")));
     match deployment {
         Some(deployment) if owner.kind == "ReplicaSet" => {

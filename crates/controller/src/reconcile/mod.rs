@@ -36,6 +36,7 @@ mod throttle;
 mod transfer;
 mod unreadable;
 mod unwritten;
+mod vanished;
 mod watched;
 
 pub(crate) use begin::VolumeSlots;
@@ -45,6 +46,7 @@ pub(crate) use pod_watch::PodWatches;
 pub(crate) use policies::Policies;
 pub(crate) use throttle::Throttle;
 pub(crate) use unreadable::report as report_unreadable;
+pub(crate) use vanished::{Listing, Vanished};
 
 use std::{sync::Arc, time::Duration};
 
@@ -86,6 +88,8 @@ const SAVES: usize = 8;
 /// After a call that failed: at first, and at last.
 const AGAIN: Duration = Duration::from_secs(3);
 const LONGEST_AGAIN: Duration = Duration::from_secs(300);
+/// While a kubeconfig cannot be used. A pause is up to one and a half times as long.
+const LONGEST_WITHOUT_SECRET: Duration = Duration::from_secs(20);
 
 /// What every step needs.
 pub(crate) struct Context {
@@ -100,6 +104,7 @@ pub(crate) struct Context {
     pub(crate) patience: Patience,
     pub(crate) policies: Policies,
     pub(crate) logs: Throttle,
+    pub(crate) vanished: Vanished,
     pub(crate) clock: Clock,
 }
 
@@ -281,7 +286,8 @@ async fn unreachable(
         context.events.warning(&migration, error.reason(), error.to_string()).await;
         write_status(context, &migration, &status).await?;
     }
-    Ok(Action::requeue(context.patience.next(name, AGAIN * 3, LONGEST_AGAIN)))
+    // A Secret that is created or corrected is used soon, however long that took.
+    Ok(Action::requeue(context.patience.next(name, AGAIN * 3, LONGEST_WITHOUT_SECRET)))
 }
 
 /// Fails a migration for which nothing can be asked.

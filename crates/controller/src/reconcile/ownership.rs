@@ -99,7 +99,7 @@ impl Step<'_> {
                 self.destination.read(namespace, name).await?;
             return Ok(claim.map(|claim| (name.clone(), claim)).into_iter().collect());
         }
-        let all: Vec<PersistentVolumeClaim> = self.destination.list(Some(namespace), "").await?;
+        let all: Vec<PersistentVolumeClaim> = self.destination.list_trimmed(namespace).await?;
         Ok(all.into_iter().map(|claim| (claim.name_any(), claim)).collect())
     }
 

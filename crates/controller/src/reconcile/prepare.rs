@@ -17,7 +17,7 @@ use crate::{
     build::{self, MANAGER, Role, bytes, capacity, target_claim},
     cluster::Cluster,
     error::{Error, Result},
-    informers::Key,
+    informers::{Key, is_trimmed},
     observe,
     plan::{self, Claim, Planned},
 };
@@ -231,7 +231,19 @@ impl Step<'_> {
         volume: &Planned,
         source: &PersistentVolumeClaim,
     ) -> Result<()> {
-        let claim = target_claim(&self.migration, volume, source);
+        let whole = if is_trimmed(source) {
+            let Claim { namespace, name } = &volume.claim;
+            let read: Option<PersistentVolumeClaim> = self.source.read(namespace, name).await?;
+            // One that is gone, or is another one now, is looked at again in the next step.
+            let same = read.filter(|read| read.uid() == source.uid());
+            Some(same.ok_or_else(|| {
+                let what = format!("PVC {} was replaced by another client", volume.claim);
+                Error::Waiting("SourceReplaced", what)
+            })?)
+        } else {
+            None
+        };
+        let claim = target_claim(&self.migration, volume, whole.as_ref().unwrap_or(source));
         let Some(made) = self.destination.create_new(&claim).await? else {
             // It is looked at like any other that exists.
             let what = format!("PVC {} was just created by another client", volume.target);

@@ -2,7 +2,7 @@
 
 use k8s_openapi::{
     api::core::v1::Pod,
-    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time},
     jiff::Timestamp,
 };
 use kube::{
@@ -12,7 +12,7 @@ use kube::{
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::Step;
+use super::{Context, Step};
 use crate::{
     api::{
         DirectVolumeMigration, DirectVolumeMigrationProgress, DirectVolumeMigrationProgressSpec,
@@ -21,7 +21,7 @@ use crate::{
     build::{labels, sync_container},
     error::{Error, Result},
     observe,
-    plan::Planned,
+    plan::{self, Planned},
 };
 
 /// A line of `--progress json`.
@@ -56,7 +56,7 @@ impl Step<'_> {
         };
         for volume in &self.volumes {
             let mut progress = DirectVolumeMigrationProgress::new(
-                &self.progress_name(volume),
+                &progress_name(&self.migration, volume),
                 DirectVolumeMigrationProgressSpec {
                     migration: migration.clone(),
                     claim: volume.claim.to_string(),
@@ -77,14 +77,6 @@ impl Step<'_> {
         Ok(())
     }
 
-    fn progress_name(&self, volume: &Planned) -> String {
-        let migration = self.migration.name_any();
-        let head = migration.get(..160).unwrap_or(&migration);
-        // Two migrations could come to the same name otherwise, and a new one of an old name to that of the old one.
-        let uid: String = self.migration.uid().unwrap_or_default().chars().take(8).collect();
-        format!("{head}-{uid}-{}", volume.name)
-    }
-
     /// Writes fields of the status of a volume's resource.
     pub(super) async fn tell(&self, volume: &Planned, mut fields: Value) -> Result<()> {
         if let Some(fields) = fields.as_object_mut() {
@@ -92,7 +84,7 @@ impl Step<'_> {
             add_columns(fields, self.now);
         }
         let namespace = self.migration.namespace().unwrap_or_default();
-        let name = self.progress_name(volume);
+        let name = progress_name(&self.migration, volume);
         let api: Api<DirectVolumeMigrationProgress> = self.context.clusters.home().api(&namespace);
         let patch = Patch::Merge(json!({ "status": fields }));
         match api.patch_status(&name, &PatchParams::default(), &patch).await {
@@ -197,6 +189,44 @@ impl Step<'_> {
             Ok(0) | Err(_) => String::new(),
             Ok(rate) => format!("{}/s", size(rate)),
         };
+    }
+}
+
+fn progress_name(migration: &DirectVolumeMigration, volume: &Planned) -> String {
+    let name = migration.name_any();
+    let head = name.get(..160).unwrap_or(&name);
+    // Two migrations could come to the same name otherwise, and a new one of an old name to that of the old one.
+    let uid: String = migration.uid().unwrap_or_default().chars().take(8).collect();
+    format!("{head}-{uid}-{}", volume.name)
+}
+
+/// The migration is being deleted or is gone, and its pods are gone: no volume is being copied any more. Who deleted it can have kept these
+/// resources (`--cascade=orphan`).
+pub(super) async fn end_with_migration(
+    context: &Context,
+    migration: &DirectVolumeMigration,
+    now: Timestamp,
+) {
+    let status = migration.status.clone().unwrap_or_default();
+    if status.phase.is_final() {
+        return;
+    }
+    let namespace = migration.namespace().unwrap_or_default();
+    let api: Api<DirectVolumeMigrationProgress> = context.clusters.home().api(&namespace);
+    let ended = json!({ "status": {
+        "phase": VolumePhase::Failed, "reason": "MigrationDeleted", "rate": "", "eta": "",
+        "message": "the migration was deleted during the run", "completionTime": Time(now),
+    }});
+    for volume in plan::volumes(&migration.spec) {
+        let known = status.volumes.get(volume.index);
+        if known.is_none_or(|known| known.phase.is_final()) {
+            continue;
+        }
+        let name = progress_name(migration, &volume);
+        let patched = api.patch_status(&name, &PatchParams::default(), &Patch::Merge(&ended)).await;
+        if let Err(error) = patched {
+            tracing::debug!("update the progress of {}: {error}", volume.claim);
+        }
     }
 }
 

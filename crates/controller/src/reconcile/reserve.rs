@@ -27,11 +27,16 @@ impl Step<'_> {
             return Ok(());
         };
         let (name, uid) = other.rsplit_once('/').unwrap_or((other, ""));
+        let claim_name = format!("{}/{}", claim.namespace().unwrap_or_default(), claim.name_any());
+        if self.context.vanished.is_pending(uid) {
+            let what = format!(
+                "claim {claim_name} is reserved by migration {name} ({uid}), which was deleted and is being cleaned up"
+            );
+            return Err(Error::Waiting("TargetReserved", what));
+        }
         let what = format!(
-            "claim {}/{} is reserved by migration {name} ({uid}): delete that migration first, or remove the annotation \
-             {RESERVED_BY} if it no longer exists",
-            claim.namespace().unwrap_or_default(),
-            claim.name_any(),
+            "claim {claim_name} is reserved by migration {name} ({uid}): delete that migration first, or remove the annotation \
+             {RESERVED_BY} if it no longer exists"
         );
         Err(Error::Invalid("TargetReserved", what))
     }

@@ -27,4 +27,5 @@ mod slots;
 mod strangers;
 mod target_use;
 mod targets;
+mod vanished;
 mod waiting;

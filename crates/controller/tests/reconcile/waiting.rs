@@ -1,5 +1,7 @@
 //! Watches: what wakes a migration, and what happens where they lag, lose changes or are not permitted.
 
+use std::cell::Cell;
+
 use controller::api::Phase;
 use serde_json::{Value, json};
 
@@ -177,4 +179,44 @@ async fn watches_end_when_no_migration_is_under_way() {
     world.idle(600).await;
     // That of the process itself, which the test has ended, is none of them.
     assert_eq!(open(&world), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kubeconfig_secret_that_is_put_back_after_ten_minutes_is_used_within_thirty_seconds() {
+    let mut world = World::new();
+    let secret = world.home.store.lock().get(&key("secrets", "pvferry", "other")).unwrap();
+    world.remove("secrets", "pvferry", "other");
+    let far = json!({ "namespace": "shop-new", "cluster": { "kubeconfigSecret": "other" } });
+    world.migrate(json!({ "destination": far, "endpoint": { "type": "NodePort", "host": "n" } }));
+    let seconds = Cell::new(0);
+    let took = world
+        .run(700, |world| {
+            seconds.set(seconds.get() + 1);
+            if seconds.get() == 600 {
+                assert!(world.told("m").1.contains("not found"), "{:?}", world.told("m"));
+                let data = json!({ "metadata": { "name": "other" }, "data": secret["data"] });
+                add(&world.home, "secrets", "pvferry", data);
+            }
+            seconds.get() > 600 && !world.told("m").1.contains("not found")
+        })
+        .await;
+    assert!(took <= 631, "{} s: {:?}", took - 600, world.told("m"));
+}
+
+/// What is kept of claims in memory is bounded; what a new claim is like its source in is not.
+#[tokio::test]
+async fn a_large_annotation_of_the_source_claim_is_copied_to_the_claim_that_is_created() {
+    let mut world = World::new();
+    let large = "y".repeat(100_000);
+    let source = key("persistentvolumeclaims", "shop", "data");
+    world.home.store.lock().change(&source, |claim| {
+        claim["metadata"]["annotations"]["example.com/note"] = json!(large);
+    });
+    world.migrate(json!({}));
+    world.completes(1).await;
+    let target = key("persistentvolumeclaims", "shop-new", "data");
+    let target = world.home.store.lock().get(&target).unwrap();
+    let annotations = target["metadata"]["annotations"].as_object().unwrap();
+    assert!(annotations["example.com/note"] == json!(large));
+    assert!(!annotations.keys().any(|key| key.contains("trimmed")), "{:?}", annotations.keys());
 }

@@ -149,11 +149,11 @@ impl World {
     }
 
     /// Makes the migration `m` of `shop/data` to `shop-new`; `more` is merged into its specification.
-    pub(crate) fn migrate(&mut self, more: Value) {
+    pub(crate) fn migrate(&self, more: Value) {
         self.migrate_as("m", more);
     }
 
-    pub(crate) fn migrate_as(&mut self, name: &str, more: Value) {
+    pub(crate) fn migrate_as(&self, name: &str, more: Value) {
         let mut spec = json!({
             "source": { "namespace": "shop" }, "destination": { "namespace": "shop-new" },
             "volumes": [{ "name": "data" }],
