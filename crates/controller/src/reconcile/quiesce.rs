@@ -32,6 +32,8 @@ use crate::{
 pub(super) const REPLICAS: &str = "pvferry.io/replicas";
 /// The migration that took them.
 pub(super) const QUIESCED_BY: &str = "pvferry.io/quiesced-by";
+/// The run of that migration in which it took them.
+pub(super) const QUIESCED_IN_RUN: &str = "pvferry.io/quiesced-in-run";
 
 /// What is scaled.
 pub(super) trait Workload: Kind + Resource<Scope = NamespaceResourceScope> {
@@ -178,14 +180,17 @@ impl Step<'_> {
 
     async fn stop<K: Workload>(&mut self, workloads: &[K]) -> Result<()> {
         for workload in workloads {
-            // Who was scaled up again by somebody keeps what it had at first.
             let annotations = workload.annotations();
             let ours = annotations.get(QUIESCED_BY) == self.migration.uid().as_ref();
-            let known = annotations.get(REPLICAS).filter(|_| ours);
-            let known = known.and_then(|text| text.parse().ok());
+            let run = self.status.run.to_string();
             let running = workload.replicas() > 0;
+            // Who scales it up again during a run undoes a step of that run: what it had at first counts. Between two runs
+            // the application was in use again, and what it had last counts.
+            let keeps = ours && (!running || annotations.get(QUIESCED_IN_RUN) == Some(&run));
+            let known = annotations.get(REPLICAS).filter(|_| keeps);
+            let known = known.and_then(|text| text.parse().ok());
             let Some(replicas) = known.or(running.then(|| workload.replicas())) else { continue };
-            let replicas = self.note_stopped(workload, replicas);
+            let replicas = self.note_stopped(workload, replicas, keeps || !running);
             if !running {
                 continue;
             }
@@ -195,6 +200,7 @@ impl Step<'_> {
                     "annotations": {
                         REPLICAS: replicas.to_string(),
                         QUIESCED_BY: self.migration.uid(),
+                        QUIESCED_IN_RUN: run,
                     },
                 },
                 "spec": { "replicas": 0 },
@@ -212,10 +218,14 @@ impl Step<'_> {
         Ok(())
     }
 
-    /// Enters into the status that a workload is stopped; returns the replicas that it had at first.
-    fn note_stopped<K: Workload>(&mut self, workload: &K, replicas: i32) -> i32 {
+    /// Enters into the status that a workload is stopped; returns the replicas that it had. `keeps` prefers those that the
+    /// status holds.
+    fn note_stopped<K: Workload>(&mut self, workload: &K, replicas: i32, keeps: bool) -> i32 {
         let uid = workload.uid().unwrap_or_default();
-        if let Some(known) = self.status.stopped.iter().find(|stopped| stopped.uid == uid) {
+        if let Some(known) = self.status.stopped.iter_mut().find(|stopped| stopped.uid == uid) {
+            if !keeps {
+                known.replicas = replicas;
+            }
             return known.replicas;
         }
         self.status.stopped.push(StoppedWorkload {

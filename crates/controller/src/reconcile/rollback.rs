@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::{
     Context, Step, conditions,
-    quiesce::{QUIESCED_BY, REPLICAS, Workload},
+    quiesce::{QUIESCED_BY, QUIESCED_IN_RUN, REPLICAS, Workload},
 };
 use crate::{
     api::{DirectVolumeMigration, Phase, Quiesce, StoppedWorkload},
@@ -116,7 +116,7 @@ impl Step<'_> {
         let patch = json!({
             "metadata": {
                 "resourceVersion": workload.resource_version(),
-                "annotations": { REPLICAS: null, QUIESCED_BY: null },
+                "annotations": { REPLICAS: null, QUIESCED_BY: null, QUIESCED_IN_RUN: null },
             },
             "spec": { "replicas": replicas },
         });

@@ -130,6 +130,21 @@ async fn a_rollback_names_a_workload_that_was_scaled_meanwhile() {
     assert!(world.events().iter().any(lists), "{:#?}", world.events());
 }
 
+#[tokio::test]
+async fn a_rollback_restores_the_replicas_that_the_last_cutover_took() {
+    let mut world = cut_over().await;
+    // The administrator goes back by hand, to more than before.
+    let web = workload_key("deployments", "web");
+    world.home.store.lock().change(&web, |workload| workload["spec"]["replicas"] = json!(3));
+    world.change(&json!({ "run": 2 }));
+    world.completes(2).await;
+    assert_eq!(world.replicas("deployments", "web"), 0);
+    let status = roll_back(&mut world, 3).await;
+    assert_eq!(status.phase, Phase::RolledBack, "{status:#?}");
+    assert_eq!(world.replicas("deployments", "web"), 3);
+    assert_eq!(world.replicas("statefulsets", "db"), 2);
+}
+
 /// The pods of the run that was ended are still there, under the names of its number.
 #[tokio::test]
 async fn a_cutover_after_a_rollback_of_the_same_run_does_not_meet_its_pods() {
