@@ -32,6 +32,8 @@ fn options_of_rsync_for_what_is_always_done_are_accepted() {
         &["-aAv", "--progress"],
         &["-avh"],
         &["-ah", "-h"],
+        &["-ahf", "- nothing"],
+        &["--exclude=-h", "-hh"],
         &["-a", "--human-readable"],
     ] {
         let destination = TempTree::new();
@@ -41,6 +43,19 @@ fn options_of_rsync_for_what_is_always_done_are_accepted() {
         assert_same(source.path(), destination.path());
         let lists = finished.stdout.contains("create sub/text");
         assert_eq!(lists, options[0].contains('v'), "{options:?}: {}", finished.stdout);
+    }
+}
+
+#[test]
+fn h_alone_prints_the_help_and_as_the_value_of_an_option_is_refused() {
+    for command in ["copy", "sync"] {
+        let help = run(&[command, "--help"], &[]);
+        assert_eq!(run(&[command, "-h"], &[]).expect(0).stdout, help.expect(0).stdout);
+    }
+    for option in ["--exclude", "-f", "--timeout"] {
+        let finished = run(&["copy", option, "-h", "a", "b"], &[]);
+        assert_eq!(finished.code(), 1, "{option}: {}", finished.stderr);
+        assert!(finished.stderr.contains(option), "{option}: {}", finished.stderr);
     }
 }
 

@@ -151,7 +151,7 @@ _pvferry() {
             return 0
             ;;
         pvferry__subcmd__copy)
-            opts="-c -n -f -z -i -v -P -a -r -l -p -t -g -o -D -H -A -X -S -x -h --checksum --verify --atomic --no-owner --allow-empty-source --dry-run --delete --max-delete --exclude --include --exclude-from --include-from --filter --bwlimit --compress --streams --timeout --itemize --verbose --progress --json --archive --recursive --links --perms --times --group --owner --specials --hard-links --acls --xattrs --sparse --one-file-system --numeric-ids --partial --human-readable --log-format --metrics --help"
+            opts="-c -n -f -z -i -v -P -a -r -l -p -t -g -o -D -H -A -X -S -x -h --checksum --verify --atomic --no-owner --allow-empty-source --dry-run --delete --max-delete --exclude --include --exclude-from --include-from --filter --bwlimit --compress --streams --timeout --itemize --verbose --progress --json --help --archive --recursive --links --perms --times --group --owner --specials --hard-links --acls --xattrs --sparse --one-file-system --numeric-ids --partial --human-readable --log-format --metrics"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -655,7 +655,7 @@ _pvferry() {
             return 0
             ;;
         pvferry__subcmd__sync)
-            opts="-c -n -f -z -i -v -P -a -r -l -p -t -g -o -D -H -A -X -S -x -h --volume --via --connect --identity --server-name --marker-dir --termination-log --wait --attempts --checksum --verify --atomic --no-owner --allow-empty-source --dry-run --delete --max-delete --exclude --include --exclude-from --include-from --filter --bwlimit --compress --streams --timeout --itemize --verbose --progress --json --archive --recursive --links --perms --times --group --owner --specials --hard-links --acls --xattrs --sparse --one-file-system --numeric-ids --partial --human-readable --log-format --metrics --help"
+            opts="-c -n -f -z -i -v -P -a -r -l -p -t -g -o -D -H -A -X -S -x -h --volume --via --connect --identity --server-name --marker-dir --termination-log --wait --attempts --checksum --verify --atomic --no-owner --allow-empty-source --dry-run --delete --max-delete --exclude --include --exclude-from --include-from --filter --bwlimit --compress --streams --timeout --itemize --verbose --progress --json --help --archive --recursive --links --perms --times --group --owner --specials --hard-links --acls --xattrs --sparse --one-file-system --numeric-ids --partial --human-readable --log-format --metrics"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -70,6 +70,7 @@ complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -s i -l itemize -d
 complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -s v -l verbose -d 'Same as --itemize; -vv adds debug logs'
 complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -s P -d 'Same as --progress=bar'
 complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -l json -d 'Print the result as one JSON object'
+complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -l help -d 'Print help'
 complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -s a -l archive
 complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -s r -l recursive
 complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -s l -l links
@@ -85,8 +86,7 @@ complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -s S -l sparse
 complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -s x -l one-file-system
 complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -l numeric-ids
 complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -l partial
-complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -l human-readable
-complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -s h -l help -d 'Print help'
+complete -c pvferry -n "__fish_pvferry_using_subcommand copy" -s h -l human-readable
 complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -l volume -d 'Volume at the server that receives the content' -r
 complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -l via -d 'Tunnel to send through: loopback ADDR:PORT or unix:PATH' -r
 complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -l connect -d 'Server to connect to directly over TLS: HOST:PORT' -r
@@ -127,6 +127,7 @@ complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -s i -l itemize -d
 complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -s v -l verbose -d 'Same as --itemize; -vv adds debug logs'
 complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -s P -d 'Same as --progress=bar'
 complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -l json -d 'Print the result as one JSON object'
+complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -l help -d 'Print help'
 complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -s a -l archive
 complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -s r -l recursive
 complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -s l -l links
@@ -142,8 +143,7 @@ complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -s S -l sparse
 complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -s x -l one-file-system
 complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -l numeric-ids
 complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -l partial
-complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -l human-readable
-complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -s h -l help -d 'Print help'
+complete -c pvferry -n "__fish_pvferry_using_subcommand sync" -s h -l human-readable
 complete -c pvferry -n "__fish_pvferry_using_subcommand tunnel" -l listen -d 'Listen address for plaintext: loopback ADDR:PORT or unix:PATH' -r
 complete -c pvferry -n "__fish_pvferry_using_subcommand tunnel" -l volume -d 'Listen on DIR/tunnel.sock for volume NAME only, with the identity in the subdirectory NAME of --identity. Its completion marker is expected in DIR. Can be repeated, with a different DIR for each volume' -r
 complete -c pvferry -n "__fish_pvferry_using_subcommand tunnel" -l connect -d 'TLS server to forward to: HOST:PORT' -r

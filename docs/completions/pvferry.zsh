@@ -62,6 +62,7 @@ _arguments "${_arguments_options[@]}" : \
 '*--verbose[Same as --itemize; -vv adds debug logs]' \
 '(--progress)-P[Same as --progress=bar]' \
 '--json[Print the result as one JSON object]' \
+'--help[Print help]' \
 '*-a[]' \
 '*--archive[]' \
 '*-r[]' \
@@ -90,9 +91,8 @@ _arguments "${_arguments_options[@]}" : \
 '*--one-file-system[]' \
 '*--numeric-ids[]' \
 '*--partial[]' \
+'*-h[]' \
 '*--human-readable[]' \
-'-h[Print help]' \
-'--help[Print help]' \
 ':source -- Source\: directory whose content is copied into DST (with or without a final slash), or block device:_files' \
 ':destination -- Destination directory or block device:_files' \
 && ret=0
@@ -138,6 +138,7 @@ _arguments "${_arguments_options[@]}" : \
 '*--verbose[Same as --itemize; -vv adds debug logs]' \
 '(--progress)-P[Same as --progress=bar]' \
 '--json[Print the result as one JSON object]' \
+'--help[Print help]' \
 '*-a[]' \
 '*--archive[]' \
 '*-r[]' \
@@ -166,9 +167,8 @@ _arguments "${_arguments_options[@]}" : \
 '*--one-file-system[]' \
 '*--numeric-ids[]' \
 '*--partial[]' \
+'*-h[]' \
 '*--human-readable[]' \
-'-h[Print help]' \
-'--help[Print help]' \
 ':source -- Source\: directory whose content is sent, or block device:_files' \
 && ret=0
 ;;

@@ -103,7 +103,7 @@ pub(crate) enum Command {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = rsync::ACCEPTED)]
+#[command(after_help = rsync::ACCEPTED, disable_help_flag = true)]
 pub(crate) struct CopyArgs {
     /// Source: directory whose content is copied into DST (with or without a final slash), or block device
     #[arg(value_name = "SRC")]
@@ -116,7 +116,7 @@ pub(crate) struct CopyArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = rsync::ACCEPTED)]
+#[command(after_help = rsync::ACCEPTED, disable_help_flag = true)]
 pub(crate) struct SyncArgs {
     /// Source: directory whose content is sent, or block device
     #[arg(value_name = "SRC")]
@@ -352,7 +352,7 @@ pub(crate) enum RoleArg {
 /// The arguments of this process, and its filter options in the order in which they stand there.
 pub(crate) fn parse() -> Result<(Cli, Vec<FilterOption>), clap::Error> {
     let arguments = rsync::with_progress_value(std::env::args_os());
-    let arguments = rsync::without_human_readable(arguments);
+    let arguments = rsync::with_help(arguments);
     let matches = Cli::command().try_get_matches_from(arguments)?;
     let filters = matches.subcommand().map_or_else(Vec::new, |(_, command)| filters::of(command));
     Ok((Cli::from_arg_matches(&matches)?, filters))

@@ -29,7 +29,7 @@ const ALWAYS_ON: [(char, &str); 16] = [
     ('x', "one-file-system"),
     ('#', "numeric-ids"),
     ('#', "partial"),
-    ('#', "human-readable"),
+    ('h', "human-readable"),
 ];
 
 pub(super) const ACCEPTED: &str = "\
@@ -77,27 +77,16 @@ pub(super) fn with_progress_value(arguments: impl IntoIterator<Item = OsString>)
     out
 }
 
-/// Removes `-h` from the arguments of `copy` and `sync`, alone or among other short options, unless nothing else is there.
-/// rsync's users type it for sizes that people can read. The help would be printed, and nothing copied.
-pub(super) fn without_human_readable(mut arguments: Vec<OsString>) -> Vec<OsString> {
+/// Gives `copy -h` and `sync -h` their help. Beside anything else, `-h` is what rsync's users mean by it: sizes that people
+/// can read. With the help instead, nothing would be copied, and the exit code would be 0.
+pub(super) fn with_help(mut arguments: Vec<OsString>) -> Vec<OsString> {
     let is_transfer = |argument: &OsString| argument == "copy" || argument == "sync";
-    let Some(command) = arguments.iter().position(is_transfer) else { return arguments };
-    let end = arguments.iter().position(|argument| argument == "--").unwrap_or(arguments.len());
-    if arguments.len() - command <= 2 {
-        return arguments;
+    if let [.., command, last] = &mut *arguments
+        && is_transfer(command)
+        && last == "-h"
+    {
+        *last = "--help".into();
     }
-    for argument in arguments.iter_mut().take(end).skip(command + 1) {
-        let Some(group) = argument.to_str().and_then(|text| text.strip_prefix('-')) else {
-            continue;
-        };
-        // What follows -f is its value.
-        let is_group =
-            !group.is_empty() && group.bytes().all(|b| b.is_ascii_alphabetic() && b != b'f');
-        if is_group && group.contains('h') {
-            *argument = format!("-{}", group.replace('h', "")).into();
-        }
-    }
-    arguments.retain(|argument| argument != "-");
     arguments
 }
 
@@ -251,21 +240,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn h_is_human_readable_beside_anything_else_and_help_alone() {
+    fn h_alone_is_help() {
         let given = |text: &str| text.split(' ').map(OsString::from).collect::<Vec<_>>();
         for (words, expected) in [
-            ("pvferry copy -avh a b", "pvferry copy -av a b"),
-            ("pvferry copy -h a b", "pvferry copy a b"),
-            ("pvferry --log-format json sync -avzh a", "pvferry --log-format json sync -avz a"),
-            ("pvferry copy a b -h", "pvferry copy a b"),
-            ("pvferry copy -h", "pvferry copy -h"),
-            ("pvferry copy --help a", "pvferry copy --help a"),
+            ("pvferry copy -h", "pvferry copy --help"),
+            ("pvferry --log-format json sync -h", "pvferry --log-format json sync --help"),
+            ("pvferry copy a -h", "pvferry copy a -h"),
             ("pvferry -h", "pvferry -h"),
-            ("pvferry verify -h a b", "pvferry verify -h a b"),
-            ("pvferry copy -fhidden a b", "pvferry copy -fhidden a b"),
-            ("pvferry copy a -- -avh", "pvferry copy a -- -avh"),
+            ("pvferry verify -h", "pvferry verify -h"),
         ] {
-            assert_eq!(without_human_readable(given(words)), given(expected));
+            assert_eq!(with_help(given(words)), given(expected));
         }
     }
 

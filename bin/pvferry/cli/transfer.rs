@@ -111,6 +111,10 @@ pub(crate) struct TransferArgs {
     #[arg(long, help_heading = OUTPUT)]
     pub(crate) json: bool,
 
+    /// Print help
+    #[arg(long, action = clap::ArgAction::Help)]
+    help: Option<bool>,
+
     #[command(flatten)]
     _always_on: AlwaysOn,
 }
