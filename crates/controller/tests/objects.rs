@@ -231,10 +231,18 @@ fn a_target_claim_has_no_label_by_which_leftovers_are_deleted() {
 fn a_target_claim_gets_labels_and_annotations_but_those_of_cluster_controllers() {
     let made = target(json!({
         "name": "data",
-        "labels": { "app": "shop", "app.kubernetes.io/name": "db", "pvferry.io/role": "source" },
+        "namespace": "shop",
+        "labels": {
+            "app": "shop", "app.kubernetes.io/name": "db", "pvferry.io/role": "source",
+            "argocd.argoproj.io/instance": "shop", "helm.toolkit.fluxcd.io/name": "shop",
+        },
         "annotations": {
             "backup.example/keep": "7d",
             "meta.helm.sh/release-name": "shop",
+            "meta.helm.sh/release-namespace": "shop",
+            "helm.sh/hook": "pre-delete",
+            "trident.netapp.io/cloneFromPVC": "other",
+            "volsync.backube/use-copy-trigger": "",
             "pv.kubernetes.io/bind-completed": "yes",
             "volume.kubernetes.io/selected-node": "node-1",
             "kubectl.kubernetes.io/last-applied-configuration": "{}",
@@ -251,11 +259,42 @@ fn a_target_claim_gets_labels_and_annotations_but_those_of_cluster_controllers()
         json!({
             "backup.example/keep": "7d",
             "meta.helm.sh/release-name": "shop",
+            "meta.helm.sh/release-namespace": "b",
             "pvferry.io/migration": "home/shop",
             "pvferry.io/created-by": "0123456789",
             "pvferry.io/reserved-by": "home/shop/0123456789",
         })
     );
+}
+
+#[test]
+fn a_target_claim_leaves_out_a_helm_release_of_another_namespace() {
+    let made = target(json!({
+        "name": "data", "namespace": "shop",
+        "annotations": {
+            "meta.helm.sh/release-name": "shop", "meta.helm.sh/release-namespace": "elsewhere",
+        },
+    }));
+    let annotations = made.metadata.annotations.unwrap();
+    assert!(!annotations.keys().any(|key| key.contains("helm")), "{annotations:?}");
+}
+
+/// Every domain whose labels or annotations stay at the source is in the manual.
+#[test]
+fn operations_lists_the_domains_that_are_not_copied() {
+    let manual = include_str!("../../../docs/OPERATIONS.md");
+    let paragraph = manual.split("\n\n").find(|text| text.starts_with("A claim that is created"));
+    let paragraph = paragraph.unwrap();
+    let code = include_str!("../src/build/claims.rs");
+    let code = code.split("const OF_CONTROLLERS").nth(1).unwrap();
+    let code = code.split("/// By these").next().unwrap();
+    let mut domains: Vec<_> = code.split('"').skip(1).step_by(2).collect();
+    domains.retain(|domain| domain.contains('.'));
+    assert_eq!(domains.len(), 8, "{domains:?}");
+    for domain in domains {
+        assert!(paragraph.contains(&format!("`{domain}`")), "{domain}");
+    }
+    assert!(paragraph.contains("`pvferry.io`"));
 }
 
 /// Of root, and of a user: what is admitted where a namespace enforces the `restricted` profile.

@@ -13,9 +13,24 @@ use crate::{
     plan::Planned,
 };
 
-/// Annotations under these domains, and under their subdomains, record what a controller of the source cluster did, or make one of the
-/// destination cluster act on the claim: binding, population, pruning.
-const NOT_COPIED: [&str; 5] = [DOMAIN, "kubernetes.io", "k8s.io", "argoproj.io", "kubevirt.io"];
+/// Labels and annotations under these domains, and under their subdomains, record what a controller of the source cluster did, or make
+/// one of the destination cluster act on the claim: fill, prune, or refuse it. OPERATIONS lists them.
+const OF_CONTROLLERS: [&str; 7] = [
+    DOMAIN,
+    "argoproj.io",
+    "helm.sh",
+    "kubevirt.io",
+    "toolkit.fluxcd.io",
+    "trident.netapp.io",
+    "volsync.backube",
+];
+
+/// So do annotations under these. Their labels say what an application is, and it may select by them.
+const OF_KUBERNETES: [&str; 2] = ["kubernetes.io", "k8s.io"];
+
+/// By these, the release that the claim belongs to takes it over.
+const RELEASE_NAME: &str = "meta.helm.sh/release-name";
+const RELEASE_NAMESPACE: &str = "meta.helm.sh/release-namespace";
 
 /// The claim that a volume becomes, made after `source`, its claim at the source.
 ///
@@ -43,7 +58,7 @@ pub fn target_claim(
             name: Some(volume.target.name.clone()),
             namespace: Some(volume.target.namespace.clone()),
             labels: Some(copied_labels(source)),
-            annotations: Some(annotations(migration, source)),
+            annotations: Some(annotations(migration, source, &volume.target.namespace)),
             ..ObjectMeta::default()
         },
         spec: Some(PersistentVolumeClaimSpec {
@@ -67,16 +82,28 @@ pub fn target_claim(
 fn copied_labels(source: &PersistentVolumeClaim) -> BTreeMap<String, String> {
     let mut copied = source.metadata.labels.clone().unwrap_or_default();
     let of_a_migration = labels("");
-    copied.retain(|key, value| !is_in(key, DOMAIN) && of_a_migration.get(key) != Some(value));
+    copied.retain(|key, value| {
+        !is_in_any(key, &OF_CONTROLLERS) && of_a_migration.get(key) != Some(value)
+    });
     copied
 }
 
 fn annotations(
     migration: &DirectVolumeMigration,
     source: &PersistentVolumeClaim,
+    namespace: &str,
 ) -> BTreeMap<String, String> {
     let mut annotations = source.metadata.annotations.clone().unwrap_or_default();
-    annotations.retain(|key, _| !NOT_COPIED.iter().any(|domain| is_in(key, domain)));
+    let release = annotations.remove(RELEASE_NAME);
+    let release_namespace = annotations.remove(RELEASE_NAMESPACE);
+    annotations
+        .retain(|key, _| !is_in_any(key, &OF_CONTROLLERS) && !is_in_any(key, &OF_KUBERNETES));
+    // Helm refuses a claim of a release of another namespace. In its own, the release goes with the claim.
+    let own = source.metadata.namespace.clone();
+    if let (Some(release), true) = (release, release_namespace == own) {
+        annotations.insert(RELEASE_NAME.into(), release);
+        annotations.insert(RELEASE_NAMESPACE.into(), namespace.to_owned());
+    }
     let metadata = &migration.metadata;
     let home = metadata.namespace.as_deref().unwrap_or_default();
     let name = metadata.name.as_deref().unwrap_or_default();
@@ -84,6 +111,10 @@ fn annotations(
     annotations.insert(CREATED_BY.into(), metadata.uid.clone().unwrap_or_default());
     annotations.insert(RESERVED_BY.into(), reservation(migration));
     annotations
+}
+
+fn is_in_any(key: &str, domains: &[&str]) -> bool {
+    domains.iter().any(|domain| is_in(key, domain))
 }
 
 /// Whether the prefix of a label or annotation is `domain` or a subdomain of it.
