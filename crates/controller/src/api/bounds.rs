@@ -22,8 +22,13 @@ pub(super) const SUBDOMAIN_OR_EMPTY: &str =
     r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*)?$";
 /// Keys of Secrets.
 pub(super) const KEY: &str = "^[-._a-zA-Z0-9]+$";
-/// Rates.
-pub(super) const RATE: &str = r"^[0-9]+(\.[0-9]+)?[KMG]?$";
+/// Rates that pvferry takes: up to 999.999G.
+pub(super) const RATE: &str =
+    r"^([0-9]{1,9}(\.[0-9]{1,3})?K?|[0-9]{1,6}(\.[0-9]{1,3})?M|[0-9]{1,3}(\.[0-9]{1,3})?G)$";
+/// Quantities of storage, in the forms that people write.
+pub(super) const SIZE: &str = r"^[0-9]{1,15}(\.[0-9]{1,6})?([kMGTP]|[KMGTP]i)?$";
+/// Filter patterns: one line.
+pub(super) const LINE: &str = r"^[^\x00-\x1f\x7f]*$";
 
 /// Bytes of a specification. Its status repeats the options of the run, and an API server writes about 1 MiB.
 const SPEC: usize = 256 << 10;
@@ -39,6 +44,15 @@ fn is_subdomain(text: &str) -> bool {
     text.split('.').all(is_label)
 }
 
+/// Whether a text is a decimal number with at most so many digits before and behind its point.
+fn is_number(text: &str, before: usize, behind: usize) -> bool {
+    let digits = |text: &str, most: usize| {
+        (1..=most).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit())
+    };
+    let (whole, part) = text.split_once('.').map_or((text, None), |(a, b)| (a, Some(b)));
+    digits(whole, before) && part.is_none_or(|part| digits(part, behind))
+}
+
 /// A pattern of the schema, as code: without an engine for patterns, and of the same meaning.
 fn matches(pattern: &str, text: &str) -> Option<bool> {
     let is = match pattern {
@@ -50,10 +64,20 @@ fn matches(pattern: &str, text: &str) -> Option<bool> {
             !text.is_empty() && text.bytes().all(inner)
         }
         RATE => {
-            let number = text.strip_suffix(['K', 'M', 'G']).unwrap_or(text);
-            let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-            number.split_once('.').map_or_else(|| digits(number), |(a, b)| digits(a) && digits(b))
+            let (number, digits) = match text.strip_suffix(['K', 'M', 'G']) {
+                Some(number) if text.ends_with('M') => (number, 6),
+                Some(number) if text.ends_with('G') => (number, 3),
+                Some(number) => (number, 9),
+                None => (text, 9),
+            };
+            is_number(number, digits, 3)
         }
+        SIZE => {
+            let units = ["Ki", "Mi", "Gi", "Ti", "Pi", "k", "M", "G", "T", "P"];
+            let number = units.iter().find_map(|unit| text.strip_suffix(unit)).unwrap_or(text);
+            is_number(number, 15, 6)
+        }
+        LINE => !text.chars().any(|c| c.is_ascii_control()),
         _ => return None,
     };
     Some(is)
@@ -198,7 +222,17 @@ mod tests {
             (SUBDOMAIN, &["a", "a.b", "a-b.c"], &["", ".", "a..b", "a.", "a?b"]),
             (SUBDOMAIN_OR_EMPTY, &["", "a.b"], &["a/b"]),
             (KEY, &["kubeconfig", "a.b_C-d"], &["", "a b", "a/b"]),
-            (RATE, &["1", "20M", "1.5G"], &["", "M", "1.", ".5", "1MM", "-1", "1 M"]),
+            (
+                RATE,
+                &["0", "1", "20M", "1.5G", "999999999K", "999999.999M", "999.999G"],
+                &["", "M", "1.", ".5", "1MM", "-1", "1 M", "1000G", "9999999999", "1.0001", "1e3"],
+            ),
+            (
+                SIZE,
+                &["1", "10Gi", "1.5Ti", "500M", "1000k"],
+                &["", "Gi", "1e99", "-1Gi", "1 Gi", "10gb", "1Ei", "1.", "1000000000000000Gi"],
+            ),
+            (LINE, &["*.log", "", "a b", "ü"], &["a\nb", "\r", "\0", "\t"]),
         ] {
             assert!(good.iter().all(|text| matches(pattern, text) == Some(true)), "{pattern}");
             assert!(bad.iter().all(|text| matches(pattern, text) == Some(false)), "{pattern}");

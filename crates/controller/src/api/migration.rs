@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     DirectVolumeMigrationStatus, Pods,
-    bounds::{KEY, LABEL, RATE, SUBDOMAIN, SUBDOMAIN_OR_EMPTY},
+    bounds::{KEY, LABEL, LINE, RATE, SIZE, SUBDOMAIN, SUBDOMAIN_OR_EMPTY},
 };
 
 /// Volumes to copy, their destination, and options of the copy.
@@ -178,6 +178,7 @@ pub struct Target {
     pub access_modes: Option<Vec<String>>,
     /// Size of a new destination claim, at least the size of the source claim, which is the default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = SIZE))]
     pub size: Option<String>,
 }
 
@@ -272,7 +273,7 @@ pub struct Transfer {
     pub allow_empty_source: bool,
     /// Files to exclude, as rsync patterns. Excluded files are not deleted at the destination either.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 200), inner(length(min = 1, max = 1024)))]
+    #[schemars(length(max = 200), inner(length(min = 1, max = 1024), regex(pattern = LINE)))]
     pub exclude: Vec<String>,
     /// Maximum bytes per second of each volume, for example `20M`. Without a unit the number is in KiB. No limit by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]

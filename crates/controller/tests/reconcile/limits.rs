@@ -36,3 +36,15 @@ async fn a_specification_that_is_too_large_in_any_field_is_refused() {
     let modes = json!([{ "name": "data", "target": { "accessModes": vec!["RWO"; 65] } }]);
     refused(json!({ "volumes": modes }), "accessModes").await;
 }
+
+#[tokio::test]
+async fn values_that_no_container_or_claim_can_take_are_refused_before_anything_is_created() {
+    let rate = |rate: &str| json!({ "transfer": { "bandwidth": rate } });
+    refused(rate("99999999999999999999G"), "spec.transfer.bandwidth").await;
+    refused(rate("0.0001"), "spec.transfer.bandwidth").await;
+    refused(json!({ "transfer": { "exclude": ["a\nb"] } }), "spec.transfer.exclude[0]").await;
+    refused(json!({ "transfer": { "exclude": [""] } }), "spec.transfer.exclude[0]").await;
+    let size = |size: &str| json!({ "volumes": [{ "name": "data", "target": { "size": size } }] });
+    refused(size("1e99"), "spec.volumes[0].target.size").await;
+    refused(size("10gb"), "spec.volumes[0].target.size").await;
+}
