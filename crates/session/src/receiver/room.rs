@@ -160,7 +160,13 @@ pub(super) fn all_listed(shared: &Shared) -> Result<(), Stopped> {
             shared.control.fail(crate::Error::Volume(error));
             Err(Stopped)
         }
-        _ => Ok(()),
+        Some(_) => {
+            // Only now it is known that another run helps.
+            let what = "deletions have made room for entries that did not fit: run again";
+            shared.context.monitor.action(what);
+            shared.send(&ToSender::Action(what.into()))
+        }
+        None => Ok(()),
     }
 }
 

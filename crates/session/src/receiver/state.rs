@@ -557,7 +557,7 @@ impl Shared {
     /// other is named and the run goes on.
     pub(super) fn failed(&self, error: &volume::Error) -> Result<(), Stopped> {
         if room::put_off(self, error) {
-            let what = format!("{} before anything was deleted: run again", error.what());
+            let what = format!("{} before anything was deleted", error.what());
             return self.problem(&error.name, &what, 11);
         }
         if error.is_volume_failure() {
