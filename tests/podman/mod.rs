@@ -271,7 +271,7 @@ fn keys_of_another_migration_are_refused_by_name() {
         transfer.expect(&pods.source, &sync, 5);
         let message = transfer.message(&pods.source, &sync);
         assert_eq!((&message["outcome"], &message["retryable"]), (&"failed".into(), &false.into()));
-        assert!(message["reason"].as_str().unwrap().contains("identity"), "{message}");
+        assert!(message["reason"].as_str().unwrap().contains("certificate"), "{message}");
         assert_eq!(transfer.marker(&pods, volume), message);
     }
     transfer.expect(&pods.source, "tunnel", 0);
