@@ -111,7 +111,12 @@ fn a_flush_that_says_all_is_well_and_does_nothing() {
     if !skip::commands(&["strace"]) {
         return;
     }
-    let Some(mut mount) = Mount::ext4(64) else { return };
+    // The kernel writes by itself every few seconds: what is on the disk already is not lost.
+    assert!((0..5).any(|_| a_lying_flush_loses_something()), "the test shows nothing");
+}
+
+fn a_lying_flush_loses_something() -> bool {
+    let Some(mut mount) = Mount::ext4(64) else { return true };
     let (source, destination) = (TempTree::new(), TempTree::below(mount.path()));
     for tree in [&source, &destination] {
         tree.file("f", "text").mtime("f", 1_000_000, 1);
@@ -137,7 +142,9 @@ fn a_flush_that_says_all_is_well_and_does_nothing() {
     drop(serve);
     mount.repair();
     let lost = fs::metadata(destination.at("f")).unwrap().mode() & 0o777 != 0o600;
-    assert!(lost, "it was on the disk already: the test shows nothing");
-    finished.expect(11);
-    counts::tell("flushes that lie", 1);
+    if lost {
+        finished.expect(11);
+        counts::tell("flushes that lie", 1);
+    }
+    lost
 }
