@@ -42,14 +42,13 @@ pub fn unlocking<T>(
         Err(errno @ (Errno::PERM | Errno::ACCESS)) => errno,
         other => return other,
     };
+    // Where nothing is in the way now, another thread may have cleared it since: so the change is tried again in any case.
     if refused == Errno::ACCESS {
-        return if widen_dir(dir).unwrap_or(false) { change() } else { Err(refused) };
+        let _ = widen_dir(dir);
+        return change();
     }
-    let cleared = lift_flags_of_dir(dir).unwrap_or(false);
+    let _ = lift_flags_of_dir(dir);
     let entry = name.and_then(|name| LiftedFlags::of_entry(dir, name).ok().flatten());
-    if !cleared && entry.is_none() {
-        return Err(refused);
-    }
     let done = change();
     entry.map_or(Ok(()), LiftedFlags::restore)?;
     done
@@ -67,9 +66,10 @@ pub(crate) fn lifting<T>(
         Err(Errno::PERM) => {}
         other => return other,
     }
-    let lifted = LiftedFlags::of_entry(dir, name).map_err(|e| e.errno)?.ok_or(Errno::PERM)?;
+    // As above: another thread may have lifted them, through another name.
+    let lifted = LiftedFlags::of_entry(dir, name).map_err(|e| e.errno)?;
     let done = change();
-    lifted.restore()?;
+    lifted.map_or(Ok(()), LiftedFlags::restore)?;
     done
 }
 

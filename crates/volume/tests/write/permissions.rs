@@ -213,3 +213,19 @@ fn set_id_bits_and_capabilities_fall_where_owner_or_group_is_not_the_wanted_one(
     assert!(applied.actual.xattrs.is_empty(), "{:?}", applied.actual);
     assert_eq!((applied.actual.mode, applied.problems.len()), (0o755, 3));
 }
+
+/// Two threads meet the same flag or mode: the one that comes second finds nothing in its way.
+#[test]
+fn a_change_that_was_refused_is_tried_again_where_another_thread_has_cleared_the_way() {
+    let scratch = Scratch::disk();
+    for refused in [Errno::PERM, Errno::ACCESS] {
+        for refusals in [1, 2] {
+            let mut tries = 0;
+            let done = unlock::unlocking(&scratch.dir, None, || {
+                tries += 1;
+                if tries > refusals { Ok(()) } else { Err(refused) }
+            });
+            assert_eq!((done, tries), (if refusals == 1 { Ok(()) } else { Err(refused) }, 2));
+        }
+    }
+}
