@@ -80,12 +80,13 @@ pub(super) fn with_progress_value(arguments: impl IntoIterator<Item = OsString>)
 /// Gives `copy -h` and `sync -h` their help. Beside anything else, `-h` is what rsync's users mean by it: sizes that people
 /// can read. With the help instead, nothing would be copied, and the exit code would be 0.
 pub(super) fn with_help(mut arguments: Vec<OsString>) -> Vec<OsString> {
-    let is_transfer = |argument: &OsString| argument == "copy" || argument == "sync";
-    if let [.., command, last] = &mut *arguments
-        && is_transfer(command)
-        && last == "-h"
+    // The first of these words is the command; a later one is a path.
+    let command = arguments.iter().position(|argument| argument == "copy" || argument == "sync");
+    if let (Some(command), Some(last)) = (command, arguments.len().checked_sub(1))
+        && command + 1 == last
+        && arguments[last] == "-h"
     {
-        *last = "--help".into();
+        arguments[last] = "--help".into();
     }
     arguments
 }
@@ -182,7 +183,10 @@ const INSTEAD: [(&[&str], &str); 17] = [
         &["--partial-dir", "--temp-dir", "-T"],
         "not needed: an interrupted transfer always resumes when the same command runs again",
     ),
-    (&["--files-from"], "use --include-from FILE --exclude '*'"),
+    (
+        &["--files-from"],
+        "not supported: use --include-from with the files and every directory above them, then --exclude '*'",
+    ),
     (&["-C", "--cvs-exclude"], "use --exclude or --exclude-from"),
     (&["--stats"], "leave it out: a summary is always printed, and --json prints all numbers"),
     (&["-q", "--quiet"], "not supported: --progress none prints no progress"),
@@ -246,6 +250,7 @@ mod tests {
             ("pvferry copy -h", "pvferry copy --help"),
             ("pvferry --log-format json sync -h", "pvferry --log-format json sync --help"),
             ("pvferry copy a -h", "pvferry copy a -h"),
+            ("pvferry copy a copy -h", "pvferry copy a copy -h"),
             ("pvferry -h", "pvferry -h"),
             ("pvferry verify -h", "pvferry verify -h"),
         ] {

@@ -22,7 +22,7 @@ pub(crate) const UNKNOWN_RIGHTS: &str =
     "its owner or group may not be mapped here: set-id bits and file capabilities are not kept";
 pub(crate) const UNKNOWN_ACL: &str = "its ACL names users or groups that are not mapped here";
 
-/// Operations that say all by themselves: the error number with them is no answer of the kernel.
+/// Operations whose text is the whole message. Their error number only classifies them: the kernel did not report it.
 const SENTENCES: [&str; 7] = [
     CHANGED,
     CHANGED_LISTING,

@@ -48,7 +48,7 @@ const ACLS: &[u8] = b"system.posix_acl_";
 pub struct ApplyOptions {
     /// Set and remove `security.selinux` too; it says more about the host than about the data.
     pub selinux: bool,
-    /// The owner does not matter: where it cannot be set, the one that the kernel gave stays, and that is no problem.
+    /// Accept any owner: if the wanted one cannot be set, the entry keeps its owner, and nothing is reported.
     pub any_owner: bool,
 }
 

@@ -208,7 +208,7 @@ impl Shared {
             }
         }
         let verify = self.agreed.hello.options.verify && !dry_run;
-        // What only the destination has is left out of its digest, and is no reason for another one.
+        // The destination's digest leaves out what only the destination has, so both must be equal all the same.
         let is_kept = |problem: &Problem| problem.what.contains(ONLY_AT_DESTINATION);
         let only_kept = problems.count == 1 && problems.named.iter().all(is_kept);
         if (clean || only_kept) && verify && (tree.is_none() || commit.tree != tree) {
