@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     env,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use k8s_openapi::{
@@ -17,6 +18,9 @@ use kube::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
+
+/// Longer than anything takes that goes well.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 
 pub(crate) struct Cluster {
     pub(crate) client: Client,
@@ -88,6 +92,22 @@ impl Cluster {
             },
         });
         self.create::<PersistentVolumeClaim>(namespace, claim).await;
+    }
+
+    /// Waits until a volume is bound to each of the claims of these names.
+    pub(crate) async fn bound(&self, namespace: &str, names: &[&str]) {
+        let claims = self.api::<PersistentVolumeClaim>(namespace);
+        let begun = Instant::now();
+        for name in names {
+            loop {
+                let status = claims.get(name).await.unwrap().status.unwrap_or_default();
+                if status.phase.as_deref() == Some("Bound") {
+                    break;
+                }
+                assert!(begun.elapsed() < PATIENCE, "{namespace}/{name}: {status:?}");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
     }
 
     /// Transfer pods, running or not, of one role.

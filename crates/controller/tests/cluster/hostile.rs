@@ -95,14 +95,20 @@ fn a_source_pod_that_was_taken_over_changes_no_other_volume_and_its_forged_repor
         let Ok(image) = env::var("PVFERRY_TEST_HOSTILE_IMAGE") else {
             return skip::skip("no image of a hostile source");
         };
+        place.cluster.namespace(&place.destination, &[]).await;
         let (mut sources, mut targets) = (Vec::new(), Vec::new());
         for (seed, claim) in [(1, "a"), (2, "b")] {
             let from = place.source_volume(claim).await;
             TempTree::below(&from).populate(seed, 20);
             let to = place.target_volume(claim).await;
+            place.cluster.claim(&place.destination, claim).await;
             fs::write(to.join("kept"), "text").unwrap();
             sources.push(from);
             targets.push(to);
+        }
+        // Both volumes share a pod only if the controller knows where each of them is.
+        for namespace in [&place.source, &place.destination] {
+            place.cluster.bound(namespace, &["a", "b"]).await;
         }
         let before = Snapshot::of(&targets[0]);
         place.start_controller();

@@ -21,10 +21,7 @@ use kube::{
 use serde_json::{Value, json};
 use testkit::TempTree;
 
-use super::cluster::Cluster;
-
-/// Longer than anything takes that goes well.
-const PATIENCE: Duration = Duration::from_secs(180);
+use super::cluster::{Cluster, PATIENCE};
 
 /// The place of one test.
 pub(crate) struct Place {
