@@ -24,15 +24,13 @@ use std::{
 };
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use testkit::net::{free_address, wait_for};
 use tokio::runtime::Runtime;
 use tunnel::{Endpoint, Event, IdentitySource, Terminator, Tunnel, pki};
 
 /// Bytes of one measured burst, and of one write of the program that the tunnel serves.
 const BURST: usize = 128 << 20;
 const WRITE: usize = 256 << 10;
-
-/// How often a proxy that has just been started is tried, once in 20 ms.
-const TRIES: u32 = 500;
 
 /// The end behind the tunnel: takes one connection after the other and tells of each burst that has arrived whole.
 fn sink() -> (SocketAddr, Receiver<()>) {
@@ -114,22 +112,6 @@ fn stock(identities: &Path, sink: SocketAddr) -> Option<([Stunnel; 2], SocketAdd
     let near = start("source", local, server)?;
     wait_for(local);
     Some(([near, far], local))
-}
-
-fn free_address() -> SocketAddr {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
-}
-
-fn wait_for(address: SocketAddr) {
-    let up = || TcpStream::connect(address).is_ok();
-    let pause = || thread::sleep(Duration::from_millis(20));
-    assert!(
-        (0..TRIES).any(|_| up() || {
-            pause();
-            false
-        }),
-        "nobody listens on {address}"
-    );
 }
 
 fn compare(c: &mut Criterion) {

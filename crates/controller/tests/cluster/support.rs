@@ -19,7 +19,7 @@ use kube::{
     config::Kubeconfig,
 };
 use serde_json::{Value, json};
-use testkit::TempTree;
+use testkit::{TempTree, net};
 
 use super::cluster::{Cluster, PATIENCE};
 
@@ -77,7 +77,7 @@ impl Place {
             cluster,
             tree,
             controller: None,
-            metrics: free_port(),
+            metrics: net::free_address().port(),
             impersonating,
             arguments: vec!["--allow-privileged-fields"],
         };
@@ -353,10 +353,6 @@ impl Drop for Place {
             eprintln!("--- controller\n{}", tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
         }
     }
-}
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 pub(crate) fn image() -> String {

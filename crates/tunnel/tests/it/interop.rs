@@ -3,11 +3,12 @@
 //! A peer that is not installed makes its tests say SKIPPED, loudly; under `CI=true` that is a failure.
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use testkit::net::free_address;
 use tunnel::pki::{Credentials, LeafRequest};
 use tunnel::{Error, Event, Identity, IdentitySource, PeerError, Role, Tunnel};
 
@@ -47,10 +48,6 @@ impl Daemon {
         }
         daemon
     }
-}
-
-fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 /// An rsync daemon whose module `vol` is `destination`.
