@@ -3,6 +3,7 @@
 use std::{ffi::OsString, path::PathBuf};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use repository::{Keep, TagList};
 
 /// Back volumes up to a restic repository and restore them.
 #[derive(Debug, Parser)]
@@ -60,6 +61,8 @@ pub(crate) enum Command {
         #[arg(long)]
         read_data: bool,
     },
+    /// Remove snapshots, by id or by policy
+    Forget(ForgetArgs),
 }
 
 /// Where the repository is, and what opens it.
@@ -135,4 +138,77 @@ pub(crate) struct RestoreArgs {
 
     #[command(flatten)]
     pub(crate) report: ReportArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ForgetArgs {
+    /// Snapshots to remove: ids, the start of one, or latest
+    #[arg(value_name = "SNAPSHOT", conflicts_with_all = ["Policy", "Filter"])]
+    pub(crate) snapshots: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) repository: RepositoryArgs,
+
+    #[command(flatten)]
+    pub(crate) policy: PolicyArgs,
+
+    #[command(flatten)]
+    pub(crate) filter: FilterArgs,
+
+    /// Show what would be removed, change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+
+    #[command(flatten)]
+    pub(crate) report: ReportArgs,
+}
+
+/// What is kept of the snapshots of each host and set of paths.
+#[derive(Debug, Args)]
+#[group(id = "Policy", multiple = true)]
+pub(crate) struct PolicyArgs {
+    /// Keep the last N snapshots of each host and path; N can be unlimited in all of these options
+    #[arg(long, value_name = "N")]
+    pub(crate) keep_last: Option<Keep>,
+
+    /// Keep the last snapshot of each of the last N hours that have one
+    #[arg(long, value_name = "N")]
+    pub(crate) keep_hourly: Option<Keep>,
+
+    /// The same with days
+    #[arg(long, value_name = "N")]
+    pub(crate) keep_daily: Option<Keep>,
+
+    /// The same with weeks
+    #[arg(long, value_name = "N")]
+    pub(crate) keep_weekly: Option<Keep>,
+
+    /// The same with months
+    #[arg(long, value_name = "N")]
+    pub(crate) keep_monthly: Option<Keep>,
+
+    /// The same with years
+    #[arg(long, value_name = "N")]
+    pub(crate) keep_yearly: Option<Keep>,
+
+    /// Keep snapshots with this tag, or with all tags of a list separated by commas
+    #[arg(long, value_name = "TAG", action = ArgAction::Append)]
+    pub(crate) keep_tag: Vec<TagList>,
+}
+
+/// Which snapshots the policy is applied to. All others stay.
+#[derive(Debug, Args)]
+#[group(id = "Filter", multiple = true)]
+pub(crate) struct FilterArgs {
+    /// Apply the policy to snapshots of this host only
+    #[arg(long, value_name = "NAME", action = ArgAction::Append)]
+    pub(crate) host: Vec<String>,
+
+    /// Apply the policy to snapshots of this path only
+    #[arg(long, value_name = "PATH", action = ArgAction::Append)]
+    pub(crate) path: Vec<String>,
+
+    /// Apply the policy to snapshots with this tag only, or with all tags of a list separated by commas
+    #[arg(long, value_name = "TAG", action = ArgAction::Append)]
+    pub(crate) tag: Vec<TagList>,
 }

@@ -4,6 +4,7 @@
 //! repositories is in the crate `repository`.
 
 mod cli;
+mod maintain;
 mod outcome;
 
 use std::{
@@ -17,8 +18,8 @@ use std::{
 
 use clap::Parser as _;
 use pod::{ExitCode, Report, Shutdown};
-use repository::{BackupOptions, Credentials, Location, Repository, RestoreOptions};
-use serde_json::json;
+use repository::{BackupOptions, Credentials, Location, Repository, RestoreOptions, Snapshot};
+use serde_json::{Value, json};
 use telemetry::{Console, Format, logging};
 use tokio::runtime::Runtime;
 use volume::{
@@ -76,6 +77,7 @@ fn run(command: Command, console: &Console) -> Result<ExitCode, Failure> {
             found.iter().for_each(|line| console.print(line));
             Ok(if sound { ExitCode::Ok } else { ExitCode::Partial })
         }
+        Command::Forget(args) => maintain::forget(&args, console),
     }
 }
 
@@ -109,17 +111,16 @@ fn snapshots(args: &RepositoryArgs, as_json: bool, console: &Console) -> Result<
         return Ok(ExitCode::Ok);
     }
     for snapshot in &snapshots {
-        let (id, paths) = (snapshot.id(), snapshot.paths().join(" "));
-        let line = format!(
-            "{}  {}  {}  {paths}  {}",
-            &id[..id.len().min(8)],
-            snapshot.time(),
-            snapshot.host(),
-            snapshot.tags().join(",")
-        );
-        console.print(pod::Text::from(line.trim_end()).as_ref());
+        console.print(pod::Text::from(line(snapshot).trim_end()).as_ref());
     }
     Ok(ExitCode::Ok)
+}
+
+/// A snapshot on one line.
+fn line(snapshot: &Snapshot) -> String {
+    let (id, paths, tags) = (snapshot.id(), snapshot.paths().join(" "), snapshot.tags().join(","));
+    let (id, time, host) = (&id[..id.len().min(8)], snapshot.time(), snapshot.host());
+    format!("{id}  {time}  {host}  {paths}  {tags}")
 }
 
 /// A runtime that carries signals, and the flag that they set.
@@ -160,6 +161,7 @@ fn backup(args: &BackupArgs, console: &Console) -> Result<ExitCode, Failure> {
         };
         Ok(outcome::of_backup(&repository.backup(&options, &stop)?))
     })();
+    let done = done.map(|report| Done { text: outcome::sentence, extra: Value::Null, report });
     finish(done, begun, &args.report, console)
 }
 
@@ -180,6 +182,7 @@ fn restore(args: &RestoreArgs, console: &Console) -> Result<ExitCode, Failure> {
         let summary = repository.restore(&snapshot, &options, &stop)?;
         Ok(outcome::of_restore(&snapshot, &summary))
     })();
+    let done = done.map(|report| Done { text: outcome::sentence, extra: Value::Null, report });
     finish(done, begun, &args.report, console)
 }
 
@@ -189,14 +192,29 @@ fn note(console: &Console, losses: impl IntoIterator<Item = volume::capability::
     }
 }
 
+/// How a run went to its end.
+struct Done {
+    report: Report,
+    /// Fields of the JSON object that only this command has.
+    extra: Value,
+    /// What a success prints.
+    text: fn(&Report) -> String,
+}
+
+impl From<Failure> for Done {
+    fn from(failure: Failure) -> Self {
+        Self { report: failure.report(), extra: Value::Null, text: |_| String::new() }
+    }
+}
+
 /// Reports how a run ended: to the pod, and to standard output or the terminal.
 fn finish(
-    done: Result<Report, Failure>,
+    done: Result<Done, Failure>,
     begun: Instant,
     args: &ReportArgs,
     console: &Console,
 ) -> Result<ExitCode, Failure> {
-    let mut report = done.unwrap_or_else(|failure| failure.report());
+    let Done { mut report, extra, text } = done.unwrap_or_else(Done::from);
     report.seconds = begun.elapsed().as_secs_f64();
     for error in &report.errors {
         console.message(tracing::Level::ERROR, &format!("{}: {}", &*error.name, &*error.what));
@@ -205,9 +223,9 @@ fn finish(
         report.fail(ExitCode::FileIo, what);
     }
     if args.json {
-        console.print(&report.to_json());
+        console.print(&outcome::json(&report, &extra));
     } else if report.exit_code == ExitCode::Ok {
-        console.print(&outcome::sentence(&report));
+        console.print(&text(&report));
     }
     if report.exit_code != ExitCode::Ok {
         console.message(tracing::Level::ERROR, &format!("pvferry-mover: {}", &*report.reason));

@@ -7,6 +7,7 @@ use std::{
 
 use pod::{EntryError, ExitCode, Report, termination};
 use repository::{BackupSummary, Found, Kind, RestoreSummary, Snapshot};
+use serde_json::Value;
 use telemetry::human;
 
 use crate::cli::ReportArgs;
@@ -45,7 +46,8 @@ impl From<repository::Error> for Failure {
     }
 }
 
-fn report(snapshot: &Snapshot, problems: &Found, digest: &[u8]) -> Report {
+/// A report of a run that went to its end.
+pub(crate) fn of_problems(problems: &Found) -> Report {
     let code = ExitCode::from_number(problems.exit_code()).unwrap_or(ExitCode::Partial);
     let first = problems.first.first().map(|p| format!("{}: {}", p.name, p.what));
     let reason = match (problems.count, first.unwrap_or_default()) {
@@ -60,6 +62,11 @@ fn report(snapshot: &Snapshot, problems: &Found, digest: &[u8]) -> Report {
     };
     report.errors = problems.first.iter().map(error).collect();
     report.errors_omitted = problems.count - report.errors.len() as u64;
+    report
+}
+
+fn report(snapshot: &Snapshot, problems: &Found, digest: &[u8]) -> Report {
+    let mut report = of_problems(problems);
     report.digest = Some(hex(digest).into());
     report.snapshot = Some(snapshot.id().into());
     report
@@ -92,6 +99,18 @@ pub(crate) fn sentence(report: &Report) -> String {
         human::bytes(report.bytes_total),
         report.seconds,
     )
+}
+
+/// The report as one JSON object, with fields of its own for a command.
+pub(crate) fn json(report: &Report, extra: &Value) -> String {
+    let text = report.to_json();
+    let (Some(extra), Ok(Value::Object(mut whole))) =
+        (extra.as_object(), serde_json::from_str(&text))
+    else {
+        return text;
+    };
+    whole.extend(extra.clone());
+    Value::Object(whole).to_string()
 }
 
 fn termination_log(args: &ReportArgs) -> Option<PathBuf> {

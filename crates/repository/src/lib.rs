@@ -17,11 +17,13 @@ mod credentials;
 mod device;
 mod engine;
 mod error;
+mod forget;
 mod location;
 mod lock;
 mod manifest;
 mod problems;
 mod restore;
+mod retention;
 mod source;
 pub mod storage;
 mod stored;
@@ -32,9 +34,11 @@ pub use backup::{BackupOptions, BackupSummary};
 pub use credentials::Credentials;
 pub use engine::Snapshot;
 pub use error::{Error, Kind, Result};
+pub use forget::{Forget, ForgetSummary, SnapshotFilter};
 pub use location::Location;
 pub use problems::{Found, Problem};
 pub use restore::{RestoreOptions, RestoreSummary};
+pub use retention::{Keep, Policy, TagList};
 
 use engine::Engine;
 use storage::Storage;
@@ -77,19 +81,7 @@ impl Repository {
     /// # Errors
     /// [`Kind::Selection`] where there is none, or more than one.
     pub fn find(&self, id: &str) -> Result<Snapshot> {
-        let mut snapshots = self.snapshots()?;
-        let missing = |what: String| Err(Error::new(Kind::Selection, what));
-        if id == "latest" {
-            return snapshots.pop().map_or_else(|| missing("no snapshot here".to_owned()), Ok);
-        }
-        let mut found = snapshots.into_iter().filter(|s| !id.is_empty() && s.id().starts_with(id));
-        match (found.next(), found.next()) {
-            (Some(one), None) => Ok(one),
-            (Some(_), Some(_)) => missing(format!("more than one snapshot starts with {id}")),
-            (None, _) => {
-                missing(format!("snapshot {} not found", wire::name::escape(id.as_bytes())))
-            }
-        }
+        find_in(&self.snapshots()?, id).cloned()
     }
 
     /// Checks the repository: indexes, packs and trees, and with `read_data` the content of every pack. Answers whether it is
@@ -100,5 +92,19 @@ impl Repository {
     pub fn check(&self, read_data: bool) -> Result<(bool, Vec<String>)> {
         let _lock = self.engine.lock(false)?;
         self.engine.check(read_data)
+    }
+}
+
+/// The snapshot `id` of a list with the oldest first.
+fn find_in<'a>(snapshots: &'a [Snapshot], id: &str) -> Result<&'a Snapshot> {
+    let missing = |what: String| Err(Error::new(Kind::Selection, what));
+    if id == "latest" {
+        return snapshots.last().map_or_else(|| missing("no snapshot here".to_owned()), Ok);
+    }
+    let mut found = snapshots.iter().filter(|s| !id.is_empty() && s.id().starts_with(id));
+    match (found.next(), found.next()) {
+        (Some(one), None) => Ok(one),
+        (Some(_), Some(_)) => missing(format!("more than one snapshot starts with {id}")),
+        (None, _) => missing(format!("snapshot {} not found", wire::name::escape(id.as_bytes()))),
     }
 }

@@ -16,6 +16,8 @@ use crate::{Error, storage::Storage};
 const CONFIG: &str = "config";
 /// The directory of the packs.
 pub(super) const PACKS: &str = "data";
+/// The directory of the snapshots.
+pub(super) const SNAPSHOTS: &str = "snapshots";
 
 /// Files of a repository by type and id.
 pub(super) struct Backend {

@@ -8,6 +8,7 @@ mod backend;
 mod lock_file;
 mod node;
 mod offer;
+mod snapshot;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -31,6 +32,7 @@ pub(crate) use lock_file::{LockCipher, LockFile, MAX_LOCK};
 pub(crate) use node::{LinkId, StoredEntry};
 pub(crate) use offer::{Offer, Opener, Source, encode};
 pub(crate) use rustic_core::{DataId, TreeId};
+pub use snapshot::Snapshot;
 
 use crate::{Error, Result, error::Kind, lock::RepositoryLock, storage::Storage};
 use backend::Backend;
@@ -63,12 +65,6 @@ pub(crate) struct BlobPlace {
     pub(crate) end: u64,
     /// Bytes of its content.
     pub(crate) length: u64,
-}
-
-/// A snapshot as it is listed.
-#[derive(Debug, Clone)]
-pub struct Snapshot {
-    file: SnapshotFile,
 }
 
 /// Who and what a new snapshot is of.
@@ -146,8 +142,19 @@ impl Engine {
             .opened
             .get_all_snapshots()
             .map_err(|error| failed("read the snapshots", &error, &self.failure))?;
-        files.sort_by_key(|file| file.time.timestamp());
+        files.sort_by_key(|file| (file.time.timestamp(), file.id));
         Ok(files.into_iter().map(|file| Snapshot { file }).collect())
+    }
+
+    /// The ids of all snapshots that the storage lists.
+    pub(crate) fn snapshot_ids(&self) -> Result<BTreeSet<String>> {
+        let files = self.storage.list(backend::SNAPSHOTS)?;
+        Ok(files.into_iter().map(|(path, _)| file_name(path)).collect())
+    }
+
+    /// Removes the file of a snapshot. The engine would panic where that fails.
+    pub(crate) fn remove_snapshot(&self, snapshot: &Snapshot) -> Result<()> {
+        self.storage.remove(&format!("{}/{}", backend::SNAPSHOTS, snapshot.id()))
     }
 
     /// The repository once more, to load an index into.
@@ -294,8 +301,7 @@ impl Indexed {
     /// All packs that the storage lists, with their sizes.
     pub(crate) fn packs(&self) -> Result<HashMap<String, u64>> {
         let files = self.storage.list(backend::PACKS)?;
-        let name = |path: String| path.rsplit('/').next().unwrap_or_default().to_owned();
-        Ok(files.into_iter().map(|(path, size)| (name(path), size)).collect())
+        Ok(files.into_iter().map(|(path, size)| (file_name(path), size)).collect())
     }
 
     /// The content of a blob, compared with its id.
@@ -318,57 +324,8 @@ pub(crate) fn is_blob(id: &DataId, mut content: &[u8]) -> bool {
     BlobId::from(*id).blob_matches_reader(len, &mut content)
 }
 
-impl Snapshot {
-    /// The id in hexadecimal; that of zeros before the snapshot is saved.
-    #[must_use]
-    pub fn id(&self) -> String {
-        self.file.id.to_hex().to_string()
-    }
-
-    /// When it was made, as RFC 3339.
-    #[must_use]
-    pub fn time(&self) -> String {
-        self.file.time.timestamp().to_string()
-    }
-
-    /// The host that it is of.
-    #[must_use]
-    pub fn host(&self) -> &str {
-        &self.file.hostname
-    }
-
-    /// The paths that it is of.
-    #[must_use]
-    pub fn paths(&self) -> Vec<String> {
-        self.file.paths.iter().cloned().collect()
-    }
-
-    /// Its tags.
-    #[must_use]
-    pub fn tags(&self) -> Vec<String> {
-        self.file.tags.iter().cloned().collect()
-    }
-
-    /// True where this program made it: its path leads to the root of the volume then.
-    #[must_use]
-    pub fn is_own(&self) -> bool {
-        self.file.program_version.starts_with("pvferry ")
-    }
-
-    /// Bytes that it added to the repository, compressed.
-    #[must_use]
-    pub fn bytes_stored(&self) -> u64 {
-        self.file.summary.as_ref().map_or(0, |summary| summary.data_added_packed)
-    }
-
-    /// Adds a tag.
-    pub(crate) fn tag(&mut self, tag: &str) {
-        self.file.tags.add(tag.to_owned());
-    }
-
-    pub(crate) fn tree(&self) -> TreeId {
-        self.file.tree
-    }
+fn file_name(path: String) -> String {
+    path.rsplit('/').next().map_or_else(String::new, str::to_owned)
 }
 
 fn credentials(password: &str) -> rustic_core::Credentials {

@@ -2,7 +2,9 @@
 //! programs and runs these.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+#[path = "../common/mod.rs"]
 mod common;
+mod policy;
 
 use std::{
     env, fs,
