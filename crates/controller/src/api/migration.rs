@@ -320,7 +320,7 @@ pub struct Limits {
     #[serde(default = "three")]
     #[schemars(range(min = 1, max = 20))]
     pub attempts: i32,
-    /// Maximum seconds from the start of a transfer until its pods run.
+    /// Maximum seconds from the start of a transfer until its pods run, and maximum seconds for which a run waits for pods that use a destination claim.
     #[serde(default = "five_minutes")]
     #[schemars(range(min = 10))]
     pub start_seconds: i64,

@@ -61,6 +61,9 @@ pub struct DirectVolumeMigrationStatus {
     /// Watches of the pods at the destination, from the moment at which no pod used the volumes that started.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub target_watches: Vec<PodWatch>,
+    /// Time since which the run waits for pods that use destination claims.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_in_use_since: Option<Time>,
     /// Workloads that a cutover scaled to zero. A rollback starts them again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stopped: Vec<StoppedWorkload>,
@@ -249,6 +252,10 @@ pub struct VolumeStatus {
     /// Whether this migration wrote everything in `target`: a run has made it equal to the source.
     #[serde(default)]
     pub owned: bool,
+    /// Whether other pods can have written to the destination claim, because one used it or a cutover completed. Later runs delete nothing there until
+    /// one completes with `overwrite`.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub foreign_content: bool,
     /// Entries that changed at the source during a stage run. The next run or the cutover will copy them.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub changed: i64,
@@ -273,4 +280,26 @@ pub struct VolumeStatus {
     /// Current rate in bytes per second.
     #[serde(default)]
     pub rate: i64,
+}
+
+impl VolumeStatus {
+    /// Other pods can have written to the destination claim: it counts as one that existed before.
+    pub(crate) fn disown(&mut self) {
+        self.owned = false;
+        self.created.clear();
+        self.foreign_content = true;
+    }
+
+    /// A run has made the destination claim equal to the source. Without `overwrite` that is no permission to delete what other pods write there.
+    pub(crate) fn own(&mut self, overwrite: bool) {
+        if overwrite || !self.foreign_content {
+            self.owned = true;
+            self.foreign_content = false;
+        }
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde calls")]
+fn is_false(value: &bool) -> bool {
+    !value
 }

@@ -85,8 +85,9 @@ pub(super) fn fresh(volumes: &[Planned], before: &[VolumeStatus]) -> Vec<VolumeS
     let status = |volume: &Planned| {
         let claim = volume.claim.to_string();
         let before = before.iter().find(|before| before.claim == claim).cloned();
-        let VolumeStatus { created, target, owned, .. } = before.unwrap_or_default();
-        VolumeStatus { claim, created, target, owned, ..VolumeStatus::default() }
+        let VolumeStatus { created, target, owned, foreign_content, .. } =
+            before.unwrap_or_default();
+        VolumeStatus { claim, created, target, owned, foreign_content, ..VolumeStatus::default() }
     };
     volumes.iter().map(status).collect()
 }
@@ -125,7 +126,11 @@ impl Step<'_> {
             return Ok(false);
         }
         let all = waiting.iter().chain(beside.iter().map(|(volume, _)| volume));
-        self.check_use_of_targets(&all.cloned().collect::<Vec<_>>()).await?;
+        let overdue = self.check_use_of_targets(&all.cloned().collect::<Vec<_>>()).await?;
+        if !overdue.is_empty() {
+            self.fail_used_targets(overdue).await?;
+            return Ok(true);
+        }
         let (nodes, held) = self.nodes_of(&waiting).await?;
         waiting.retain(|volume| !held.contains_key(&volume.claim));
         let nothing_else = waiting.is_empty() && self.status.transfers.is_empty();

@@ -17,7 +17,7 @@ use super::{
     reserve, rollback, set_finalizers, settle,
 };
 use crate::{
-    api::{DirectVolumeMigration, EndpointKind, Phase, VolumePhase},
+    api::{DirectVolumeMigration, EndpointKind, Phase, VolumePhase, VolumeStatus},
     build::{self, Role},
     cluster::{Cluster, Kind},
     error::Result,
@@ -65,6 +65,10 @@ impl Step<'_> {
             if !self.status.acknowledged.is_empty() {
                 let pods = self.status.acknowledged.join("; ");
                 message = format!("{message}; acknowledgeInUse: {pods}");
+            }
+            if self.is_cutover() {
+                // The application starts at the destination, and what it writes there exists nowhere else.
+                self.status.volumes.iter_mut().for_each(VolumeStatus::disown);
             }
             self.condition(conditions::SUCCEEDED, Some(true), "Completed", &message);
             self.context.events.normal(&self.migration, "RunCompleted", message.clone()).await;

@@ -107,8 +107,7 @@ impl Step<'_> {
                 let pod = &status.target_used_by;
                 let target = &volume.target;
                 let what = format!("pod {pod} used {target} at the destination during the run");
-                status.owned = false;
-                status.created.clear();
+                status.disown();
                 used.insert(what.clone());
                 ("UsedMeanwhile", what)
             } else if !gap.is_empty() {
@@ -142,7 +141,7 @@ impl Step<'_> {
         Ok(())
     }
 
-    /// Fails a volume that was copied, because something else is wrong.
+    /// Fails a volume for what is wrong beside its copy.
     pub(super) async fn fail_success(
         &mut self,
         volume: &Planned,

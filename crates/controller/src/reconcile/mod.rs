@@ -32,6 +32,7 @@ mod retry;
 mod rollback;
 mod same_volume;
 mod settle;
+mod target_use;
 mod throttle;
 mod transfer;
 mod unreadable;

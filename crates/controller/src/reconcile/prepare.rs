@@ -11,10 +11,10 @@ use k8s_openapi::{
 };
 use kube::{Api, ResourceExt as _, api::PostParams, runtime::controller::Action};
 
-use super::{Step, conditions, reached::ReachedClaims};
+use super::{Step, conditions, target_use::Invalid};
 use crate::{
     api::{Mode, Phase, VolumePhase},
-    build::{self, MANAGER, Role, bytes, capacity, target_claim},
+    build::{self, MANAGER, bytes, capacity, target_claim},
     cluster::Cluster,
     error::{Error, Result},
     informers::{Key, is_trimmed},
@@ -67,7 +67,8 @@ impl Step<'_> {
         let taken: Vec<_> =
             existing.iter().filter_map(|(index, _)| self.volumes.get(*index).cloned()).collect();
         self.check_reserved_storage(&taken).await?;
-        self.check_use_of_targets(&self.volumes.clone()).await?;
+        let overdue = self.check_use_of_targets(&self.volumes.clone()).await?;
+        self.fail_volumes(&overdue)?;
         self.check_in_use().await?;
         self.condition(conditions::VALIDATED, Some(true), "Valid", "all claims can be copied");
         for (index, target) in existing {
@@ -101,7 +102,7 @@ impl Step<'_> {
     }
 
     /// Fails the volumes that cannot be copied, each for its own reason; the others only were not started. The error lists all.
-    fn fail_volumes(&mut self, invalid: &[(usize, &'static str, String)]) -> Result<()> {
+    fn fail_volumes(&mut self, invalid: &[Invalid]) -> Result<()> {
         let Some((_, first, _)) = invalid.first() else { return Ok(()) };
         for (index, volume) in self.status.volumes.iter_mut().enumerate() {
             let own = invalid.iter().find(|(at, ..)| *at == index);
@@ -251,6 +252,7 @@ impl Step<'_> {
         };
         if let Some(status) = self.status.volumes.get_mut(volume.index) {
             status.created = made.uid().unwrap_or_default();
+            status.foreign_content = false;
         }
         Ok(())
     }
@@ -333,37 +335,6 @@ impl Step<'_> {
             return Err(Error::Invalid("TargetTooSmall", what));
         }
         Ok(())
-    }
-
-    /// A target in use would be written to under the hands of whoever uses it.
-    pub(super) async fn check_use_of_targets(&mut self, volumes: &[Planned]) -> Result<()> {
-        let reached = self.reached(Role::Destination, volumes).await?;
-        for namespace in reached.namespaces() {
-            for pod in self.users(&self.destination, &namespace).await? {
-                self.refuse_user_of_target(&reached, &namespace, &pod)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// What a pod wrote to a target is not of this migration, even if the migration created or filled the claim before.
-    pub(super) fn refuse_user_of_target(
-        &mut self,
-        reached: &ReachedClaims,
-        namespace: &str,
-        pod: &Pod,
-    ) -> Result<()> {
-        let used = reached.used_by(namespace, pod);
-        for (index, _) in &used {
-            if let Some(status) = self.status.volumes.get_mut(*index) {
-                status.owned = false;
-                status.created.clear();
-            }
-        }
-        let first = used.first().and_then(|(index, pod)| Some((self.volumes.get(*index)?, pod)));
-        let Some((volume, pod)) = first else { return Ok(()) };
-        let what = format!("destination PVC {} is in use by pod {pod}", volume.target);
-        Err(Error::Waiting("TargetInUse", what))
     }
 
     /// Pods that have not ended, other than those of this migration.

@@ -54,6 +54,7 @@ impl Step<'_> {
             && by_us
             && status.created.is_empty()
             && status.target.is_none()
+            && !status.foreign_content
         {
             status.created = claim.uid().unwrap_or_default();
         }

@@ -80,7 +80,9 @@ impl Step<'_> {
             let is_equal = report.is_success() || report.all_listed;
             let target = recorded(pod, volume);
             status.owned &= status.target == target;
-            status.owned |= self.migration.spec.transfer.delete && is_equal && target.is_some();
+            if self.migration.spec.transfer.delete && is_equal && target.is_some() {
+                status.own(self.migration.spec.transfer.overwrite);
+            }
             status.target = target;
             status.reason = reason.into();
             status.message.clear();

@@ -12,6 +12,7 @@ use super::{
     Step,
     pod_watch::Seen,
     reached::{ReachedClaims, end},
+    target_use::UsedTargets,
 };
 use crate::{api::PodWatch, build::Role, cluster::Cluster, error::Result, plan::Planned};
 
@@ -46,24 +47,20 @@ impl Step<'_> {
         for namespace in namespaces {
             let informer = self.destination.informers().current::<Pod>().await;
             let listed = informer.and_then(|pods| pods.list_at(&namespace));
+            let mut used = UsedTargets::default();
             let version = match listed {
                 Some((pods, version)) => {
-                    for pod in &pods {
-                        if !self.is_user(pod) {
-                            continue;
-                        }
-                        self.refuse_user_of_target(&reached, &namespace, pod)?;
-                    }
+                    let users = pods.iter().filter(|pod| self.is_user(pod));
+                    users.for_each(|pod| used.enter(&reached, &namespace, pod));
                     version
                 }
                 None => {
                     let (pods, version) = self.users_at(&self.destination, &namespace).await?;
-                    for pod in &pods {
-                        self.refuse_user_of_target(&reached, &namespace, pod)?;
-                    }
+                    pods.iter().for_each(|pod| used.enter(&reached, &namespace, pod));
                     version
                 }
             };
+            self.refuse_used_targets(&used)?;
             let watch = PodWatch { namespace, version, ..PodWatch::default() };
             self.status.target_watches.push(watch);
         }

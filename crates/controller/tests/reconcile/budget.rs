@@ -111,6 +111,8 @@ async fn a_thousand_migrations_that_wait_take_at_most_100_calls_a_minute() {
                 spec["destination"] =
                     json!({ "namespace": "shop-new", "cluster": { "kubeconfigSecret": "other" } });
                 spec["endpoint"] = json!({ "type": "NodePort", "host": "n" });
+                // It waits for longer than the test takes.
+                spec["limits"] = json!({ "parallel": 4, "attempts": 3, "startSeconds": 86400 });
             }
             _ => {}
         }

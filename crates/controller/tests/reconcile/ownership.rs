@@ -189,3 +189,62 @@ async fn a_claim_that_a_pod_used_since_it_was_filled_keeps_its_content() {
     world.ends(2).await;
     assert_kept(&world);
 }
+
+/// No controller watches the claim between two runs, and the pod is restarting just when the next one starts.
+#[tokio::test]
+async fn after_a_completed_cutover_no_run_deletes_what_the_application_wrote_without_overwrite() {
+    for mode in ["Stage", "Cutover"] {
+        let mut world = World::new();
+        world.migrate(json!({ "mode": "Cutover" }));
+        world.completes(1).await;
+        world.write("home", "shop-new", "data", &PRECIOUS);
+        world.change(&json!({ "run": 2, "mode": mode }));
+        world.ends(2).await;
+        assert_kept(&world);
+        world.change(&json!({ "run": 3, "transfer": { "overwrite": true } }));
+        world.completes(3).await;
+        assert_eq!(world.files("home", "shop-new", "data"), world.files("home", "shop", "data"));
+    }
+}
+
+#[tokio::test]
+async fn a_failed_cutover_leaves_later_runs_the_right_to_delete() {
+    let mut world = World::new();
+    world.migrate(json!({}));
+    world.completes(1).await;
+    world.visitor("reader", "x");
+    world.change(&json!({ "run": 2, "mode": "Cutover" }));
+    let status = world.ends(2).await;
+    assert_eq!(status.phase, Phase::Failed, "{status:#?}");
+    world.remove("pods", "shop", "reader");
+    world.write("home", "shop", "data", &[("c", "3")]);
+    world.change(&json!({ "run": 3, "mode": "Stage" }));
+    world.completes(3).await;
+    assert_eq!(world.files("home", "shop-new", "data").len(), 1);
+}
+
+/// What the application wrote at the destination before the rollback exists nowhere else.
+#[tokio::test]
+async fn a_stage_run_after_a_rollback_copies_and_deletes_only_with_overwrite() {
+    for written in [false, true] {
+        let mut world = World::new();
+        world.workload("deployments", "web");
+        world.migrate(json!({ "mode": "Cutover", "quiesce": "ScaleToZero" }));
+        world.completes(1).await;
+        if written {
+            world.write("home", "shop-new", "data", &PRECIOUS);
+        }
+        world.change(&json!({ "run": 2, "mode": "Rollback" }));
+        world.until("rollback", |s| s.run == 2 && s.phase == Phase::RolledBack).await;
+        world.change(&json!({ "run": 3, "mode": "Stage" }));
+        if written {
+            world.ends(3).await;
+            assert_kept(&world);
+            world.change(&json!({ "run": 4, "transfer": { "overwrite": true } }));
+            world.completes(4).await;
+        } else {
+            world.completes(3).await;
+        }
+        assert_eq!(world.files("home", "shop-new", "data"), world.files("home", "shop", "data"));
+    }
+}

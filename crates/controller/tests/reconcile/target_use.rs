@@ -104,3 +104,104 @@ async fn pods_that_use_other_claims_of_the_destination_fail_no_cutover() {
     add(&world.home, "pods", "shop-new", bystander);
     world.completes(1).await;
 }
+
+/// Limits of a run that waits for pods for 30 seconds.
+fn impatient() -> Value {
+    json!({ "parallel": 1, "attempts": 3, "startSeconds": 30 })
+}
+
+#[tokio::test]
+async fn a_run_whose_target_stays_in_use_fails_after_start_seconds_and_copies_nothing() {
+    for mode in ["Stage", "Cutover"] {
+        let mut world = World::new();
+        world.claim("home", "shop-new", "data", &[("mine", "for years")]);
+        user(&world, "prod");
+        world.migrate(json!({ "mode": mode, "limits": impatient() }));
+        for _ in 0..20 {
+            world.step_of("m").await;
+        }
+        assert_eq!(world.status().phase, Phase::Preparing, "{mode}");
+        let status = world.ends(1).await;
+        assert_eq!((status.phase, status.transfers_started), (Phase::Failed, 0), "{status:#?}");
+        assert_eq!(status.volumes[0].reason, "TargetInUse", "{mode}");
+        let text = "destination PVC shop-new/data is in use by pod prod";
+        assert!(status.message.contains(text), "{}", status.message);
+        let failed = ("False".into(), "TargetInUse".into());
+        assert_eq!(world.condition("Succeeded"), failed, "{mode}");
+        assert!(world.files("home", "shop-new", "data").contains_key("mine"), "{mode}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_waits_for_a_used_target_fails_without_a_change_of_any_object() {
+    let mut world = World::new();
+    user(&world, "prod");
+    world.migrate(json!({ "limits": impatient() }));
+    let took = world.run(90, |world| world.status().phase == Phase::Failed).await;
+    assert!((30..60).contains(&took), "{took} s: {:?}", world.told("m"));
+}
+
+#[tokio::test]
+async fn a_pod_that_leaves_within_start_seconds_starts_the_time_anew_for_the_next_pod() {
+    let mut world = World::new();
+    let user = |world: &World, name: &str| {
+        let volumes = json!([{ "name": "data", "persistentVolumeClaim": { "claimName": "data" } }]);
+        let pod = json!({
+            "metadata": { "name": name }, "spec": { "containers": [], "volumes": volumes },
+        });
+        add(&world.home, "pods", "shop-new", pod);
+    };
+    user(&world, "first");
+    world.migrate(json!({ "volumes": [{ "name": "data" }], "limits": impatient() }));
+    for _ in 0..20 {
+        world.step_of("m").await;
+    }
+    world.remove("pods", "shop-new", "first");
+    world.completes(1).await;
+    user(&world, "second");
+    world.change(&json!({ "run": 2 }));
+    for _ in 0..20 {
+        world.step_of("m").await;
+    }
+    assert_eq!(world.status().phase, Phase::Preparing);
+    world.remove("pods", "shop-new", "second");
+    world.completes(2).await;
+}
+
+#[tokio::test]
+async fn a_volume_whose_target_stays_in_use_during_a_run_fails_alone() {
+    let mut world = World::new();
+    world.claim("home", "shop", "other", &[("c", "3")]);
+    world.kubelet.duration = 4;
+    let volumes = json!([{ "name": "other" }, { "name": "data" }]);
+    world.migrate(json!({ "volumes": volumes, "limits": impatient() }));
+    world.until("source pod", copies).await;
+    user(&world, "prod");
+    let status = world.ends(1).await;
+    assert_eq!(status.phase, Phase::Failed, "{status:#?}");
+    let ends: Vec<_> = status.volumes.iter().map(|v| (v.phase, &*v.reason)).collect();
+    use controller::api::VolumePhase::{Failed, Succeeded};
+    assert_eq!(ends, [(Succeeded, "Completed"), (Failed, "TargetInUse")], "{status:#?}");
+    assert_eq!(world.files("home", "shop-new", "other"), world.files("home", "shop", "other"));
+    world.assert_clean();
+}
+
+/// The annotation of a claim that this migration created is no proof of what pods have written there since.
+#[tokio::test]
+async fn a_created_claim_that_a_pod_used_before_its_first_transfer_keeps_its_content_in_the_next_run()
+ {
+    let mut world = World::new();
+    world.migrate(json!({ "limits": impatient() }));
+    world.until("claim", |status| status.phase == Phase::Transferring).await;
+    user(&world, "early");
+    // The watch of the pods gets its turn, without a step.
+    world.step_of("another").await;
+    let status = world.ends(1).await;
+    assert_eq!(status.volumes[0].reason, "TargetInUse", "{status:#?}");
+    world.write("home", "shop-new", "data", &[("mine", "of the pod")]);
+    world.remove("pods", "shop-new", "early");
+    world.change(&json!({ "run": 2 }));
+    let status = world.ends(2).await;
+    assert_eq!(status.volumes[0].reason, "TargetNotEmpty", "{status:#?}");
+    assert!(world.files("home", "shop-new", "data").contains_key("mine"));
+}

@@ -57,7 +57,9 @@ async fn a_pod_of_another_cluster_that_is_gone_wakes_the_migration_that_waits_fo
     ]}});
     add(&world.other, "pods", "shop-new", user);
     let far = json!({ "namespace": "shop-new", "cluster": { "kubeconfigSecret": "other" } });
-    world.migrate(json!({ "destination": far, "endpoint": { "type": "NodePort", "host": "n" } }));
+    let limits = json!({ "parallel": 4, "attempts": 3, "startSeconds": 600 });
+    let endpoint = json!({ "type": "NodePort", "host": "n" });
+    world.migrate(json!({ "destination": far, "endpoint": endpoint, "limits": limits }));
     let took = world.run(60, |world| world.told("m").1.contains("is in use by pod user")).await;
     assert!(took < 60, "{:?}", world.told("m"));
     world.idle(300).await;
