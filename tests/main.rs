@@ -20,6 +20,7 @@ mod counters;
 mod crash;
 mod delete;
 mod device;
+mod directory_times;
 mod dry_run;
 mod exhaustion;
 mod exposure;

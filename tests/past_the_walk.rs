@@ -163,7 +163,7 @@ fn on_an_overlay_an_entry_that_is_moved_past_the_walk_is_seen() {
 }
 
 /// Waits until a process holds `dir` open.
-fn wait_for_listing_of(dir: &Path) {
+pub(crate) fn wait_for_listing_of(dir: &Path) {
     let holds = |pid: fs::DirEntry| {
         let descriptors = fs::read_dir(pid.path().join("fd")).into_iter().flatten().flatten();
         descriptors.into_iter().any(|fd| fs::read_link(fd.path()).is_ok_and(|path| path == dir))

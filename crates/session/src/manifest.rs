@@ -2,7 +2,7 @@
 //!
 //! Each entry gives one record: where it lies, what its metadata are and, where content moved in this
 //! session, what proves the content. The record of a hard link says which inode it names, and no more: all else is in the
-//! record of the first name. The sender makes its records from what it read, the receiver
+//! record of the first name. The modification time of a directory belongs to its listing, and has a record of its own. The sender makes its records from what it read, the receiver
 //! from what it reads back after writing. A record is hashed under the session key and the hashes
 //! are added up, each of four 64-bit lanes by itself, so that workers fold in any order.
 
@@ -15,6 +15,7 @@ use wire::{ContentCheck, EntryId, FileKind, ManifestDigest, Metadata, Name, Time
 /// Stand in records where that of an inode has its kind.
 const HARD_LINK: u8 = 0;
 const LISTING: u8 = 255;
+const DIRECTORY_TIME: u8 = 254;
 
 /// The digest of the entries folded so far.
 pub(crate) struct Manifest {
@@ -71,10 +72,11 @@ impl Manifest {
         let (uid, gid) = if self.no_owner { (0, 0) } else { (m.uid, m.gid) };
         fixed.push(m.kind as u8);
         fixed.extend_from_slice(&m.mode.to_le_bytes());
-        for n in [uid, gid, m.rdev.0, m.rdev.1, m.mtime.nanos] {
+        let mtime = if m.kind == FileKind::Directory { Timestamp::default() } else { m.mtime };
+        for n in [uid, gid, m.rdev.0, m.rdev.1, mtime.nanos] {
             fixed.extend_from_slice(&n.to_le_bytes());
         }
-        fixed.extend_from_slice(&m.mtime.secs.to_le_bytes());
+        fixed.extend_from_slice(&mtime.secs.to_le_bytes());
         let size = if m.kind == FileKind::File { m.size } else { 0 };
         fixed.extend_from_slice(&size.to_le_bytes());
         fixed.push(u8::from(m.attributes.immutable) | u8::from(m.attributes.append_only) << 1);
@@ -122,6 +124,19 @@ impl Manifest {
     /// removals in it is proved like anything else.
     pub(crate) fn add_listing(&self, directory: EntryId, complete: bool) {
         self.fold_listing(directory.0, complete);
+    }
+
+    /// Folds in the modification time of a directory. Each has one.
+    pub(crate) fn add_directory_time(&self, directory: EntryId, mtime: Timestamp) {
+        // As in the record of such a root.
+        let mtime =
+            if self.no_owner && directory == EntryId::ROOT { Timestamp::default() } else { mtime };
+        let mut record = [0; 26];
+        record[..8].copy_from_slice(&directory.0.to_le_bytes());
+        record[8..16].copy_from_slice(&mtime.secs.to_le_bytes());
+        record[16..20].copy_from_slice(&mtime.nanos.to_le_bytes());
+        record[24] = DIRECTORY_TIME;
+        self.fold(&blake3::keyed_hash(&self.key, &record));
     }
 
     /// Folds in that nothing may be removed, as the listing of a directory that there is not.

@@ -26,23 +26,36 @@ const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_WAIT: Duration = Duration::from_millis(20);
 const TICK_CHECK: Duration = Duration::from_micros(250);
 
+/// When a directory was listed.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment {
+    /// When that began.
+    pub since: Since,
+    /// The modification time that belongs to the names. `None` where they are not complete.
+    pub mtime: Option<Timestamp>,
+}
+
 impl NameList {
     /// As [`NameList::read`], of a directory that others may change meanwhile: it is listed again then. Where it never
     /// holds still, the list is not [complete](NameList::complete).
     ///
     /// # Errors
     /// Where the directory cannot be opened.
-    pub fn read_settled(dir: &Dir) -> Result<(Self, Since)> {
+    pub fn read_settled(dir: &Dir) -> Result<(Self, Moment)> {
         let (mut tries, mut pause) = (1, FIRST_PAUSE);
         loop {
             let since = Since::now(dir)?;
             let names = Self::read(dir)?;
-            if !names.complete() || since.at_rest(dir)? {
-                return Ok((names, since));
+            if !names.complete() {
+                return Ok((names, Moment { since, mtime: None }));
+            }
+            let times = since.times(dir)?;
+            if since.at_rest_by(times) {
+                return Ok((names, Moment { since, mtime: Some(times.modified) }));
             }
             if tries == TRIES {
                 let error = dir.own_error(CHANGED_LISTING, Errno::AGAIN);
-                return Ok((names.failed(error), since));
+                return Ok((names.failed(error), Moment { since, mtime: None }));
             }
             std::thread::sleep(pause);
             (tries, pause) = (tries + 1, pause * 2);
@@ -89,7 +102,7 @@ impl Since {
             }));
         }
         let recent = now().secs - WHOLE_SECONDS;
-        change_time(dir).map(|changed| Self::Change(changed, changed.secs >= recent))
+        Times::of(dir).map(|Times { changed, .. }| Self::Change(changed, changed.secs >= recent))
     }
 
     /// True where no name has come to `dir`, or left it, since then.
@@ -97,13 +110,23 @@ impl Since {
     /// # Errors
     /// Where the directory cannot be opened or looked at.
     pub fn at_rest(&self, dir: &Dir) -> Result<bool> {
-        Ok(match self {
-            Self::Clock(begun) => {
-                let changed = local_change_time(dir)?;
-                changed < *begun || changed > now()
-            }
-            Self::Change(before, _) => change_time(dir)? == *before,
-        })
+        self.times(dir).map(|times| self.at_rest_by(times))
+    }
+
+    /// As [`Since::at_rest`], of a directory that has these times now.
+    fn at_rest_by(&self, Times { changed, .. }: Times) -> bool {
+        match self {
+            Self::Clock(begun) => changed < *begun || changed > now(),
+            Self::Change(before, _) => changed == *before,
+        }
+    }
+
+    /// The times of `dir`, from where they can be compared.
+    fn times(&self, dir: &Dir) -> Result<Times> {
+        match self {
+            Self::Clock(_) => Times::local(dir),
+            Self::Change(..) => Times::of(dir),
+        }
     }
 
     /// As [`Since::at_rest`], where a doubt is to be looked into: true only if no change can hide in the unit that the file
@@ -113,9 +136,9 @@ impl Since {
     /// As [`Since::at_rest`].
     pub fn surely_at_rest(&self, dir: &Dir) -> Result<bool> {
         Ok(match self {
-            Self::Clock(begun) => is_surely_before(local_change_time(dir)?, *begun),
+            Self::Clock(begun) => is_surely_before(Times::local(dir)?.changed, *begun),
             Self::Change(before, recent) => {
-                !recent && before.nanos != 0 && change_time(dir)? == *before
+                !recent && before.nanos != 0 && Times::of(dir)?.changed == *before
             }
         })
     }
@@ -304,17 +327,31 @@ fn is_overlay(dir: &Dir) -> bool {
     *dir.hints().overlay.get_or_init(ask)
 }
 
-fn local_change_time(dir: &Dir) -> Result<Timestamp> {
-    let stat = fs::fstat(dir.descriptor()?).map_err(|errno| dir.own_error("stat", errno))?;
-    let nanos = u32::try_from(stat.st_ctime_nsec).unwrap_or(0);
-    Ok(Timestamp { secs: stat.st_ctime, nanos })
+/// Times of a directory.
+#[derive(Clone, Copy)]
+struct Times {
+    changed: Timestamp,
+    modified: Timestamp,
 }
 
-/// Asks the server of a network file system.
-fn change_time(dir: &Dir) -> Result<Timestamp> {
-    let flags = AtFlags::EMPTY_PATH | stat::UNCACHED;
-    let stat = fs::statx(dir.descriptor()?, c"", flags, StatxFlags::CTIME);
-    stat.map(|stat| stat::timestamp(stat.stx_ctime)).map_err(|errno| dir.own_error("stat", errno))
+impl Times {
+    fn local(dir: &Dir) -> Result<Self> {
+        let stat = fs::fstat(dir.descriptor()?).map_err(|errno| dir.own_error("stat", errno))?;
+        let nanos = |nanos| u32::try_from(nanos).unwrap_or(0);
+        Ok(Self {
+            changed: Timestamp { secs: stat.st_ctime, nanos: nanos(stat.st_ctime_nsec) },
+            modified: Timestamp { secs: stat.st_mtime, nanos: nanos(stat.st_mtime_nsec) },
+        })
+    }
+
+    /// Asks the server of a network file system.
+    fn of(dir: &Dir) -> Result<Self> {
+        let flags = AtFlags::EMPTY_PATH | stat::UNCACHED;
+        let stat = fs::statx(dir.descriptor()?, c"", flags, StatxFlags::CTIME | StatxFlags::MTIME)
+            .map_err(|errno| dir.own_error("stat", errno))?;
+        let (changed, modified) = (stat.stx_ctime, stat.stx_mtime);
+        Ok(Self { changed: stat::timestamp(changed), modified: stat::timestamp(modified) })
+    }
 }
 
 fn now() -> Timestamp {

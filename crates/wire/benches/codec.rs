@@ -48,6 +48,7 @@ fn listing() -> ToReceiver {
         last: true,
         complete: true,
         unasked: false,
+        mtime: None,
         entries: entries.collect(),
     })
 }

@@ -58,6 +58,7 @@ fn listing() -> Result<ToReceiver, Box<dyn Error>> {
         last: true,
         complete: true,
         unasked: false,
+        mtime: None,
         entries,
     }))
 }

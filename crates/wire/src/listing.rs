@@ -7,7 +7,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::{
     DecodeError, Decoder, Encoder, Entry, EntryId, FileKind, Hash, Metadata, Name, OutFrame,
-    Xattrs, frame, limits,
+    Timestamp, Xattrs, frame, limits,
     message::{Content, kind},
     metadata::{
         HAS_CONTENT, HAS_LINK, HAS_XATTR_HASH, MOUNT, decode_metadata, decode_target,
@@ -18,6 +18,9 @@ use crate::{
 const LAST: u8 = 1;
 const COMPLETE: u8 = 2;
 const UNASKED: u8 = 4;
+const HAS_TIME: u8 = 8;
+/// Bytes of the time behind the entries.
+const TIME_LEN: usize = 12;
 
 /// A frame of a directory listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +36,8 @@ pub struct Listing {
     /// True where the sender knows the directory to be new: it waits for no plan, and sends small
     /// files with the listing.
     pub unasked: bool,
+    /// The modification time of the directory when it was listed, where that is not the time that it had as an entry.
+    pub mtime: Option<Timestamp>,
     /// Entries, sorted by name across all frames of the directory.
     pub entries: Vec<Listed>,
 }
@@ -57,6 +62,7 @@ pub struct ListingBuilder {
     buffer: BytesMut,
     count: u32,
     unasked: bool,
+    mtime: Option<Timestamp>,
 }
 
 impl ListingBuilder {
@@ -68,7 +74,7 @@ impl ListingBuilder {
         let mut e = Encoder(&mut buffer);
         e.varint(directory.0);
         e.varint(first.0);
-        Self { buffer, count: 0, unasked }
+        Self { buffer, count: 0, unasked, mtime: None }
     }
 
     /// Adds an entry without content.
@@ -132,10 +138,27 @@ impl ListingBuilder {
         self.buffer.len()
     }
 
+    /// The modification time that the directory had when it was listed. It goes with the last frame only.
+    #[must_use]
+    pub fn with_time(mut self, mtime: Option<Timestamp>) -> Self {
+        self.mtime = mtime;
+        self
+    }
+
     /// Ends the frame.
     #[must_use]
     pub fn finish(mut self, last: bool, complete: bool) -> OutFrame {
-        let flags = [(last, LAST), (complete, COMPLETE), (self.unasked, UNASKED)];
+        let mtime = self.mtime.filter(|_| last);
+        if let Some(Timestamp { secs, nanos }) = mtime {
+            self.buffer.put_i64_le(secs);
+            self.buffer.put_u32_le(nanos);
+        }
+        let flags = [
+            (last, LAST),
+            (complete, COMPLETE),
+            (self.unasked, UNASKED),
+            (mtime.is_some(), HAS_TIME),
+        ];
         self.buffer[frame::HEADER_LEN] =
             flags.iter().filter(|(set, _)| *set).map(|(_, bit)| bit).sum();
         frame::close(self.buffer, Bytes::new())
@@ -146,13 +169,19 @@ impl Listing {
     pub(crate) fn decode(body: Bytes) -> Result<Self, DecodeError> {
         let mut d = Decoder::new(body);
         let flags = d.u8()?;
-        if flags & !(LAST | COMPLETE | UNASKED) != 0 {
+        let has_time = flags & HAS_TIME != 0;
+        if flags & !(LAST | COMPLETE | UNASKED | HAS_TIME) != 0 || (has_time && flags & LAST == 0) {
             return Err(DecodeError::Invalid("listing flags"));
         }
         let directory = EntryId(d.varint()?);
+        if has_time && directory == EntryId::ROOT {
+            // The time of the root comes with the end of the listing.
+            return Err(DecodeError::Invalid("listing flags"));
+        }
         let first = EntryId(d.varint()?);
         let mut entries = Vec::new();
-        while d.remaining() > 0 {
+        let behind = if has_time { TIME_LEN } else { 0 };
+        while d.remaining() > behind {
             if entries.len() == limits::MAX_ENTRIES {
                 return Err(DecodeError::Limit("listing"));
             }
@@ -166,15 +195,24 @@ impl Listing {
         if first.0.checked_add(entries.len() as u64).is_none() || first == EntryId::ROOT {
             return Err(DecodeError::Limit("entry id"));
         }
+        let mtime = if has_time { Some(decode_time(&mut d)?) } else { None };
         Ok(Self {
             directory,
             first,
             last: flags & LAST != 0,
             complete: flags & COMPLETE != 0,
             unasked: flags & UNASKED != 0,
+            mtime,
             entries,
         })
     }
+}
+
+fn decode_time(d: &mut Decoder) -> Result<Timestamp, DecodeError> {
+    let (secs, nanos) = (i64::from_le_bytes(d.array()?), u32::from_le_bytes(d.array()?));
+    let mtime = Timestamp { secs, nanos };
+    mtime.check()?;
+    Ok(mtime)
 }
 
 fn encode_entry(e: &mut Encoder<'_>, entry: &Entry, link: Option<EntryId>, flags: u8) {

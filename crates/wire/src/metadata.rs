@@ -47,9 +47,7 @@ impl Metadata {
         if self.uid == u32::MAX || self.gid == u32::MAX {
             return Err(DecodeError::Invalid("owner"));
         }
-        if self.mtime.nanos >= NANOS {
-            return Err(DecodeError::Invalid("mtime"));
-        }
+        self.mtime.check()?;
         if self.kind == FileKind::File && self.size > limits::MAX_FILE {
             return Err(DecodeError::Limit("file size"));
         }
@@ -60,6 +58,13 @@ impl Metadata {
             last = Some(&xattr.name);
         }
         Ok(())
+    }
+}
+
+impl Timestamp {
+    /// Whether a time can travel.
+    pub(crate) fn check(self) -> Result<(), DecodeError> {
+        if self.nanos < NANOS { Ok(()) } else { Err(DecodeError::Invalid("mtime")) }
     }
 }
 

@@ -377,7 +377,8 @@ impl ToReceiver {
 }
 
 fn encode_listing(listing: &Listing) -> OutFrame {
-    let mut builder = ListingBuilder::new(listing.directory, listing.first, listing.unasked, 1024);
+    let Listing { directory, first, unasked, mtime, .. } = *listing;
+    let mut builder = ListingBuilder::new(directory, first, unasked, 1024).with_time(mtime);
     for listed in &listing.entries {
         match &listed.content {
             None => push_bare(&mut builder, listed),

@@ -20,7 +20,7 @@ use volume::{
     small,
     staging::Place,
 };
-use wire::{Entry, EntryId, Metadata, Name, Xattrs};
+use wire::{Entry, EntryId, Metadata, Name, Timestamp, Xattrs};
 
 use super::state::Shared;
 use crate::{
@@ -119,6 +119,13 @@ impl DirState {
         }
         if let Some(want) = &mut *self.want.lock() {
             want.xattrs = xattrs;
+        }
+    }
+
+    /// Takes in the modification time that it had when it was listed, later than it was read for its own entry.
+    pub(super) fn listed_at(&self, mtime: Timestamp) {
+        if let Some(want) = &mut *self.want.lock() {
+            want.mtime = mtime;
         }
     }
 
@@ -290,6 +297,7 @@ fn finish(shared: &Shared, dir: &DirState) -> Result<(), Stopped> {
         link: None,
         content: None,
     });
+    shared.manifest.add_directory_time(dir.id, actual.mtime);
     Ok(())
 }
 

@@ -101,6 +101,9 @@ impl Worker {
                 merge.end(shared, dir, listing.complete)?;
             }
             shared.forget_directory(dir.id);
+            if let Some(mtime) = listing.mtime {
+                dir.listed_at(mtime);
+            }
             dirs::release(shared, dir)?;
         }
         Ok(())

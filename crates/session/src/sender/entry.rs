@@ -15,7 +15,9 @@ use volume::{
     source::{SourceFile, Stamp},
     stat::{self, DirectoryState, Inode, Lifetime},
 };
-use wire::{ContentCheck, Entry, EntryId, FileKind, Hash, Metadata, Timestamp};
+use wire::{
+    ContentCheck, Entry, EntryId, FileKind, Hash, ListingBuilder, Metadata, OutFrame, Timestamp,
+};
 
 use super::{small::ReadError, state::Shared};
 use crate::{control::Credit, memory_budget::MemoryReservation};
@@ -72,6 +74,25 @@ pub(super) struct Item {
     pub(super) directory: Option<DirectoryState>,
     /// What stands for the extended attributes in the listing.
     pub(super) xattr_hash: Option<Hash>,
+}
+
+/// The end of a listing.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ListingEnd {
+    /// The directory was read to its end.
+    pub(super) complete: bool,
+    /// The modification time that belongs to the names, where it is not that of the entry of the directory.
+    pub(super) mtime: Option<Timestamp>,
+}
+
+impl ListingEnd {
+    /// Ends a frame; the directory ends with it where there is an `end`.
+    pub(super) fn close(builder: ListingBuilder, end: Option<Self>) -> OutFrame {
+        match end {
+            Some(Self { complete, mtime }) => builder.with_time(mtime).finish(true, complete),
+            None => builder.finish(false, true),
+        }
+    }
 }
 
 impl Drop for Chunk {

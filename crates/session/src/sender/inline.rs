@@ -9,7 +9,7 @@ use std::sync::Arc;
 use wire::{EntryId, FileKind, ListingBuilder};
 
 use super::{
-    entry::{Chunk, FileRecord, Item},
+    entry::{Chunk, FileRecord, Item, ListingEnd},
     files::Job,
     small::{ReadError, SMALL, push_small},
     state::Shared,
@@ -19,8 +19,8 @@ use crate::control::{Stopped, frame_cost};
 /// A listing to complete with the content of its small files.
 pub(super) struct InlineJob {
     pub(super) chunk: Arc<Chunk>,
-    /// The directory ends with this frame, and was read to its end.
-    pub(super) last: Option<bool>,
+    /// The directory ends with this frame.
+    pub(super) end: Option<ListingEnd>,
     /// Credit set aside.
     pub(super) reserved: u64,
     /// Place in the order of the walk.
@@ -37,7 +37,7 @@ pub(super) fn work(shared: &Arc<Shared>) -> Result<(), Stopped> {
 }
 
 fn inline(shared: &Arc<Shared>, job: &InlineJob) -> Result<(), Stopped> {
-    let InlineJob { chunk, last, reserved, ticket } = job;
+    let InlineJob { chunk, end, reserved, ticket } = job;
     let capacity = *reserved as usize;
     let mut builder = ListingBuilder::new(chunk.directory, EntryId(chunk.first), true, capacity);
     let mut large = Vec::new();
@@ -78,7 +78,7 @@ fn inline(shared: &Arc<Shared>, job: &InlineJob) -> Result<(), Stopped> {
     for &index in large.iter().filter(|_| !fresh) {
         shared.remember_file(chunk.file(index));
     }
-    let frame = builder.finish(last.is_some(), last.unwrap_or(true));
+    let frame = ListingEnd::close(builder, *end);
     let unused = reserved.checked_sub(frame_cost(frame.wire_len()));
     shared.inline_sends(*ticket, || {
         match unused {

@@ -1,6 +1,6 @@
 //! The sender: walks the source, sends listings, and content as it is asked for.
 //!
-//! * [`walk`]: one thread that lists and stats.
+//! * [`walk`]: one thread that lists and stats; [`entry_reader`]: what takes part.
 //! * [`inline`]: threads that complete listings of new directories with the content of small files.
 //! * [`files`]: threads that send the files that were asked for: [`small`] ones in batches, large ones
 //!   in ranges.
@@ -11,6 +11,7 @@
 mod delta;
 mod dispatch;
 mod entry;
+mod entry_reader;
 mod files;
 mod inline;
 mod moved;

@@ -10,13 +10,10 @@ use rustix::io::Errno;
 use volume::{
     Dir,
     device::BlockSource,
-    filter::{Action, FilterRules, Verdict},
+    filter::{Action, FilterRules},
     in_place::is_in_place,
-    is_lost_and_found,
     list::NameList,
-    settled::{self, Since},
-    source,
-    staging::is_staging,
+    settled::{self, Moment, Since},
     stat::{self, DirectoryChange, DirectoryState, Inode, Lifetime},
 };
 use wire::{
@@ -25,7 +22,8 @@ use wire::{
 };
 
 use super::{
-    entry::{Chunk, Done, FileRef, Held, Item, Location, MOVED_AWAY},
+    entry::{Chunk, Done, FileRef, Held, Item, ListingEnd, Location, MOVED_AWAY},
+    entry_reader::{EntryReader, Found},
     inline::InlineJob,
     second_look::{Listed, SecondLook, Seen},
     small::SMALL,
@@ -55,8 +53,10 @@ struct Pending {
     new: bool,
     /// The directory that it lies in, for a second look.
     above: Option<Listed>,
-    /// As it was listed.
+    /// As it was listed. `None` for the root, and where its inode says nothing.
     state: Option<DirectoryState>,
+    /// The modification time of its entry.
+    mtime: Timestamp,
 }
 
 impl Pending {
@@ -96,6 +96,7 @@ pub(super) fn walk(shared: &Arc<Shared>, root: &Dir) -> Result<(), Stopped> {
         began: None,
         restless: false,
         memory: shared.reserve(0),
+        root_mtime: meta.mtime,
         next_id: 1,
         stack: vec![Pending {
             parent: None,
@@ -104,6 +105,7 @@ pub(super) fn walk(shared: &Arc<Shared>, root: &Dir) -> Result<(), Stopped> {
             new: shared.agreed.welcome.fresh,
             above: None,
             state: None,
+            mtime: meta.mtime,
         }],
     };
     settled::wait_for_tick();
@@ -114,6 +116,7 @@ pub(super) fn walk(shared: &Arc<Shared>, root: &Dir) -> Result<(), Stopped> {
         walker.enter(root, pending)?;
     }
     walker.look_again(root)?;
+    meta.mtime = walker.root_mtime;
     // The content of listings goes out from other threads; the end must not overtake it.
     shared.all_inline_sent()?;
     shared.manifest.add(&crate::manifest::Record {
@@ -201,6 +204,8 @@ struct Walker<'a> {
     restless: bool,
     /// Of `links`, `stack`, `second_look` and the names of the directory that is listed.
     memory: MemoryReservation,
+    /// The modification time that belongs to the listing of the root.
+    root_mtime: Timestamp,
     next_id: u64,
     stack: Vec<Pending>,
 }
@@ -212,26 +217,6 @@ struct Names {
     count: u32,
     /// As many as it had each time, of which none came, went or changed since the run began.
     all: Option<u32>,
-}
-
-/// True for a `lost+found` that is as `mkfs` makes it: empty and open to root alone. To leave it out loses nothing, so
-/// it is not worth a report in each run.
-fn is_untouched_since_mkfs(dir: &Dir, entry: &Entry) -> bool {
-    let meta = &entry.meta;
-    (meta.uid, meta.mode) == (0, 0o700)
-        && dir
-            .open_child(&entry.name)
-            .and_then(|inside| NameList::read(&inside))
-            .is_ok_and(|names| names.is_empty() && names.complete())
-}
-
-/// What a name of the source leads to.
-enum Found {
-    Entry(Box<Entry>, Inode),
-    /// A filter leaves it out.
-    Excluded,
-    /// It is not the user's: `lost+found`, or the staging directory of a transfer.
-    NotCopied,
 }
 
 /// A listing frame that grows.
@@ -254,19 +239,19 @@ impl Walker<'_> {
         if let (Ok(dir), Some(state)) = (&opened, &pending.state) {
             match state.change(dir) {
                 Ok(None) => {}
-                Ok(Some(change)) => return self.changed_directory(dir, pending.id, change),
+                Ok(Some(change)) => return self.changed_directory(dir, &pending, change),
                 Err(error) => {
                     self.shared.volume_problem(&error);
-                    return self.send_empty(pending.id);
+                    return self.send_empty(&pending);
                 }
             }
         }
         let listed = opened.and_then(|dir| Ok((NameList::read_settled(&dir)?, dir)));
         match listed {
-            Ok(((names, since), dir)) => {
+            Ok(((names, moment), dir)) => {
                 self.memory.grow(&self.shared.control, names.memory());
                 self.restless |= names.failure().is_some_and(volume::Error::is_changed);
-                self.list(&dir, (&names, since), (pending.id, pending.above), new)?;
+                self.list(&dir, (&names, moment), &pending, new)?;
                 self.memory.shrink(names.memory());
                 Ok(())
             }
@@ -285,7 +270,7 @@ impl Walker<'_> {
                 } else {
                     self.shared.volume_problem(&error);
                 }
-                self.send_empty(pending.id)
+                self.send_empty(&pending)
             }
         }
     }
@@ -295,7 +280,7 @@ impl Walker<'_> {
     fn changed_directory(
         &mut self,
         dir: &Dir,
-        id: EntryId,
+        pending: &Pending,
         change: DirectoryChange,
     ) -> Result<(), Stopped> {
         let what = match change {
@@ -306,7 +291,7 @@ impl Walker<'_> {
             DirectoryChange::Access => "its mode or owner changed after it was listed",
         };
         self.shared.source_changed(&dir.display(), what);
-        self.send_empty(id)
+        self.send_empty(pending)
     }
 
     /// Looks at all directories again. Where an entry may have been moved past the walk, nothing may be removed at all: it
@@ -335,24 +320,39 @@ impl Walker<'_> {
     }
 
     /// A directory that cannot be read: nothing of it is known, so nothing in it may be deleted.
-    fn send_empty(&self, id: EntryId) -> Result<(), Stopped> {
-        self.shared.manifest.add_listing(id, false);
-        self.send_rest(id, Some(false))
+    fn send_empty(&self, pending: &Pending) -> Result<(), Stopped> {
+        self.shared.manifest.add_listing(pending.id, false);
+        self.shared.manifest.add_directory_time(pending.id, pending.mtime);
+        self.send_rest(pending.id, Some(ListingEnd { complete: false, mtime: None }))
+    }
+
+    /// The time that belongs to the names of a directory, and what the receiver is to be told of it. A stub has a time of
+    /// its own each time it is opened, and the root's comes with the end of the listing.
+    fn time(&mut self, pending: &Pending, moment: Moment) -> (Timestamp, Option<Timestamp>) {
+        let is_root = pending.id == EntryId::ROOT;
+        let at_rest = moment.mtime.filter(|_| is_root || pending.state.is_some());
+        let mtime = at_rest.unwrap_or(pending.mtime);
+        if is_root {
+            self.root_mtime = mtime;
+            return (mtime, None);
+        }
+        (mtime, (mtime != pending.mtime).then_some(mtime))
     }
 
     /// A frame without entries, which needs no plan.
-    fn send_rest(&self, id: EntryId, last: Option<bool>) -> Result<(), Stopped> {
+    fn send_rest(&self, id: EntryId, end: Option<ListingEnd>) -> Result<(), Stopped> {
         let builder = ListingBuilder::new(id, EntryId(self.next_id), true, 8);
-        self.shared.send_charged(0, builder.finish(last.is_some(), last.unwrap_or(true)))
+        self.shared.send_charged(0, ListingEnd::close(builder, end))
     }
 
     fn list(
         &mut self,
         dir: &Dir,
-        (names, since): (&NameList, Since),
-        (id, above): (EntryId, Option<Listed>),
+        (names, moment): (&NameList, Moment),
+        pending: &Pending,
         new: bool,
     ) -> Result<(), Stopped> {
+        let (id, since) = (pending.id, moment.since);
         let mut failure = names.failure().cloned();
         if let Some(error) = &failure {
             self.shared.volume_problem(error);
@@ -368,7 +368,8 @@ impl Walker<'_> {
             if batch.items.len() == CHUNK_ENTRIES || batch.bytes + batch.content >= CHUNK_BYTES {
                 self.emit(dir, id, new, std::mem::take(&mut batch), &mut children, None)?;
             }
-            match self.stat(dir, &prefix, &name, names.kind_hint(index)) {
+            let reader = EntryReader { shared: self.shared, filter: &self.filter };
+            match reader.read(dir, &prefix, &name, names.kind_hint(index)) {
                 Ok(Found::Entry(entry, inode)) => {
                     any = true;
                     *alone = inode.nlink == 1;
@@ -409,9 +410,12 @@ impl Walker<'_> {
             });
             return Err(Stopped);
         }
+        let (mtime, told) = self.time(pending, moment);
         self.shared.manifest.add_listing(id, complete);
-        self.emit(dir, id, new, batch, &mut children, Some(complete))?;
-        let listed = self.second_look.add(above, dir, (names, &alone), since);
+        self.shared.manifest.add_directory_time(id, mtime);
+        let end = ListingEnd { complete, mtime: told };
+        self.emit(dir, id, new, batch, &mut children, Some(end))?;
+        let listed = self.second_look.add(pending.above, dir, (names, &alone), since);
         if listed.is_some() {
             self.memory.grow(&self.shared.control, SecondLook::memory(dir.name(), names.len()));
         }
@@ -419,58 +423,6 @@ impl Walker<'_> {
         let below = children.into_iter().rev();
         self.stack.extend(below.map(|child| Pending { above: listed, ..child }));
         Ok(())
-    }
-
-    /// Reads an entry. The filter decides first: an excluded entry is not read, so nothing
-    /// about it can fail.
-    fn stat(
-        &self,
-        dir: &Dir,
-        prefix: &[Name],
-        name: &Name,
-        hint: Option<FileKind>,
-    ) -> volume::Result<Found> {
-        let excluded = |is_dir| self.filter.matches(prefix, name, is_dir) == Verdict::Excluded;
-        let mut expected = None;
-        if !self.filter.is_empty() {
-            let kind = hint.map_or_else(|| stat::kind(dir, name), Ok)?;
-            expected = Some(kind == FileKind::Directory);
-            if expected.is_some_and(excluded) {
-                return Ok(Found::Excluded);
-            }
-        }
-        let (entry, inode) = stat::read_entry(dir, name, &self.shared.read_options)?;
-        let is_dir = entry.meta.kind == FileKind::Directory;
-        // It was replaced since the directory was listed.
-        if expected.is_some_and(|expected| expected != is_dir) && excluded(is_dir) {
-            return Ok(Found::Excluded);
-        }
-        if entry.meta.kind == FileKind::File && entry.meta.size == 0 {
-            // The receiver does not ask for the content of an empty file, so nothing else looks at it.
-            source::confirm_empty(dir, name, &inode)?;
-        }
-        if is_dir && is_lost_and_found(dir, name) {
-            if !is_untouched_since_mkfs(dir, &entry) {
-                let why = "belongs to the file system and is not copied";
-                self.shared.skipped(&dir.display_entry(name), why);
-            }
-            return Ok(Found::NotCopied);
-        }
-        if is_staging(dir, name, &entry.meta, &inode) {
-            let why = "staging directory of an interrupted transfer into this volume: its files may be incomplete; \
-                       the directory is not copied";
-            self.shared.skipped(&dir.display_entry(name), why);
-            return Ok(Found::NotCopied);
-        }
-        if inode.subvolume_stub {
-            let why = "subvolume in a Btrfs snapshot, which does not contain it: an empty directory is copied";
-            self.shared.skipped(&dir.display_entry(name), why);
-        }
-        if is_dir && inode.mount_root {
-            let why = "mount point: its content is not copied";
-            self.shared.skipped(&dir.display_entry(name), why);
-        }
-        Ok(Found::Entry(Box::new(entry), inode))
     }
 
     /// The first name of the inode that `entry` leads to, which may be this one, and whether all its names are listed now. The
@@ -548,7 +500,7 @@ impl Walker<'_> {
         has_all_names
     }
 
-    /// Sends a frame; `last` says whether the directory ends with it, and was read to its end.
+    /// Sends a frame; the directory ends with it where there is an `end`.
     fn emit(
         &mut self,
         dir: &Dir,
@@ -556,16 +508,18 @@ impl Walker<'_> {
         new: bool,
         batch: Batch,
         children: &mut Vec<Pending>,
-        last: Option<bool>,
+        end: Option<ListingEnd>,
     ) -> Result<(), Stopped> {
         if batch.items.is_empty() && !new {
-            return self.send_rest(id, last);
+            return self.send_rest(id, end);
         }
         let first = self.next_id;
         self.next_id += batch.items.len() as u64;
         for (index, item) in batch.items.iter().enumerate() {
-            if item.entry.meta.kind == FileKind::Directory && !item.mount {
-                let child = EntryId(first + index as u64);
+            let child = EntryId(first + index as u64);
+            if item.mount {
+                self.shared.manifest.add_directory_time(child, item.entry.meta.mtime);
+            } else if item.entry.meta.kind == FileKind::Directory {
                 self.shared.expect_directory(child, new);
                 let pending = Pending {
                     parent: Some(dir.clone()),
@@ -574,6 +528,7 @@ impl Walker<'_> {
                     new,
                     above: None,
                     state: item.directory,
+                    mtime: item.entry.meta.mtime,
                 };
                 self.memory.grow(&self.shared.control, pending.memory());
                 children.push(pending);
@@ -596,7 +551,7 @@ impl Walker<'_> {
             let reserved = frame_cost((batch.bytes + batch.content) as usize + 64);
             self.shared.take_credit(reserved)?;
             let ticket = self.shared.inline_begins();
-            return self.shared.queue_inline(InlineJob { chunk, last, reserved, ticket });
+            return self.shared.queue_inline(InlineJob { chunk, end, reserved, ticket });
         }
         self.shared.remember_chunk(&chunk);
         let mut builder = ListingBuilder::new(
@@ -611,6 +566,6 @@ impl Walker<'_> {
                 Some(hash) => builder.push_hashed(&item.entry, item.link, item.mount, hash),
             }
         }
-        self.shared.send_charged(0, builder.finish(last.is_some(), last.unwrap_or(true)))
+        self.shared.send_charged(0, ListingEnd::close(builder, end))
     }
 }

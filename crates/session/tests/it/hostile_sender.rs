@@ -45,7 +45,15 @@ pub(crate) fn dir(name: &str) -> Listed {
 
 pub(crate) fn listing(directory: u64, first: u64, entries: Vec<Listed>) -> ToReceiver {
     let (directory, first) = (EntryId(directory), EntryId(first));
-    let listing = Listing { directory, first, last: true, complete: true, unasked: false, entries };
+    let listing = Listing {
+        directory,
+        first,
+        last: true,
+        complete: true,
+        unasked: false,
+        mtime: None,
+        entries,
+    };
     ToReceiver::Listing(listing)
 }
 

@@ -58,7 +58,15 @@ fn assert_peer_hears_22<T>(result: Result<T>) {
 
 fn unsolicited(directory: u64, first: u64, entries: Vec<Listed>, last: bool) -> ToReceiver {
     let (directory, first) = (EntryId(directory), EntryId(first));
-    ToReceiver::Listing(Listing { directory, first, last, complete: true, unasked: true, entries })
+    ToReceiver::Listing(Listing {
+        directory,
+        first,
+        last,
+        complete: true,
+        unasked: true,
+        mtime: None,
+        entries,
+    })
 }
 
 fn many(kind: impl Fn(u64) -> Listed) -> Vec<Listed> {

@@ -167,12 +167,15 @@ fn to_sender() -> impl Strategy<Value = ToSender> {
 
 fn listing() -> impl Strategy<Value = Listing> {
     let ids = (id(), 1..=u64::MAX / 2);
-    (ids, any::<[bool; 3]>(), vec(listed(), 0..12)).prop_map(
-        |((directory, first), flags, entries)| {
+    let mtime = option::of((any::<i64>(), 0..1_000_000_000_u32));
+    (ids, any::<[bool; 3]>(), mtime, vec(listed(), 0..12)).prop_map(
+        |((directory, first), flags, mtime, entries)| {
             let [last, complete, unasked] = flags;
             let hashed = entries.iter().any(|listed| listed.xattr_hash.is_some());
             let unasked = unasked && !hashed;
-            Listing { directory, first: EntryId(first), last, complete, unasked, entries }
+            let mtime = mtime.filter(|_| last && directory != EntryId::ROOT);
+            let mtime = mtime.map(|(secs, nanos)| Timestamp { secs, nanos });
+            Listing { directory, first: EntryId(first), last, complete, unasked, mtime, entries }
         },
     )
 }

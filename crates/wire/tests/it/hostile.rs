@@ -195,7 +195,21 @@ fn listings_are_bounded() {
     };
     assert_eq!(listing(7, 1, limits::MAX_ENTRIES), None);
     assert_eq!(listing(7, 1, limits::MAX_ENTRIES + 1), Some(Limit("listing")));
-    assert_eq!(listing(8, 1, 0), Some(Invalid("listing flags")));
+    assert_eq!(listing(16, 1, 0), Some(Invalid("listing flags")));
+    let timed = |flags: u8, directory: u64, nanos: u32| {
+        to_receiver(16, &move |e| {
+            e.u8(flags);
+            e.varint(directory);
+            e.varint(1);
+            e.raw(&[0; 8]);
+            e.raw(&nanos.to_le_bytes());
+        })
+    };
+    assert_eq!(timed(9, 1, 999_999_999), None);
+    assert_eq!(timed(9, 1, 1_000_000_000), Some(Invalid("mtime")));
+    assert_eq!(timed(9, 0, 0), Some(Invalid("listing flags")), "of the root");
+    assert_eq!(timed(8, 1, 0), Some(Invalid("listing flags")), "before the last frame");
+    assert_eq!(listing(9, 1, 0), Some(Invalid("listing flags")), "no time");
     assert_eq!(listing(1, 0, 1), Some(Limit("entry id")), "the root's id");
     assert_eq!(listing(1, u64::MAX - 1, 1), None);
     assert_eq!(listing(1, u64::MAX, 1), Some(Limit("entry id")), "ids overflow");

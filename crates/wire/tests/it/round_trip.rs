@@ -140,7 +140,7 @@ proptest! {
         let listed = Listed { entry: entry.clone(), link: None, mount: false, xattr_hash: None, content: None };
         let (directory, first) = (EntryId(0), EntryId(1));
         let listing =
-            Listing { directory, first, last: true, complete: true, unasked: false, entries: vec![listed] };
+            Listing { directory, first, last: true, complete: true, unasked: false, mtime: None, entries: vec![listed] };
         let sent = Message::ToReceiver(ToReceiver::Listing(listing));
         let came = decode(sent.side(), sent.frame());
         match entry.check() {

@@ -242,6 +242,7 @@ fn from_sender() -> Vec<(String, Message)> {
         ("listing-of-hashes", ToReceiver::Listing(listing_of_hashes())),
         ("listing-unasked", ToReceiver::Listing(listing_unasked())),
         ("listing-of-nothing", ToReceiver::Listing(listing_of_nothing())),
+        ("listing-with-time", ToReceiver::Listing(listing_with_time())),
         ("root", ToReceiver::Root(Box::new(meta(FileKind::Directory)))),
         ("end-of-listing", ToReceiver::EndOfListing(Box::new(meta(FileKind::Directory)))),
         ("small-files", ToReceiver::SmallFiles(vec![small(7, b"one"), small(8, b"")])),
@@ -336,6 +337,7 @@ fn listing() -> Listing {
         last: true,
         complete: false,
         unasked: false,
+        mtime: None,
         entries,
     }
 }
@@ -352,6 +354,7 @@ fn listing_of_hashes() -> Listing {
         last: true,
         complete: true,
         unasked: false,
+        mtime: None,
         entries,
     }
 }
@@ -371,6 +374,7 @@ fn listing_unasked() -> Listing {
         last: false,
         complete: true,
         unasked: true,
+        mtime: None,
         entries: vec![file],
     }
 }
@@ -382,8 +386,15 @@ fn listing_of_nothing() -> Listing {
         last: true,
         complete: false,
         unasked: true,
+        mtime: None,
         entries: Vec::new(),
     }
+}
+
+fn listing_with_time() -> Listing {
+    let mtime = Some(Timestamp { secs: -2, nanos: 1 });
+    let entries = vec![listed(b"f", meta(FileKind::File))];
+    Listing { mtime, entries, ..listing_of_nothing() }
 }
 
 fn listed(name: &[u8], meta: Metadata) -> Listed {

@@ -16,6 +16,8 @@ use std::{
 
 use proptest::prelude::*;
 
+use volume::settled::Moment;
+
 use super::*;
 
 /// What the listings hold, for somebody who knows inode numbers.
@@ -47,7 +49,7 @@ fn list(
     dir: &Dir,
     parent: Option<super::Listed>,
 ) {
-    let (listed, since) = NameList::read_settled(dir).unwrap();
+    let (listed, Moment { since, .. }) = NameList::read_settled(dir).unwrap();
     assert!(listed.complete());
     let inode = fs::symlink_metadata(root.join(path)).unwrap().ino();
     let mut alone = Vec::new();
