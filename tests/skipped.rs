@@ -240,3 +240,25 @@ fn verify_names_lost_and_found_which_it_does_not_compare() {
     let said = String::from_utf8([verify.stdout, verify.stderr].concat()).unwrap();
     assert!(said.contains("lost+found: skipped") && said.contains("1 skipped"), "{said}");
 }
+
+#[test]
+fn verify_after_a_copy_leaves_out_what_is_below_a_skipped_mount_point_at_the_destination() {
+    if !skip::root() {
+        return;
+    }
+    let (source, destination) = (TempTree::new(), TempTree::new());
+    source.file("f", "1");
+    let point = source.at("d");
+    let _mounted = Inside::mount(&point);
+    destination.file("d/old/deep", "2");
+    for options in [&["--verify"][..], &["--verify", "--delete"]] {
+        let copied = copy(source.path(), destination.path(), options);
+        copied.expect(0);
+        assert!(destination.at("d/old/deep").exists());
+    }
+    // Other content beside it is seen.
+    destination.file("f", "2").mtime("f", 5, 0);
+    source.mtime("f", 5, 0);
+    let copied = copy(source.path(), destination.path(), &["--verify"]);
+    assert!(copied.expect(23).stderr.contains("digests of source and destination differ"));
+}

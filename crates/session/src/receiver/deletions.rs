@@ -11,7 +11,7 @@
 //! A dry run asks the same questions and removes nothing.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     fmt,
     sync::{
         Arc,
@@ -32,6 +32,7 @@ use wire::{Entry, FileKind, Name, Timestamp};
 
 use super::{
     dirs::{self, DirState},
+    kept::Kept,
     place::{Standing, Way},
     room::Takes,
     state::Shared,
@@ -57,25 +58,6 @@ pub(super) struct Deletions {
     /// The source may have them under another name: none is removed.
     suspended: AtomicBool,
     kept: Mutex<Kept>,
-}
-
-/// Entries that the source does not have, that no filter excludes, and that stay. Digests of both trees leave them out.
-#[derive(Default)]
-pub(super) struct Kept {
-    /// By the names that lead to their directory.
-    names: HashMap<Vec<Name>, HashSet<Name>>,
-    count: u64,
-    _memory: Vec<MemoryReservation>,
-}
-
-impl Kept {
-    pub(super) fn is_empty(&self) -> bool {
-        self.count == 0
-    }
-
-    pub(super) fn contains(&self, parent: &[Name], name: &Name) -> bool {
-        self.names.get(parent).is_some_and(|names| names.contains(name))
-    }
 }
 
 /// Entries of one directory that the source does not have.
@@ -176,15 +158,19 @@ fn keep(shared: &Shared, dir: &DirState, names: Vec<Name>) {
         return;
     }
     let memory = shared.reserve(memory_budget::of_names(&names));
-    let mut kept = shared.deletions.kept.lock();
-    kept.count += names.len() as u64;
-    kept.names.entry(dir.components()).or_default().extend(names);
-    kept._memory.push(memory);
+    shared.deletions.kept.lock().add(dir.components(), names, memory);
+}
+
+/// Leaves out of a verification what is in a directory that is a mount point at the source: it is neither compared nor deleted.
+pub(super) fn leave_out_content(shared: &Shared, dir: &DirState) {
+    if shared.options().verify {
+        shared.deletions.kept.lock().close(dir.components());
+    }
 }
 
 /// Reports what only the destination has, where the digests of both trees are to be equal.
 pub(super) fn report_kept(shared: &Shared) -> Result<(), Stopped> {
-    let kept = shared.deletions.kept.lock().count;
+    let kept = shared.deletions.kept.lock().count();
     if kept == 0 {
         return Ok(());
     }

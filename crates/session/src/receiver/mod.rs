@@ -24,6 +24,7 @@ mod dirs;
 mod dispatch;
 mod file;
 mod finish;
+mod kept;
 mod known;
 mod links;
 mod merge;

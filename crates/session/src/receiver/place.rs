@@ -318,6 +318,7 @@ impl<'a> Placing<'a> {
         }
         if listed.mount {
             // Nothing is said of what is in it, so it is complete as it is.
+            deletions::leave_out_content(shared, &state);
             return Ok(dirs::release(shared, &state)?);
         }
         if publish {
