@@ -255,6 +255,24 @@ fn trees_whose_owners_or_acls_are_not_mapped_are_not_called_equal() {
     }
 }
 
+#[test]
+fn digest_and_verify_that_cannot_read_trusted_attributes_say_so() {
+    if !(skip::root() && skip::commands(&["setpriv"])) {
+        return;
+    }
+    let tree = TempTree::new();
+    tree.file("f", "1");
+    let path = tree.path().as_os_str();
+    for (bounds, noted) in [("+all", false), ("-sys_admin", true)] {
+        for words in [vec![OsStr::new("digest"), path], vec![OsStr::new("verify"), path, path]] {
+            let option = format!("--bounding-set={bounds}");
+            let finished = Process::run(below(&["setpriv", &option], &pvferry(&words)));
+            let found = finished.expect(0).stderr.contains("trusted.* attributes are not read");
+            assert_eq!(found, noted, "{bounds} {words:?}: {}", finished.stderr);
+        }
+    }
+}
+
 fn acl(entry: &str, path: &Path) {
     assert!(Command::new("setfacl").args(["-m", entry]).arg(path).status().unwrap().success());
 }

@@ -29,6 +29,7 @@ pub(super) fn digest(args: &DigestArgs, surroundings: &Surroundings) -> Result<E
     let tree = digest_of(&args.path, setup::workers()).map_err(unfit)?;
     let console = &surroundings.console;
     name_skipped(console, &tree.mount_points);
+    note_of_reading(console);
     for error in &tree.errors {
         console.message(tracing::Level::ERROR, &format!("pvferry: {error}"));
     }
@@ -152,9 +153,16 @@ fn list_differences(args: &VerifyArgs, console: &Console) -> Result<ExitCode, Fa
     Ok(ExitCode::Partial)
 }
 
+/// What this process cannot read takes no part, so equal results do not prove it equal.
 fn note_of_reading(console: &Console) {
-    if let Some(loss) = Preflight::current().ok().and_then(Preflight::of_reading) {
-        console.message(tracing::Level::WARN, &format!("pvferry: note: {loss}"));
+    let Ok(preflight) = Preflight::current() else { return };
+    let note =
+        |text: &str| console.message(tracing::Level::WARN, &format!("pvferry: note: {text}"));
+    if let Some(loss) = preflight.of_reading() {
+        note(&loss.to_string());
+    }
+    if preflight.check().iter().any(|loss| loss.missing == "CAP_SYS_ADMIN") {
+        note("trusted.* attributes are not read: CAP_SYS_ADMIN is missing");
     }
 }
 
