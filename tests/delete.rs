@@ -226,6 +226,7 @@ fn verify_counts_what_only_the_destination_has_and_doubts_no_content() {
     let (source, destination) = (TempTree::new(), TempTree::new());
     source.file("a", "1").dir("kept");
     destination.file("own", "2").file("other/deep", "3").file("gone/excluded", "4");
+    destination.file("other/excluded", "5");
     let run = |options: &[&str]| {
         let options = [&["--verify", "--progress", "none"], options].concat();
         copy(source.path(), destination.path(), &options)
@@ -238,8 +239,18 @@ fn verify_counts_what_only_the_destination_has_and_doubts_no_content() {
     // An excluded entry keeps its directory.
     let excluding = run(&["--delete", "--exclude", "excluded"]);
     excluding.expect(23);
-    let line = ".: 1 entry exists only at the destination, so the trees differ: directories with excluded entries are not deleted";
-    assert!(excluding.stderr.contains(line), "{}", excluding.stderr);
+    let why = "not deleted, because it contains excluded entries";
+    for name in ["gone", "other"] {
+        let line = format!("{name}: exists only at the destination, so the trees differ; {why}");
+        assert!(excluding.stderr.contains(&line), "{}", excluding.stderr);
+    }
+    for more in [&[][..], &["--dry-run"]] {
+        let options = [&["--delete", "--exclude", "excluded"], more].concat();
+        let silent = copy(source.path(), destination.path(), &options);
+        silent.expect(0);
+        let said = [&*silent.stdout, &*silent.stderr].concat();
+        assert!(said.contains(&format!("gone: {why}")), "{said}");
+    }
 
     let last = run(&["--delete"]);
     last.expect(0);
@@ -269,9 +280,10 @@ fn verify_finds_other_content_beside_entries_that_only_the_destination_has_and_t
         assert_eq!(report["files_written"], 1, "{report}");
         assert_eq!(std::fs::read(destination.at("d/a")).unwrap(), b"1");
         assert_eq!(destination.at("extra").exists(), kept);
-        // Nothing is left to doubt.
+        // Nothing is left to doubt but what stays and was not compared.
         let quiet = copy(source.path(), destination.path(), &[]);
-        assert!(!quiet.expect(0).stderr.contains("comparing the content"), "{}", quiet.stderr);
+        let doubts = quiet.expect(0).stderr.contains("comparing the content");
+        assert_eq!(doubts, kept, "{}", quiet.stderr);
     }
 }
 

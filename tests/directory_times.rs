@@ -36,7 +36,7 @@ fn a_directory_that_changes_before_it_is_listed_arrives_with_the_time_of_its_nam
         let command = copy_command(source.path(), destination.path(), &options);
         let running = Process::start(below(&slow, &command));
         wait_for_listing_of(&source.at(changed).canonicalize().unwrap());
-        source.rename(&format!("{changed}/f"), &format!("{changed}/g"));
+        source.rename(format!("{changed}/f"), format!("{changed}/g"));
         let finished = running.wait();
         assert_eq!(finished.code(), 0, "{changed} {there} {options:?}: {}", finished.stderr);
         assert_same(source.path(), destination.path());

@@ -273,6 +273,28 @@ fn a_move_past_the_walk_is_seen_whatever_else_is_renamed_or_removed_and_only_of_
     }
 }
 
+/// What stays because of the move is not a second reason, nor is it the fault of a filter.
+#[test]
+fn a_move_past_the_walk_with_verify_ends_with_24_and_names_no_other_reason() {
+    if !skip::commands(&["strace"]) {
+        return;
+    }
+    let (source, destination) = (TempTree::new(), TempTree::new());
+    source.file("m/g", "2").file("z/h", "3");
+    destination.file("old/extraneous", "1");
+    let slow = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=getdents64"];
+    let slow = [&slow[..], &["--inject=getdents64:delay_enter=100000"]].concat();
+    let options = ["--delete", "--verify", "--progress", "none"];
+    let command = copy_command(source.path(), destination.path(), &options);
+    let running = Process::start(below(&slow, &command));
+    wait_for_listing_of(&source.at("z"));
+    source.rename("z/h", "m/h");
+    let finished = running.wait();
+    assert_eq!(finished.code(), 24, "{}", finished.stderr);
+    assert!(!finished.stderr.contains("only at the destination"), "{}", finished.stderr);
+    assert!(destination.at("old/extraneous").exists());
+}
+
 /// Each while `z` is listed, when the directories before it are.
 #[test]
 fn entries_that_were_listed_at_another_place_are_no_reason_for_an_alarm() {

@@ -77,6 +77,12 @@ impl Problems {
             self.named.push(Problem { name: name.into(), what: what.into(), exit_code });
         }
     }
+
+    /// True where nothing failed, and the trees differ by what only the destination has.
+    pub(crate) fn are_only_kept(&self) -> bool {
+        let is_kept = |problem: &Problem| problem.what.contains(ONLY_AT_DESTINATION);
+        self.count > 0 && self.count == self.named.len() as u64 && self.named.iter().all(is_kept)
+    }
 }
 
 /// What a verification says of entries that the source does not have. By these words the sender knows that nothing failed.

@@ -18,6 +18,8 @@
 //! them all). A session that did not look at everything leaves the marker for the next: one with a problem, and one with
 //! other filter rules than the sessions that left the marker. So it also holds a digest of their rules ([`Scope`]).
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
 use parking_lot::Mutex;
 use rustix::{
     fs::{self, AtFlags, Mode, OFlags, StatxFlags},
@@ -56,6 +58,8 @@ pub(super) struct CrashMarker {
     left: Option<Scope>,
     /// State of an earlier marker, and why size and time do not tell what is unchanged.
     untrusted: Option<(Vec<u8>, &'static str)>,
+    /// Entries stay that the source does not have now. They were not compared, and it may have them again.
+    uncompared: AtomicBool,
 }
 
 /// The marker in the staging directory that this session works in.
@@ -132,7 +136,18 @@ impl CrashMarker {
 
     /// True where this session looks at all that the sessions looked at that left one.
     pub(super) fn is_covered(&self) -> bool {
-        self.left.is_none_or(|left| self.own.covers(left))
+        self.left.is_none_or(|left| self.own.covers(left)) && !self.has_passed_over()
+    }
+
+    /// Takes note that entries stay that this session does not compare. That matters where size and time do not tell what is
+    /// unchanged.
+    pub(super) fn pass_over(&self) {
+        self.uncompared.store(self.untrusted.is_some(), Relaxed);
+    }
+
+    /// True where entries stay that should have been compared.
+    pub(super) fn has_passed_over(&self) -> bool {
+        self.uncompared.load(Relaxed)
     }
 
     /// Makes the marker durable, before content is written. What it says of an earlier session holds until one that

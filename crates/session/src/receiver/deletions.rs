@@ -152,9 +152,13 @@ pub(super) fn note_kept(
     Ok(())
 }
 
-/// Only a verification needs to know them.
+/// Only a verification needs to know their names.
 fn keep(shared: &Shared, dir: &DirState, names: Vec<Name>) {
-    if names.is_empty() || !shared.options().verify {
+    if names.is_empty() {
+        return;
+    }
+    shared.crash_marker.pass_over();
+    if !shared.options().verify {
         return;
     }
     let memory = shared.reserve(memory_budget::of_names(&names));
@@ -166,22 +170,35 @@ pub(super) fn leave_out_content(shared: &Shared, dir: &DirState) {
     if shared.options().verify {
         shared.deletions.kept.lock().close(dir.components());
     }
+    let is_empty =
+        |dir| NameList::read(dir).is_ok_and(|names| names.complete() && names.is_empty());
+    if shared.crash_marker.untrusted_reason().is_some() && !dir.dir().is_ok_and(is_empty) {
+        shared.crash_marker.pass_over();
+    }
 }
 
 /// Reports what only the destination has, where the digests of both trees are to be equal.
 pub(super) fn report_kept(shared: &Shared) -> Result<(), Stopped> {
     let kept = shared.deletions.kept.lock().count();
-    if kept == 0 {
+    if kept == 0 || shared.options().delete {
+        // Why each of them is still there was said.
         return Ok(());
     }
-    let why = if shared.options().delete {
-        "directories with excluded entries are not deleted"
-    } else {
-        "run again with --verify --delete to delete them"
-    };
     let entries = if kept == 1 { "entry exists" } else { "entries exist" };
-    let what = format!("{kept} {entries} {ONLY_AT_DESTINATION}: {why}");
+    let what = format!(
+        "{kept} {entries} {ONLY_AT_DESTINATION}: run again with --verify --delete to delete them"
+    );
     shared.problem(".", &what, PARTIAL)
+}
+
+/// Reports a directory that stays because a filter protects something in it.
+fn report_protected(shared: &Shared, dir: &DirState, name: &Name) -> Result<(), Stopped> {
+    let (path, why) =
+        (dir.display_entry(name), "not deleted, because it contains excluded entries");
+    if shared.options().verify {
+        return shared.problem(&path, &format!("exists {ONLY_AT_DESTINATION}; {why}"), PARTIAL);
+    }
+    shared.note(&format!("{path}: {why}"))
 }
 
 /// Those of `names` in `dir` that no filter excludes.
@@ -238,6 +255,7 @@ pub(super) fn delete(shared: &Shared) -> Result<bool, Stopped> {
                 let outcome = remove::remove_tree(dir, name, remover.mode(), &mut remover);
                 if outcome == Outcome::Kept && remover.protected {
                     keep(shared, &deletion.dir, vec![name.clone()]);
+                    report_protected(shared, &deletion.dir, name)?;
                 }
                 remover.result()?;
             }

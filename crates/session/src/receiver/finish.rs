@@ -3,7 +3,7 @@
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use volume::{Dir, digest, flush, narrow, stat};
-use wire::{Commit, EntryId, Name, ToSender};
+use wire::{Commit, EntryId, Name};
 
 use super::{
     Received, deletions,
@@ -82,9 +82,7 @@ fn drive_tree(shared: &Arc<Shared>, root: Option<&Dir>) -> Result<(), Stopped> {
     let fresh = root.is_none();
     let state = Arc::new(DirState::root(root.cloned(), fresh, have));
     if let Some(reason) = shared.crash_marker.untrusted_reason() {
-        let what = format!("{reason}: comparing the content of all files");
-        shared.context.monitor.action(&what);
-        shared.send(&ToSender::Action(what.into()))?;
+        shared.note(&format!("{reason}: comparing the content of all files"))?;
     }
     shared.register_directory(EntryId::ROOT, Known::Ready(Arc::clone(&state)));
     shared.wait_settled(false)?;
@@ -145,6 +143,11 @@ fn flush(shared: &Shared) -> Result<(), Stopped> {
         shared.control.fail(crate::Error::Volume(error));
         Stopped
     })?;
+    if shared.crash_marker.has_passed_over() {
+        let what = "entries that only the destination has were not compared: until a run with --delete removes them, each run \
+                    compares the content of all files";
+        shared.note(what)?;
+    }
     // What was not compared, because of some problem, is still not to be trusted.
     let reason = shared.crash_marker.untrusted_reason();
     let untrusted = reason.is_some() && shared.problems.lock().count > 0;

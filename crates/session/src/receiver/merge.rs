@@ -199,7 +199,8 @@ impl Merge {
             .filter_map(|index| Some((local.name(index)?, local.kind_hint(index))))
             .filter(|(name, _)| staging.is_none_or(|staging| !staging.is_own(name)));
         let options = shared.options();
-        if options.verify && !options.delete && complete {
+        let matters = options.verify || shared.crash_marker.untrusted_reason().is_some();
+        if matters && !options.delete && complete {
             return deletions::note_kept(shared, dir, extraneous);
         }
         if !options.delete || !complete {

@@ -15,15 +15,18 @@
 //! A session that does not delete warns once where the files that it is going to write are larger than what was free at its
 //! start. It goes on: holes, compression and shared blocks may let them fit.
 
-use std::sync::atomic::{
-    AtomicBool, AtomicI64, AtomicU64,
-    Ordering::{Acquire, Relaxed, Release},
+use std::{
+    collections::HashSet,
+    sync::atomic::{
+        AtomicBool, AtomicI64, AtomicU64,
+        Ordering::{Acquire, Relaxed, Release},
+    },
+    thread::{self, ThreadId},
 };
 
 use parking_lot::Mutex;
 use rustix::io::Errno;
 use volume::Dir;
-use wire::ToSender;
 
 use super::{deletions, state::Shared};
 use crate::{control::Stopped, fault::Fault};
@@ -36,13 +39,20 @@ pub(super) struct Room {
     /// Bytes and inodes that are free beside what was asked for.
     bytes: AtomicI64,
     inodes: AtomicI64,
-    /// Everything is listed.
+    /// Everything is listed. Set while `full` is locked.
     listed: AtomicBool,
-    /// A write that found the volume full while listings came.
-    full: Mutex<Option<volume::Error>>,
+    full: Mutex<Full>,
     /// How often deletions made room.
     made: AtomicU64,
     making: Mutex<()>,
+}
+
+/// Writes that found the volume full while listings came.
+#[derive(Default)]
+struct Full {
+    first: Option<volume::Error>,
+    /// Threads that are about to report one. Everything may be listed before they do.
+    reporting: HashSet<ThreadId>,
 }
 
 /// What is expected to be written, beside what was free at the start.
@@ -73,11 +83,9 @@ impl Forecast {
 /// More `bytes` are going to be written. Warns where they may not fit.
 pub(super) fn expect(shared: &Shared, bytes: u64) -> Result<(), Stopped> {
     let Some((expected, free)) = shared.forecast.add(bytes) else { return Ok(()) };
-    let what = format!(
+    shared.note(&format!(
         "the destination may be too small: {expected} bytes are to be written so far, {free} bytes were free at the start"
-    );
-    shared.context.monitor.action(&what);
-    shared.send(&ToSender::Action(what.into()))
+    ))
 }
 
 /// What entries take, or what is free when they are removed.
@@ -139,18 +147,40 @@ fn is_full(error: &volume::Error) -> bool {
 
 /// Puts off `error`, of an entry that did not fit while listings still come. False where the session has to end with it.
 pub(super) fn put_off(shared: &Shared, error: &volume::Error) -> bool {
-    let waits = deletes(shared) && is_full(error) && !shared.room.listed.load(Relaxed);
+    if !(deletes(shared) && is_full(error)) {
+        return false;
+    }
+    let mut full = shared.room.full.lock();
+    let waits = full.reporting.remove(&thread::current().id()) || !shared.room.listed.load(Relaxed);
     if waits {
-        shared.room.full.lock().get_or_insert_with(|| error.clone());
+        full.first.get_or_insert_with(|| error.clone());
     }
     waits
+}
+
+/// True where a write that did not fit is to be tried again, because everything was listed meanwhile. Otherwise this thread
+/// reports it next, and [`put_off`] still knows that it was too early to make room.
+fn is_late(shared: &Shared, error: &volume::Error, was_listed: bool) -> bool {
+    if was_listed || !deletes(shared) {
+        return false;
+    }
+    let mut full = shared.room.full.lock();
+    if shared.room.listed.load(Relaxed) {
+        return true;
+    }
+    full.first.get_or_insert_with(|| error.clone());
+    full.reporting.insert(thread::current().id());
+    false
 }
 
 /// Everything is listed and renamed files are found: makes room where more may come than fits.
 pub(super) fn all_listed(shared: &Shared) -> Result<(), Stopped> {
     let room = &shared.room;
-    room.listed.store(true, Relaxed);
-    let full = room.full.lock().clone();
+    let full = {
+        let full = room.full.lock();
+        room.listed.store(true, Relaxed);
+        full.first.clone()
+    };
     if full.is_none() && !room.is_short() {
         return Ok(());
     }
@@ -160,12 +190,8 @@ pub(super) fn all_listed(shared: &Shared) -> Result<(), Stopped> {
             shared.control.fail(crate::Error::Volume(error));
             Err(Stopped)
         }
-        Some(_) => {
-            // Only now it is known that another run helps.
-            let what = "deletions have made room for entries that did not fit: run again";
-            shared.context.monitor.action(what);
-            shared.send(&ToSender::Action(what.into()))
-        }
+        // Only now it is known that another run helps.
+        Some(_) => shared.note("deletions have made room for entries that did not fit: run again"),
         None => Ok(()),
     }
 }
@@ -177,8 +203,11 @@ pub(super) fn with_room<T>(
 ) -> Result<T, Fault> {
     loop {
         let seen = shared.room.made.load(Acquire);
+        let was_listed = shared.room.listed.load(Relaxed);
         match write() {
-            Err(error) if is_full(&error) && make(shared, seen)? => {}
+            Err(error)
+                if is_full(&error)
+                    && (make(shared, seen)? || is_late(shared, &error, was_listed)) => {}
             other => return Ok(other?),
         }
     }

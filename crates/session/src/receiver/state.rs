@@ -589,6 +589,12 @@ impl Shared {
         self.send(&ToSender::Action(format!("{what} {name}").into()))
     }
 
+    /// Tells both ends something that is no failure.
+    pub(super) fn note(&self, what: &str) -> Result<(), Stopped> {
+        self.context.monitor.action(what);
+        self.send(&ToSender::Action(what.into()))
+    }
+
     pub(super) fn count_written(&self) {
         self.context.progress.files_written.fetch_add(1, Relaxed);
     }

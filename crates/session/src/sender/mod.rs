@@ -39,7 +39,7 @@ use crate::{
     handshake::Agreed,
     pace::Pace,
     pump::{self, PumpConfig},
-    summary::{ONLY_AT_DESTINATION, Problem, SOURCE_CHANGED},
+    summary::SOURCE_CHANGED,
 };
 pub(crate) use small::SMALL;
 use state::Shared;
@@ -210,8 +210,7 @@ impl Shared {
         }
         let verify = self.agreed.hello.options.verify && !dry_run;
         // The destination's digest leaves out what only the destination has, so both must be equal all the same.
-        let is_kept = |problem: &Problem| problem.what.contains(ONLY_AT_DESTINATION);
-        let only_kept = problems.count == 1 && problems.named.iter().all(is_kept);
+        let only_kept = problems.are_only_kept();
         if (clean || only_kept) && verify && (tree.is_none() || commit.tree != tree) {
             if only_kept {
                 // The last line of the run has room for the first problem only.

@@ -239,6 +239,28 @@ fn a_crash_marker_of_another_start_or_mount_has_everything_compared_by_content()
     }
 }
 
+/// What the source does not have now, it may have again.
+#[test]
+fn a_crash_marker_stays_while_entries_of_the_destination_were_not_compared() {
+    for entry in ["small", "dir/large", "dir"] {
+        // A process that died leaves no doubt.
+        let pair = after_a_power_cut(here);
+        fs::rename(pair.from.path().join(entry), Pair::new().to.path().join("away")).unwrap();
+        pair.sync(Options::default()).assert_clean();
+        assert_eq!(crash_marker(pair.to.path()), None, "{entry}");
+
+        let pair = after_a_power_cut(|_| "another start".to_owned());
+        let away = Pair::new();
+        let (here, there) = (pair.from.path().join(entry), away.from.path().join("away"));
+        fs::rename(&here, &there).unwrap();
+        pair.sync(Options::default()).assert_clean();
+        assert!(crash_marker(pair.to.path()).is_some(), "{entry}");
+        fs::rename(&there, &here).unwrap();
+        pair.converge(Options::default());
+        assert_eq!(crash_marker(pair.to.path()), None, "{entry}");
+    }
+}
+
 #[test]
 fn a_crash_marker_of_this_start_and_mount_means_nothing() {
     let pair = after_a_power_cut(here);
