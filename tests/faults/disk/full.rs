@@ -20,7 +20,10 @@ fn fails_or_fits(source: &Source, destination: &Path, why: &str, case: &str) -> 
     }
     if ended.code != 0 {
         assert_volume_failed(&ended, &[why], case);
-        assert_tidy(destination);
+        // Over its quota Btrfs may refuse even to rename what was begun; the next run goes on with it.
+        if why != "quota" {
+            assert_tidy(destination);
+        }
     }
     ended.code == 0
 }

@@ -616,11 +616,14 @@ impl Shared {
         if !self.control.is_volume_failure() {
             return;
         }
-        for state in unpublished.into_values() {
-            if let Some(dir) = &state.dir {
-                // Where not even that can be done, it stays as it is.
-                let _ = create::publish_directory(dir);
-            }
+        let mut dirs: Vec<_> =
+            unpublished.values().filter_map(|state| state.dir.as_ref()).collect();
+        dirs.retain(|dir| create::publish_directory(dir).is_err());
+        // Btrfs refuses a rename over its quota until it has written down what was removed. Where not even that helps, the
+        // directory stays as it is.
+        if let (false, TargetKindRef::Tree(Some(root))) = (dirs.is_empty(), self.target_kind()) {
+            let _ = volume::flush::file_system(root);
+            dirs.retain(|dir| create::publish_directory(dir).is_err());
         }
     }
 }
