@@ -10,7 +10,7 @@ use tunnel::{Role, pki::LeafRequest};
 
 use crate::{
     pod::Pod,
-    support::{assert_explains, assert_untouched, copy, pvferry, report},
+    support::{assert_explains, assert_untouched, below, copy, pvferry, report},
 };
 
 /// A volume with something to lose.
@@ -69,11 +69,16 @@ fn remote_path_is_answered_with_the_commands_for_two_machines() {
     let (destination, before) = precious();
     let source = TempTree::new();
     source.file("f", "1");
-    let words = ["remote paths are not supported", "pvferry serve", "pvferry sync --connect"];
+    let [there, here] = ["on the remote host", "here"];
+    let words = |serve: &str, sync: &str| {
+        format!(
+            "remote paths are not supported: run `pvferry serve` {serve} and `pvferry sync --connect` {sync}"
+        )
+    };
     for path in ["host:/data", "root@host:data", "host::module", "rsync://host/data"] {
         let path = Path::new(path);
-        refused(&copy(source.path(), path, &[]), 3, &words);
-        refused(&copy(path, destination.path(), &["--delete"]), 3, &words);
+        refused(&copy(source.path(), path, &[]), 3, &[&words(there, here)]);
+        refused(&copy(path, destination.path(), &["--delete"]), 3, &[&words(here, there)]);
     }
     assert_untouched(&before, destination.path());
 }
@@ -205,6 +210,66 @@ fn certificates_that_must_be_refused() {
     let finished = Process::run(pod.sync(tree.path(), "a", &["--wait", "1"]));
     refused(&finished, 5, &["certificate"]);
     assert_untouched(&before, destination.path());
+}
+
+#[test]
+fn address_of_the_other_kind_is_answered_with_the_option_for_it() {
+    let (pod, tree, destination) = (Pod::new(), source(), TempTree::new());
+    let serve = pod.serve(&[("a", destination.path())], &[]);
+    let _tunnel = pod.tunnel(&[]);
+    let via = ["--via", &pod.server.to_string()];
+    let finished = Process::run(pod.sync_by(&via, tree.path(), "a", &["--wait", "1"]));
+    finished.expect(5);
+    assert_explains(&finished, &["if serve does, use --connect with --identity"]);
+    serve.wait_for_line("the client does not speak TLS");
+
+    let finished =
+        Process::run(pod.direct(pod.local, &pod.pki.source(), tree.path(), &["--wait", "1"]));
+    let server = format!("the server {} does not speak TLS", pod.local);
+    refused(&finished, 5, &[&server, "--via that of a tunnel"]);
+}
+
+#[test]
+fn certificate_of_another_authority_is_refused_with_its_owner_and_the_file_of_ours() {
+    let (pod, tree, destination) = (Pod::new(), source(), TempTree::new());
+    let serve = pod.serve(&[("a", destination.path())], &[]);
+    let other_pki = Pki::new("4f1c-test");
+    let other = other_pki.source();
+    let run = || Process::run(pod.direct(pod.server, &other, tree.path(), &["--wait", "1"]));
+    let ours = other.join("ca.crt");
+    let server = format!(
+        "the certificate of the server {} is not signed by a CA in {}: both identities",
+        pod.server,
+        ours.display()
+    );
+    refused(&run(), 5, &[&server]);
+    // Where this end trusts the server, it is the server that refuses.
+    let theirs = pod.pki.destination().join("ca.crt");
+    let both = [fs::read(&ours).unwrap(), fs::read(&theirs).unwrap()].concat();
+    fs::write(&ours, both).unwrap();
+    refused(&run(), 5, &["the server refused our certificate", "both identities"]);
+    serve.wait_for_line(&format!(
+        "the certificate of the client is not signed by a CA in {}",
+        theirs.display()
+    ));
+}
+
+#[test]
+fn note_of_the_server_on_missing_permissions_is_not_that_of_sync() {
+    if !(skip::root() && skip::commands(&["setpriv"])) {
+        return;
+    }
+    let (pod, tree, destination) = (Pod::new(), TempTree::new(), TempTree::new());
+    tree.file("f", "1");
+    let identity = pod.pki.destination();
+    let nobody = ["setpriv", "--bounding-set=-chown,-mknod", "--"];
+    let command = pod.serve_command(&identity, &[("a", destination.path())], &[]);
+    let serve = Process::start(below(&nobody, &command));
+    serve.wait_for_line("listening on");
+    let finished = Process::run(pod.direct(pod.server, &pod.pki.source(), tree.path(), &[]));
+    let note = "pvferry: note: serve: running as uid 0 without CAP_CHOWN, CAP_MKNOD: owners";
+    assert!(finished.stderr.contains(note), "{}", finished.stderr);
+    assert!(finished.stderr.contains("(run as root at the destination, "), "{}", finished.stderr);
 }
 
 #[test]

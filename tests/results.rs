@@ -533,6 +533,6 @@ fn ordinary_user_gets_one_note_with_what_helps() {
     finished.expect(23);
     assert_eq!(finished.stderr.matches("pvferry: note: ").count(), 1, "{}", finished.stderr);
     assert_explains(&finished, &["note: running as uid 65534", "use --no-owner"]);
-    let hint = "f: cannot set owner 0:0: Operation not permitted (run as root, or use --no-owner)";
+    let hint = "f: cannot set owner 0:0: Operation not permitted (run as root at the destination, or use --no-owner)";
     assert!(finished.stderr.contains(hint), "{}", finished.stderr);
 }

@@ -30,6 +30,7 @@ fn options_of_rsync_for_what_is_always_done_are_accepted() {
         &["-rlptgoD", "--bwlimit", "0"],
         &["-avP", "--bwlimit=10MB"],
         &["-aAv", "--progress"],
+        &["-a", "--itemize-changes"],
         &["-avh"],
         &["-ah", "-h"],
         &["-ahf", "- nothing"],
@@ -42,7 +43,8 @@ fn options_of_rsync_for_what_is_always_done_are_accepted() {
         finished.expect(0);
         assert_same(source.path(), destination.path());
         let lists = finished.stdout.contains("create sub/text");
-        assert_eq!(lists, options[0].contains('v'), "{options:?}: {}", finished.stdout);
+        let asked = options[0].contains('v') || options.contains(&"--itemize-changes");
+        assert_eq!(lists, asked, "{options:?}: {}", finished.stdout);
     }
 }
 
@@ -83,16 +85,43 @@ fn options_of_rsync_without_a_counterpart_are_answered_with_what_to_do() {
         ("--delete-excluded", "never deleted"),
         ("--link-dest=x", "one copy"),
         ("--copy-links", "never followed"),
-        ("--max-size=1m", "use --exclude"),
+        ("--max-size=1m", "not by size"),
         ("--nonsense", "pvferry copy --help"),
         ("--exlude=x", "--exclude"),
-        ("-u", "identical to the source"),
+        ("-u", "always updated"),
+        ("--ignore-existing", "always updated"),
+        ("-q", "use --progress none"),
+        ("--info=progress2", "use -P"),
+        ("--timeout=soon", "--timeout: 'soon' is not a whole number"),
+        ("--max-delete=abc", "--max-delete: 'abc' is not a whole number"),
         ("--partial-dir=x", "resumes"),
     ] {
         let finished = run(&["copy", option, "a", "b"], &[]);
         assert_eq!(finished.code(), 1, "{option}: {}", finished.stderr);
         let hint = finished.stderr.lines().find(|line| line.starts_with("pvferry: "));
         assert!(hint.is_some_and(|hint| hint.contains(answer)), "{option}: {}", finished.stderr);
+    }
+}
+
+#[test]
+fn answer_to_an_option_of_rsync_names_no_option_that_the_command_lacks() {
+    for words in [&["verify", "-q", "a", "b"][..], &["digest", "-q", "a"], &["serve", "-q"]] {
+        let finished = run(words, &[]);
+        assert_eq!(finished.code(), 1, "{words:?}: {}", finished.stderr);
+        let expected =
+            format!("unknown option -q; to list the options: pvferry {} --help", words[0]);
+        assert!(finished.stderr.contains(&expected), "{words:?}: {}", finished.stderr);
+    }
+}
+
+#[test]
+fn volume_after_a_blank_is_answered_with_the_equals_sign() {
+    for option in ["--allow-delete", "--allow-empty-source", "--no-delta"] {
+        let listen = ["serve", "--listen", "127.0.0.1:0", "--identity", "i", "--volume", "data=/d"];
+        let finished = run(&[&listen[..], &[option, "data"]].concat(), &[]);
+        assert_eq!(finished.code(), 1, "{option}: {}", finished.stderr);
+        let expected = format!("write {option}=data");
+        assert!(finished.stderr.contains(&expected), "{option}: {}", finished.stderr);
     }
 }
 

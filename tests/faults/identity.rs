@@ -99,7 +99,7 @@ fn the_certificate_of_a_tunnel_expires_under_a_session() {
     ends(&refused, 5, &["expired"]);
     // The server does not take its word for it.
     openssl(&pod, secret.path());
-    serve.wait_for_line("the certificate expired");
+    serve.wait_for_line("the certificate of the client expired");
     let report = report(under_way.wait().expect(0));
     assert_eq!(report["attempt"], 1, "the session under way was cut: {report}");
     assert_same(source.path(), destination.path());

@@ -1,6 +1,9 @@
 //! What users of rsync type: options that describe what is done anyway, and answers to those that do not exist here.
 
-use std::ffi::OsString;
+use std::{
+    ffi::OsString,
+    num::{IntErrorKind, ParseIntError},
+};
 
 use clap::{
     Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches,
@@ -108,19 +111,47 @@ pub(crate) fn hint(error: &clap::Error, commands: &[&str], arguments: &[String])
         return None;
     };
     let option = argument.split(['=', ' ']).next().unwrap_or_default();
-    if let Some((_, sentence)) = INSTEAD.iter().find(|(options, _)| options.contains(&option)) {
+    if let Some(value) = not_a_number(error) {
+        return Some(format!("{option}: '{value}' is not a whole number"));
+    }
+    // The answers name options of a transfer, which other commands do not have.
+    let transfers = arguments.iter().any(|word| word == "copy" || word == "sync");
+    let instead = INSTEAD.iter().find(|(options, _)| options.contains(&option));
+    if let (true, Some((_, sentence))) = (transfers, instead) {
         return Some(format!("{option}: {sentence}"));
     }
     if error.kind() != ErrorKind::UnknownArgument {
         return None;
     }
     if !option.starts_with('-') {
+        if let Some(option) = option_before(arguments, argument) {
+            return Some(format!("{option} {argument}: write {option}={argument}"));
+        }
         let sync = arguments.iter().any(|argument| argument == "sync");
         return sync.then(|| {
             format!("{argument}: sync takes one path, SRC; --connect or --via says where to send")
         });
     }
     Some(unknown_option(error, commands, arguments, option))
+}
+
+/// The value that an option refused because it has no digits where a number belongs.
+fn not_a_number(error: &clap::Error) -> Option<&str> {
+    let reason = std::error::Error::source(error)?.downcast_ref::<ParseIntError>()?;
+    let digits = matches!(reason.kind(), IntErrorKind::InvalidDigit | IntErrorKind::Empty);
+    match error.get(ContextKind::InvalidValue) {
+        Some(ContextValue::String(value)) if digits => Some(value),
+        _ => None,
+    }
+}
+
+/// The option before the word `value`, if its value has to follow an equals sign.
+fn option_before<'a>(arguments: &'a [String], value: &str) -> Option<&'a str> {
+    const WITH_EQUALS: [&str; 3] = ["--allow-delete", "--allow-empty-source", "--no-delta"];
+    let pair = arguments
+        .windows(2)
+        .find(|pair| pair[1] == value && WITH_EQUALS.contains(&pair[0].as_str()))?;
+    Some(&pair[0])
 }
 
 /// What to say of an option that nobody knows. The parser suggests what is hardly similar.
@@ -153,7 +184,7 @@ fn is_typing_error(typed: &str, meant: &str) -> bool {
 }
 
 /// Options of rsync that do not exist here, and what takes their place.
-const INSTEAD: [(&[&str], &str); 17] = [
+const INSTEAD: [(&[&str], &str); 18] = [
     (
         &["-e", "--rsh", "--rsync-path", "--password-file", "--port"],
         "remote shells and daemons are not used: run `pvferry serve` on the remote host and `pvferry sync --connect` here",
@@ -172,7 +203,7 @@ const INSTEAD: [(&[&str], &str); 17] = [
             "-I",
             "--ignore-times",
         ],
-        "not supported: the destination becomes identical to the source (see --checksum)",
+        "not supported: entries that differ are always updated (see --checksum)",
     ),
     (
         &["--delete-before", "--delete-during", "--delete-after", "--delete-delay"],
@@ -189,8 +220,9 @@ const INSTEAD: [(&[&str], &str); 17] = [
     ),
     (&["-C", "--cvs-exclude"], "use --exclude or --exclude-from"),
     (&["--stats"], "leave it out: a summary is always printed, and --json prints all numbers"),
-    (&["-q", "--quiet"], "not supported: --progress none prints no progress"),
-    (&["--info", "--debug", "--log-file"], "use -v or -vv; logs are written to standard error"),
+    (&["-q", "--quiet"], "use --progress none"),
+    (&["--info"], "use -P for a progress bar, or -i to list every change"),
+    (&["--debug", "--log-file"], "use -v or -vv; logs are written to standard error"),
     (
         &[
             "--link-dest",
@@ -235,7 +267,7 @@ const INSTEAD: [(&[&str], &str); 17] = [
         ],
         "not supported: all metadata are copied; --no-owner leaves out owner and group",
     ),
-    (&["--max-size", "--min-size"], "not supported: use --exclude"),
+    (&["--max-size", "--min-size"], "not supported: filters select by name, and not by size"),
     (&["-R", "--relative", "-d", "--dirs"], "not supported: the content of SRC is copied to DST"),
 ];
 

@@ -92,7 +92,7 @@ pub(crate) struct TransferArgs {
     pub(crate) timeout: u32,
 
     /// List every change as it is made
-    #[arg(long, short = 'i', help_heading = OUTPUT)]
+    #[arg(long, short = 'i', alias = "itemize-changes", help_heading = OUTPUT)]
     itemize: bool,
 
     /// Same as --itemize; -vv adds debug logs

@@ -55,7 +55,7 @@ fn begin(
     let metrics = common.listen()?;
     endpoints::prepare(&args.source, &args.destination, args.transfer.dry_run)?;
     with_runtime(&policy::copy(&args), metrics, surroundings, async {
-        let run = Run::new(VOLUME, source, args.transfer, filters, surroundings)?;
+        let run = Run::new(VOLUME, source, args.transfer, filters, surroundings)?.in_one_process();
         surroundings.readiness.set(true);
         let session = match over_loopback(&run, &args.destination).await {
             Ok(session) => session,

@@ -27,7 +27,9 @@ pub(super) fn open_source(path: &Path) -> Result<Source, Failure> {
     let shown = path.display();
     let cannot = |error: volume::Error| {
         unfit(match error.errno.kind() {
-            io::ErrorKind::NotFound if is_remote(path) => remote(path),
+            io::ErrorKind::NotFound if is_remote(path) => format!(
+                "{shown}: remote paths are not supported: run `pvferry serve` here and `pvferry sync --connect` on the remote host"
+            ),
             io::ErrorKind::NotFound => format!("the source {shown} does not exist"),
             io::ErrorKind::NotADirectory if path.is_file() => regular_file(path),
             io::ErrorKind::NotADirectory => {
@@ -93,7 +95,9 @@ pub(super) fn prepare(source: &Path, destination: &Path, dry_run: bool) -> Resul
 fn can_be_created(source: &Path, destination: &Path) -> Result<(), Failure> {
     let shown = destination.display();
     if is_remote(destination) {
-        return Err(unfit(remote(destination)));
+        return Err(unfit(format!(
+            "{shown}: remote paths are not supported: run `pvferry serve` on the remote host and `pvferry sync --connect` here"
+        )));
     }
     if fs::symlink_metadata(destination).is_ok() {
         return Err(unfit(format!("the destination {shown} is a dangling symbolic link")));
@@ -115,13 +119,6 @@ fn can_be_created(source: &Path, destination: &Path) -> Result<(), Failure> {
         }
     }
     if lies_in(parent, source)? { Err(inside(destination, "source", source)) } else { Ok(()) }
-}
-
-fn remote(path: &Path) -> String {
-    let shown = path.display();
-    format!(
-        "{shown}: remote paths are not supported: run `pvferry serve` on the remote host and `pvferry sync --connect` here"
-    )
 }
 
 /// How to copy one file: its directory is the source, and the filters leave out the rest.

@@ -286,9 +286,9 @@ fn is_reset(error: &tunnel::Error) -> bool {
 fn broken_off(route: &Route, what: String, marker_dir: Option<&Path>) -> NotReady {
     match (marker_dir.and_then(status::read), route) {
         (Some(status), _) => status.into(),
-        (None, Route::Via(_)) => {
-            let why = "it cannot reach the server, or one of them refused the other: see its log";
-            NotReady::new(Reason::Tls, format!("the tunnel closed the connection; {why} ({what})"))
+        (None, Route::Via(endpoint)) => {
+            let why = "if a tunnel listens there, its log has the reason; if serve does, use --connect with --identity";
+            NotReady::new(Reason::Tls, format!("{endpoint} closed the connection: {why} ({what})"))
         }
         (None, _) => NotReady::new(Reason::Tls, what),
     }

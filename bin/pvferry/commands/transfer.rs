@@ -32,6 +32,8 @@ pub(super) struct Run<'a> {
     filters: Vec<FilterRule>,
     surroundings: &'a Surroundings,
     source: Source,
+    /// Both ends are in this process.
+    in_one_process: bool,
     pub(super) cancel: Cancel,
     shutdown: Shutdown,
     begun: Instant,
@@ -54,10 +56,16 @@ impl<'a> Run<'a> {
             filters,
             surroundings,
             source,
+            in_one_process: false,
             cancel,
             shutdown,
             begun: Instant::now(),
         })
+    }
+
+    /// The same where the receiver is in this process, too.
+    pub(super) fn in_one_process(self) -> Self {
+        Self { in_one_process: true, ..self }
     }
 
     pub(super) fn args(&self) -> &TransferArgs {
@@ -94,9 +102,12 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// What is not kept, by what the receiver says and by what this end cannot read.
+    /// What is not kept, by what the receiver says and by what this end cannot read. A receiver in another process is
+    /// named: its user and its options are not those of this command.
     fn losses(&self, agreed: &Agreed) -> Vec<String> {
-        let mut losses: Vec<_> = agreed.losses().iter().map(ToString::to_string).collect();
+        let receiver = if self.in_one_process { "" } else { "serve: " };
+        let mut losses: Vec<_> =
+            agreed.losses().iter().map(|loss| format!("{receiver}{loss}")).collect();
         let own = Preflight::current().ok().and_then(|rights| match &self.source {
             Source::Tree(root) => rights.of_reading_at(root),
             Source::Device(_) => None,

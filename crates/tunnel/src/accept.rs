@@ -61,8 +61,9 @@ impl Acceptor {
                 Ok((TlsStream::new(tls.into()), peer))
             }
             Ok(Err((error, stream))) => {
-                let error = handshake_error(error, Role::Source);
-                if matches!(error, Error::Peer(_)) {
+                let whose = self.identity.whose("the client");
+                let error = handshake_error(error, Role::Source).of_handshake_with(&whose);
+                if matches!(error, Error::Peer { .. }) {
                     // Dropping the socket now would reset it, and the client would fail in writing before it reads why.
                     let _ = timeout(ALERT_LINGER, drain(stream)).await;
                 }
@@ -76,8 +77,8 @@ impl Acceptor {
 /// The name in the certificate that the handshake has already checked.
 fn peer_name(tls: &ServerConnection) -> Result<Spiffe, Error> {
     match tls.peer_certificates() {
-        Some([leaf, ..]) => Ok(verify::name(leaf)?),
-        _ => Err(Error::Peer(PeerError::NoCertificate)),
+        Some([leaf, ..]) => verify::name(leaf).map_err(|error| error.by(Role::Source)),
+        _ => Err(PeerError::NoCertificate.by(Role::Source)),
     }
 }
 

@@ -72,7 +72,10 @@ impl Connector {
             });
         match timeout_at(Instant::now() + self.timeout, handshake).await {
             Ok(Ok(tls)) => Ok(TlsStream::new(tls.into())),
-            Ok(Err(error)) => Err(handshake_error(error, Role::Destination)),
+            Ok(Err(error)) => {
+                let whose = self.identity.whose(format!("the server {target}"));
+                Err(handshake_error(error, Role::Destination).of_handshake_with(&whose))
+            }
             Err(_) => Err(Error::HandshakeTimeout),
         }
     }

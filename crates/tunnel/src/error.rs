@@ -8,7 +8,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustls::{AlertDescription, CertificateError};
@@ -64,14 +64,27 @@ pub enum Error {
     /// What arrived is not what was sent: something on the way has changed it, or adds to it.
     #[error("TLS record corrupted: {0}")]
     Damaged(#[source] rustls::Error),
+    /// The other end does not speak TLS at all.
+    #[error(
+        "{peer} does not speak TLS: --connect takes the address of serve, and --via that of a tunnel"
+    )]
+    NotTls {
+        /// Who that is: `the server host:8443`, `the client`.
+        peer: String,
+    },
     /// We refuse the peer's certificate.
-    #[error(transparent)]
-    Peer(#[from] PeerError),
+    #[error("{}", error.of(whose))]
+    Peer {
+        /// Whose certificate, and which authorities it was checked against.
+        whose: Whose,
+        /// Why.
+        error: PeerError,
+    },
     /// The peer refuses our certificate.
     #[error(transparent)]
     Refused(#[from] Refusal),
     /// The connection ended without the peer's close_notify: what arrived may be cut short.
-    #[error("the connection was closed without a TLS close_notify: data may be missing")]
+    #[error("the peer closed the connection in the middle of the transfer")]
     Truncated,
     /// The established connection broke.
     #[error("connection to the peer lost: {0}")]
@@ -156,7 +169,7 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Identity(_) | Self::Peer(_) | Self::Refused(_) => Kind::Identity,
+            Self::Identity(_) | Self::Peer { .. } | Self::Refused(_) => Kind::Identity,
             Self::Resolve { .. } => Kind::Dns,
             Self::Connect { source, .. } if source.kind() == io::ErrorKind::ConnectionRefused => {
                 Kind::Refused
@@ -170,6 +183,7 @@ impl Error {
             Self::HandshakeTimeout
             | Self::HandshakeClosed
             | Self::HandshakeTooLarge
+            | Self::NotTls { .. }
             | Self::Tls(_) => Kind::Tls,
             Self::Local { .. } => Kind::Local,
             Self::NotLocal(_) | Self::Listen { .. } | Self::Pki(_) => Kind::Setup,
@@ -197,9 +211,10 @@ impl Error {
                     | io::ErrorKind::InvalidInput
             ),
             Self::Identity(_)
-            | Self::Peer(_)
+            | Self::Peer { .. }
             | Self::Refused(_)
             | Self::HandshakeTooLarge
+            | Self::NotTls { .. }
             | Self::Tls(_)
             | Self::NotLocal(_)
             | Self::Listen { .. }
@@ -221,9 +236,9 @@ impl Error {
             None => return Self::Io(error),
         };
         match tls {
-            rustls::Error::NoCertificatesPresented => Self::Peer(PeerError::NoCertificate),
+            rustls::Error::NoCertificatesPresented => PeerError::NoCertificate.by(peer),
             rustls::Error::InvalidCertificate(reason) => {
-                Self::Peer(PeerError::from_tls(&reason, peer))
+                PeerError::from_tls(&reason, peer).by(peer)
             }
             // Only who made the handshake with us can seal a record.
             rustls::Error::DecryptError
@@ -233,6 +248,18 @@ impl Error {
                 None => Self::Tls(rustls::Error::AlertReceived(alert)),
             },
             other => Self::Tls(other),
+        }
+    }
+
+    /// The same of a handshake, with who was at the other end and where our authorities stand.
+    pub(crate) fn of_handshake_with(self, whose: &Whose) -> Self {
+        use rustls::InvalidMessage as M;
+        match self {
+            Self::Peer { error, .. } => Self::Peer { whose: whose.clone(), error },
+            Self::Tls(rustls::Error::InvalidMessage(M::InvalidContentType)) => {
+                Self::NotTls { peer: whose.peer.clone() }
+            }
+            other => other,
         }
     }
 
@@ -257,7 +284,7 @@ impl Error {
     pub(crate) fn into_io(self) -> io::Error {
         let kind = match &self {
             Self::Truncated => io::ErrorKind::UnexpectedEof,
-            Self::Refused(_) | Self::Peer(_) => io::ErrorKind::PermissionDenied,
+            Self::Refused(_) | Self::Peer { .. } => io::ErrorKind::PermissionDenied,
             Self::Io(source) => source.kind(),
             _ => io::ErrorKind::InvalidData,
         };
@@ -324,18 +351,38 @@ pub enum IdentityFault {
     },
 }
 
+/// Whose certificate was checked, and against what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Whose {
+    /// `the server host:8443`, `the client`.
+    pub peer: String,
+    /// The file with the authorities that we trust.
+    pub authorities: PathBuf,
+}
+
+impl Whose {
+    /// The peer of `role`, of whom nothing else is known.
+    fn role(role: Role) -> Self {
+        let peer = match role {
+            Role::Destination => "the server",
+            Role::Source => "the client",
+        };
+        Self { peer: peer.into(), authorities: crate::identity::CA_FILE.into() }
+    }
+}
+
+/// Where two identities of one migration come from.
+const SAME_CA: &str = ": both identities must come from the same CA (one `pvferry pki init`)";
+
 /// Why we refuse the peer's certificate.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PeerError {
     /// None was shown.
-    #[error("the peer sent no certificate")]
     NoCertificate,
     /// No authority that we trust has signed it, or none that is still valid.
-    #[error("the certificate is not signed by a CA in ca.crt")]
     WrongAuthority,
     /// Its validity is over.
-    #[error("the certificate expired {} s ago", now.saturating_sub(*not_after))]
     Expired {
         /// The time of the check, in seconds since 1970.
         now: u64,
@@ -343,7 +390,6 @@ pub enum PeerError {
         not_after: u64,
     },
     /// Its validity has not begun.
-    #[error("the certificate becomes valid in {} s: compare the clocks", not_before.saturating_sub(*now))]
     NotYetValid {
         /// The time of the check, in seconds since 1970.
         now: u64,
@@ -351,16 +397,12 @@ pub enum PeerError {
         not_before: u64,
     },
     /// Its extended key usage is not exactly the one for its role.
-    #[error("the certificate is not issued for role {0} (extended key usage)")]
     WrongUsage(Role),
     /// It cannot be parsed, or is an authority's, or holds what we do not support.
-    #[error("invalid certificate: {0}")]
     Unusable(String),
     /// It does not hold exactly one URI, or not one of our form.
-    #[error("the certificate does not contain exactly one URI with migration and role")]
     NoName,
     /// It belongs to another migration.
-    #[error("certificate is for migration {found}, expected {expected}")]
     OtherMigration {
         /// The migration in the certificate.
         found: String,
@@ -368,7 +410,6 @@ pub enum PeerError {
         expected: String,
     },
     /// It speaks for the wrong end.
-    #[error("certificate is for role {found}, expected {expected}")]
     WrongRole {
         /// The role in the certificate.
         found: Role,
@@ -377,7 +418,67 @@ pub enum PeerError {
     },
 }
 
+impl std::error::Error for PeerError {}
+
+impl fmt::Display for PeerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write(f, "the peer", "the certificate", Path::new(crate::identity::CA_FILE))
+    }
+}
+
 impl PeerError {
+    /// The same of the certificate of `whose`.
+    fn of(&self, whose: &Whose) -> impl fmt::Display {
+        fmt::from_fn(move |f| {
+            let certificate = format!("the certificate of {}", whose.peer);
+            self.write(f, &whose.peer, &certificate, &whose.authorities)?;
+            match self {
+                Self::WrongAuthority | Self::OtherMigration { .. } => f.write_str(SAME_CA),
+                _ => Ok(()),
+            }
+        })
+    }
+
+    fn write(
+        &self,
+        f: &mut fmt::Formatter<'_>,
+        peer: &str,
+        certificate: &str,
+        authorities: &Path,
+    ) -> fmt::Result {
+        match self {
+            Self::NoCertificate => write!(f, "{peer} sent no certificate"),
+            Self::WrongAuthority => {
+                write!(f, "{certificate} is not signed by a CA in {}", authorities.display())
+            }
+            Self::Expired { now, not_after } => {
+                write!(f, "{certificate} expired {} s ago", now.saturating_sub(*not_after))
+            }
+            Self::NotYetValid { now, not_before } => {
+                let seconds = not_before.saturating_sub(*now);
+                write!(f, "{certificate} becomes valid in {seconds} s: compare the clocks")
+            }
+            Self::WrongUsage(role) => {
+                write!(f, "{certificate} is not issued for role {role} (extended key usage)")
+            }
+            Self::Unusable(why) => write!(f, "{certificate} is invalid: {why}"),
+            Self::NoName => {
+                write!(f, "{certificate} does not contain exactly one URI with migration and role")
+            }
+            Self::OtherMigration { found, expected } => {
+                write!(f, "{certificate} is for migration {found}, expected {expected}")
+            }
+            Self::WrongRole { found, expected } => {
+                write!(f, "{certificate} is for role {found}, expected {expected}")
+            }
+        }
+    }
+
+    /// This of a peer of which only the role is known.
+    pub(crate) fn by(self, peer: Role) -> Error {
+        Error::Peer { whose: Whose::role(peer), error: self }
+    }
+
     /// As rustls wants it. Where rustls has a reason of its own it is used, since it decides the alert that the peer reads.
     pub(crate) fn into_tls(self) -> CertificateError {
         match self {
@@ -431,7 +532,9 @@ impl Refusal {
     fn new(alert: AlertDescription, peer: Role) -> Option<Self> {
         use AlertDescription as A;
         let reason = match alert {
-            A::UnknownCA => "it is not signed by a CA that the peer trusts",
+            A::UnknownCA => {
+                "it is not signed by a CA that the peer trusts: both identities must come from the same CA (one `pvferry pki init`)"
+            }
             A::CertificateExpired => "it is expired or not yet valid: compare the clocks",
             A::CertificateRevoked => "it is revoked",
             A::UnsupportedCertificate => "its extended key usage is not for this role",

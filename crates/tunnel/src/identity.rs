@@ -21,7 +21,7 @@ use rustls::{ClientConfig, ServerConfig};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 
-use crate::error::{Error, IdentityError, IdentityFault};
+use crate::error::{Error, IdentityError, IdentityFault, Whose};
 use crate::policy;
 use crate::spiffe::{Role, Spiffe};
 use crate::verify::{self, Authority, PeerVerifier, Validity};
@@ -260,6 +260,15 @@ impl IdentitySource {
             }
         };
         fit.map_err(|fault| IdentityError { file, fault }.into())
+    }
+
+    /// `peer`, as somebody whose certificate is checked against the authorities of this identity.
+    pub(crate) fn whose(&self, peer: impl Into<String>) -> Whose {
+        let authorities = match &*self.0 {
+            Origin::Memory(_) => CA_FILE.into(),
+            Origin::Directory(directory) => directory.path.join(CA_FILE),
+        };
+        Whose { peer: peer.into(), authorities }
     }
 
     /// The identity to use for a handshake now.

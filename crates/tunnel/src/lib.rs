@@ -35,7 +35,7 @@ mod verify;
 pub use accept::Acceptor;
 pub use connect::Connector;
 pub use endpoint::{Endpoint, EndpointError};
-pub use error::{Error, IdentityError, IdentityFault, Kind, PeerError, Refusal};
+pub use error::{Error, IdentityError, IdentityFault, Kind, PeerError, Refusal, Whose};
 pub use event::{ConnectionId, Event};
 pub use identity::{CA_FILE, CERTIFICATE_FILE, Identity, IdentitySource, KEY_FILE};
 pub use local::{LocalListener, LocalStream};

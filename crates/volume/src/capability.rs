@@ -85,7 +85,7 @@ pub fn sentences(losses: &[Loss], ask_for_no_owner: bool) -> Vec<String> {
         }
     }
     if ask_for_no_owner && missing.iter().any(Loss::is_of_owners) {
-        sentences[0] += " (run as root, or use --no-owner)";
+        sentences[0] += " (run as root at the destination, or use --no-owner)";
     }
     sentences.extend(unmapped.iter().map(ToString::to_string));
     sentences
@@ -188,7 +188,12 @@ mod tests {
         let is_root = rustix::process::geteuid().is_root();
         assert_eq!(all[0].contains(" without CAP_CHOWN, CAP_DAC_OVERRIDE, "), is_root, "{all:?}");
         assert!(all[0].contains(": owners, entries "), "{all:?}");
-        assert!(all[0].ends_with(" are not preserved (run as root, or use --no-owner)"), "{all:?}");
+        assert!(
+            all[0].ends_with(
+                " are not preserved (run as root at the destination, or use --no-owner)"
+            ),
+            "{all:?}"
+        );
         let one =
             sentences(&check(CapabilitySet::all().difference(CapabilitySet::MKNOD), false), true);
         assert_eq!(one, ["device nodes are not preserved: CAP_MKNOD is missing"]);

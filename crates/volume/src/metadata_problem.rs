@@ -26,9 +26,9 @@ impl fmt::Display for MetadataProblem {
                 f.write_str("the file system has no room for attributes of this size")
             }
             Errno::OPNOTSUPP => f.write_str("the file system does not support it"),
-            Errno::PERM if self.what.starts_with("set owner ") => {
-                f.write_str("Operation not permitted (run as root, or use --no-owner)")
-            }
+            Errno::PERM if self.what.starts_with("set owner ") => f.write_str(
+                "Operation not permitted (run as root at the destination, or use --no-owner)",
+            ),
             errno => f.write_str(&crate::error::reason(errno)),
         }
     }
@@ -53,7 +53,7 @@ mod tests {
         );
         assert_eq!(
             says("set owner 1:2", Some(Errno::PERM)),
-            "cannot set owner 1:2: Operation not permitted (run as root, or use --no-owner)"
+            "cannot set owner 1:2: Operation not permitted (run as root at the destination, or use --no-owner)"
         );
         let silent = "the file system did not preserve the mode: it is 0777";
         assert_eq!(says(silent, None), silent);

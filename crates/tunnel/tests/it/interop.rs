@@ -244,16 +244,19 @@ async fn a_stock_stunnel_with_any_wrong_certificate_is_refused() {
     let elsewhere = "spiffe://pvferry/migration/other/source";
 
     let error = refused(None, &ours, "").await;
-    assert!(matches!(error, Error::Peer(PeerError::NoCertificate)), "{error}");
+    assert!(matches!(error, Error::Peer { error: PeerError::NoCertificate, .. }), "{error}");
     let stranger = issue(&authority(), source());
     let error = refused(Some(stranger), &ours, "").await;
-    assert!(matches!(error, Error::Peer(PeerError::WrongAuthority)), "{error}");
+    assert!(matches!(error, Error::Peer { error: PeerError::WrongAuthority, .. }), "{error}");
     let error = refused(leaf(source().window(hours_ago(2), hours_ago(1))), &ours, "").await;
-    assert!(matches!(error, Error::Peer(PeerError::Expired { .. })), "{error}");
+    assert!(matches!(error, Error::Peer { error: PeerError::Expired { .. }, .. }), "{error}");
     let error = refused(leaf(LeafRequest::new(Role::Destination)), &ours, "").await;
-    assert!(matches!(error, Error::Peer(PeerError::WrongRole { .. })), "{error}");
+    assert!(matches!(error, Error::Peer { error: PeerError::WrongRole { .. }, .. }), "{error}");
     let error = refused(leaf(source().uris(&[elsewhere])), &ours, "").await;
-    assert!(matches!(error, Error::Peer(PeerError::OtherMigration { .. })), "{error}");
+    assert!(
+        matches!(error, Error::Peer { error: PeerError::OtherMigration { .. }, .. }),
+        "{error}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -293,7 +296,7 @@ async fn our_tunnel_refuses_a_stock_stunnel_that_it_should() {
     let identity = || fixed(&issue(&authority, LeafRequest::new(Role::Source)));
     let source = issue(&authority, LeafRequest::new(Role::Source));
     let error = fails_to(&source, identity(), "").await;
-    assert!(matches!(error, Error::Peer(PeerError::WrongRole { .. })), "{error}");
+    assert!(matches!(error, Error::Peer { error: PeerError::WrongRole { .. }, .. }), "{error}");
     let destination = issue(&authority, LeafRequest::new(Role::Destination));
     let error = fails_to(&destination, identity(), "sslVersionMax = TLSv1.2").await;
     assert!(matches!(error, Error::Tls(_)), "{error}");

@@ -229,7 +229,7 @@ async fn a_refused_client_does_not_reach_the_plaintext_side() {
     let mut client = foreign_client(address, Some(&leaf)).await.unwrap();
     let _ = client.write_all(b"hello").await;
     assert!(client.read_u8().await.is_err());
-    assert!(matches!(terminator.end().await, Event::Failed { error: Error::Peer(_), .. }));
+    assert!(matches!(terminator.end().await, Event::Failed { error: Error::Peer { .. }, .. }));
     let reached = timeout(std::time::Duration::from_millis(50), behind.accept()).await;
     assert!(reached.is_err(), "plaintext side was connected to");
 }
