@@ -63,6 +63,8 @@ pub(crate) enum Command {
     },
     /// Remove snapshots, by id or by policy
     Forget(ForgetArgs),
+    /// Remove content that no snapshot needs
+    Prune(PruneArgs),
 }
 
 /// Where the repository is, and what opens it.
@@ -155,7 +157,24 @@ pub(crate) struct ForgetArgs {
     #[command(flatten)]
     pub(crate) filter: FilterArgs,
 
+    /// Then remove content that no snapshot needs
+    #[arg(long)]
+    pub(crate) prune: bool,
+
     /// Show what would be removed, change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+
+    #[command(flatten)]
+    pub(crate) report: ReportArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PruneArgs {
+    #[command(flatten)]
+    pub(crate) repository: RepositoryArgs,
+
+    /// Show how much would be removed, change nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
 

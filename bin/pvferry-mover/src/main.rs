@@ -78,6 +78,7 @@ fn run(command: Command, console: &Console) -> Result<ExitCode, Failure> {
             Ok(if sound { ExitCode::Ok } else { ExitCode::Partial })
         }
         Command::Forget(args) => maintain::forget(&args, console),
+        Command::Prune(args) => maintain::prune(&args, console),
     }
 }
 
@@ -161,7 +162,7 @@ fn backup(args: &BackupArgs, console: &Console) -> Result<ExitCode, Failure> {
         };
         Ok(outcome::of_backup(&repository.backup(&options, &stop)?))
     })();
-    let done = done.map(|report| Done { text: outcome::sentence, extra: Value::Null, report });
+    let done = done.map(Done::of_volume);
     finish(done, begun, &args.report, console)
 }
 
@@ -182,7 +183,7 @@ fn restore(args: &RestoreArgs, console: &Console) -> Result<ExitCode, Failure> {
         let summary = repository.restore(&snapshot, &options, &stop)?;
         Ok(outcome::of_restore(&snapshot, &summary))
     })();
-    let done = done.map(|report| Done { text: outcome::sentence, extra: Value::Null, report });
+    let done = done.map(Done::of_volume);
     finish(done, begun, &args.report, console)
 }
 
@@ -198,12 +199,18 @@ struct Done {
     /// Fields of the JSON object that only this command has.
     extra: Value,
     /// What a success prints.
-    text: fn(&Report) -> String,
+    text: Box<dyn Fn(&Report) -> String>,
 }
 
 impl From<Failure> for Done {
     fn from(failure: Failure) -> Self {
-        Self { report: failure.report(), extra: Value::Null, text: |_| String::new() }
+        Self::of_volume(failure.report())
+    }
+}
+
+impl Done {
+    fn of_volume(report: Report) -> Self {
+        Self { report, extra: Value::Null, text: Box::new(outcome::sentence) }
     }
 }
 

@@ -2,12 +2,15 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
 use crate::{
-    Error, Policy, Repository, Result, Snapshot, TagList, error::Kind, lock::RepositoryLock,
-    problems::Found, problems::Problems,
+    Error, Policy, PruneSummary, Repository, Result, Snapshot, TagList, error::Kind,
+    lock::RepositoryLock, problems::Found, problems::Problems,
 };
 
 /// Which snapshots to remove.
@@ -18,6 +21,17 @@ pub enum Forget {
     /// Those that the filter matches and the policy does not keep. The policy is applied to the snapshots of each host and
     /// set of paths by themselves.
     Policy(Policy, SnapshotFilter),
+}
+
+/// What a run that removes snapshots does.
+#[derive(Debug, Clone)]
+pub struct ForgetOptions {
+    /// Which snapshots to remove.
+    pub what: Forget,
+    /// Remove what nothing refers to then, unless a snapshot could not be removed.
+    pub prune: bool,
+    /// Change nothing.
+    pub dry_run: bool,
 }
 
 /// Which snapshots a policy is applied to. What is empty matches all.
@@ -49,23 +63,30 @@ pub struct ForgetSummary {
     pub removed: Vec<Snapshot>,
     /// Snapshots that could not be removed.
     pub problems: Found,
+    /// What a prune removed afterwards.
+    pub pruned: Option<PruneSummary>,
 }
 
 impl Repository {
-    /// Removes snapshots, and with `dry_run` only says which. `stop` ends it early.
+    /// Removes snapshots. `stop` ends it early.
     ///
     /// # Errors
     /// [`Kind::Selection`] where a snapshot does not exist, [`Kind::Usage`] for a policy that would keep nothing of a host and
     /// path: nothing is removed then. Those of the storage and of the lock.
-    pub fn forget(&self, what: &Forget, dry_run: bool, stop: &AtomicBool) -> Result<ForgetSummary> {
+    pub fn forget(&self, options: &ForgetOptions, stop: &Arc<AtomicBool>) -> Result<ForgetSummary> {
+        let ForgetOptions { what, prune, dry_run } = options;
+        let (prune, dry_run) = (*prune, *dry_run);
         // Exclusive: two policies at a time may both remove what the other one keeps.
         let lock = self.engine.lock(!dry_run)?;
         let (kept, chosen) = choose(self.snapshots()?, what)?;
-        if dry_run {
-            return Ok(ForgetSummary { kept, removed: chosen, problems: Found::default() });
-        }
-        let (removed, problems) = self.remove_snapshots(chosen, &lock, stop)?;
-        Ok(ForgetSummary { kept, removed, problems })
+        let (removed, problems) = match dry_run {
+            true => (chosen, Found::default()),
+            false => self.remove_snapshots(chosen, &lock, stop)?,
+        };
+        let prune = prune && problems.count == 0;
+        let without = if dry_run { &*removed } else { &[] };
+        let pruned = prune.then(|| self.prune_locked(&lock, dry_run, without, stop)).transpose()?;
+        Ok(ForgetSummary { kept, removed, problems, pruned })
     }
 
     fn remove_snapshots(

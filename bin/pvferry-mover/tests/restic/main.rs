@@ -5,6 +5,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod policy;
+mod prune;
 
 use std::{
     env, fs,
@@ -161,6 +162,23 @@ fn backs_up_to_s3_and_back_and_restic_agrees() {
     assert_same(source.path(), destination.path());
     assert_eq!(repo.backup(source.path(), 0)["bytes_literal"], 0);
     assert!(server.dir.path().join("data/bucket/prefix/config").exists());
+}
+
+#[test]
+#[ignore = "tests/restic/run"]
+fn unused_content_is_removed_from_s3_and_restic_agrees() {
+    let (server, source, destination) = (S3::start(), TempTree::new(), TempTree::new());
+    let repo = server.repo();
+    source.file("kept", Content::random(1, 3 << 20)).file("gone", Content::random(2, 9 << 20));
+    repo.backup(source.path(), 0);
+    source.remove("gone");
+    repo.backup(source.path(), 0);
+    let arguments = ["forget", "--keep-last", "1", "--prune", "--json"];
+    let report = common::report(repo.mover(arguments).expect(0));
+    assert!(report["bytes_freed"].as_i64().unwrap() > 9 << 20, "{report}");
+    restic(&repo, &["check", "--read-data"]).expect(0);
+    repo.restore(destination.path(), 0);
+    assert_same(source.path(), destination.path());
 }
 
 #[test]

@@ -1,16 +1,20 @@
 //! The storage as the format engine sees it.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use rustic_core::{
     BytesList, ErrorKind, FileType, Id, ReadBackend, RusticError, RusticResult, WriteBackend,
 };
 
-use crate::{Error, storage::Storage};
+use crate::{Error, error::Kind, storage::Storage};
 
 /// The one name of the configuration, which has no id.
 const CONFIG: &str = "config";
@@ -18,6 +22,8 @@ const CONFIG: &str = "config";
 pub(super) const PACKS: &str = "data";
 /// The directory of the snapshots.
 pub(super) const SNAPSHOTS: &str = "snapshots";
+/// The directory of the index files.
+pub(super) const INDEX: &str = "index";
 
 /// Files of a repository by type and id.
 pub(super) struct Backend {
@@ -26,7 +32,25 @@ pub(super) struct Backend {
     /// becomes visible only after it was compared with what was read.
     pub(super) hold_snapshots: Arc<AtomicBool>,
     /// The last failure of the storage, which the engine itself may only log.
-    pub(super) failure: Arc<parking_lot::Mutex<Option<Error>>>,
+    pub(super) failure: Arc<Mutex<Option<Error>>>,
+    /// Where it is set, nothing is removed.
+    pub(super) deferred: Option<Arc<Deferred>>,
+}
+
+/// What the engine wrote, and what it asked to remove. To the engine, files that it removed do not exist any more. They are
+/// removed after those that replace them were read back.
+#[derive(Default)]
+pub(super) struct Deferred {
+    pub(super) written: Mutex<BTreeSet<String>>,
+    pub(super) removed: Mutex<BTreeSet<String>>,
+    /// Ends the run: the engine itself cannot be interrupted.
+    pub(super) stop: Arc<AtomicBool>,
+}
+
+impl Deferred {
+    fn hides(&self, path: &str) -> bool {
+        self.removed.lock().contains(path)
+    }
 }
 
 impl Backend {
@@ -34,6 +58,15 @@ impl Backend {
         let what = error.what.clone();
         *self.failure.lock() = Some(error);
         RusticError::new(ErrorKind::Backend, what)
+    }
+
+    fn go_on(&self) -> RusticResult<()> {
+        match &self.deferred {
+            Some(deferred) if deferred.stop.load(Ordering::Relaxed) => {
+                Err(self.failed(Error::new(Kind::Stopped, "interrupted: nothing was removed")))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -57,12 +90,16 @@ impl ReadBackend for Backend {
             let found = self.storage.size(CONFIG).map_err(|error| self.failed(error))?;
             return Ok(found.map(|found| (Id::default(), size(found))).into_iter().collect());
         }
-        let files = self.storage.list(tpe.dirname()).map_err(|error| self.failed(error))?;
+        let mut files = self.storage.list(tpe.dirname()).map_err(|error| self.failed(error))?;
+        if let Some(deferred) = &self.deferred {
+            files.retain(|(path, _)| !deferred.hides(path));
+        }
         let id = |path: &str| path.rsplit('/').next().and_then(|name| name.parse::<Id>().ok());
         Ok(files.iter().filter_map(|(path, len)| Some((id(path)?, size(*len)))).collect())
     }
 
     fn read_full(&self, tpe: FileType, id: &Id) -> RusticResult<Bytes> {
+        self.go_on()?;
         self.storage.read(&path(tpe, id), None).map_err(|error| self.failed(error))
     }
 
@@ -74,6 +111,7 @@ impl ReadBackend for Backend {
         offset: u32,
         length: u32,
     ) -> RusticResult<Bytes> {
+        self.go_on()?;
         let range = u64::from(offset)..u64::from(offset) + u64::from(length);
         self.storage.read(&path(tpe, id), Some(range)).map_err(|error| self.failed(error))
     }
@@ -94,11 +132,21 @@ impl WriteBackend for Backend {
         if tpe == FileType::Snapshot && self.hold_snapshots.load(Ordering::SeqCst) {
             return Ok(());
         }
-        let written = self.storage.write(&path(tpe, id), content.into_vec());
-        written.map_err(|error| self.failed(error))
+        self.go_on()?;
+        let path = path(tpe, id);
+        let written = self.storage.write(&path, content.into_vec());
+        written.map_err(|error| self.failed(error))?;
+        if let Some(deferred) = &self.deferred {
+            deferred.written.lock().insert(path);
+        }
+        Ok(())
     }
 
     fn remove(&self, tpe: FileType, id: &Id, _cacheable: bool) -> RusticResult<()> {
+        if let Some(deferred) = &self.deferred {
+            deferred.removed.lock().insert(path(tpe, id));
+            return Ok(());
+        }
         self.storage.remove(&path(tpe, id)).map_err(|error| self.failed(error))
     }
 }

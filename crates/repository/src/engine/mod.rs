@@ -8,6 +8,7 @@ mod backend;
 mod lock_file;
 mod node;
 mod offer;
+mod prune;
 mod snapshot;
 
 use std::{
@@ -23,19 +24,20 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use rustic_core::{
     BackupOptions, BlobId, CheckOptions, ConfigOptions, IndexedFullStatus, KeyOptions,
-    NoProgressBars, OpenStatus, ParentOptions, Repository, RepositoryBackends, RepositoryOptions,
-    RusticError,
+    NoProgressBars, OpenStatus, PackedId, ParentOptions, Repository, RepositoryBackends,
+    RepositoryOptions, RusticError,
     repofile::{BlobType, Node, SnapshotFile, SnapshotSummary},
 };
 
 pub(crate) use lock_file::{LockCipher, LockFile, MAX_LOCK};
 pub(crate) use node::{LinkId, StoredEntry};
 pub(crate) use offer::{Offer, Opener, Source, encode};
+pub(crate) use prune::Removals;
 pub(crate) use rustic_core::{DataId, TreeId};
 pub use snapshot::Snapshot;
 
 use crate::{Error, Result, error::Kind, lock::RepositoryLock, storage::Storage};
-use backend::Backend;
+use backend::{Backend, Deferred};
 use offer::Adapter;
 
 /// What the snapshots of this program say wrote them.
@@ -76,12 +78,16 @@ pub(crate) struct Label {
 }
 
 impl Engine {
-    fn connect(storage: Arc<Storage>) -> Result<(Repository<()>, Arc<AtomicBool>, Failure)> {
+    fn connect(
+        storage: Arc<Storage>,
+        deferred: Option<Arc<Deferred>>,
+    ) -> Result<(Repository<()>, Arc<AtomicBool>, Failure)> {
         let (hold_snapshots, failure) = (Arc::default(), Arc::default());
         let backend = Backend {
             storage,
             hold_snapshots: Arc::clone(&hold_snapshots),
             failure: Arc::clone(&failure),
+            deferred,
         };
         let backends = RepositoryBackends::new(Arc::new(backend), None);
         let mut options = RepositoryOptions::default();
@@ -93,7 +99,7 @@ impl Engine {
 
     /// Creates an empty repository, which `password` opens.
     pub(crate) fn init(storage: Arc<Storage>, password: &str) -> Result<String> {
-        let (repository, _, failure) = Self::connect(storage)?;
+        let (repository, _, failure) = Self::connect(storage, None)?;
         let exists = repository
             .config_id()
             .map_err(|error| failed("look for a repository", &error, &failure))?;
@@ -109,7 +115,7 @@ impl Engine {
 
     /// Opens a repository with `password`.
     pub(crate) fn open(storage: Arc<Storage>, password: &str) -> Result<Self> {
-        let (repository, _, failure) = Self::connect(Arc::clone(&storage))?;
+        let (repository, _, failure) = Self::connect(Arc::clone(&storage), None)?;
         let found = repository
             .config_id()
             .map_err(|error| failed("look for the repository", &error, &failure))?;
@@ -154,12 +160,21 @@ impl Engine {
 
     /// Removes the file of a snapshot. The engine would panic where that fails.
     pub(crate) fn remove_snapshot(&self, snapshot: &Snapshot) -> Result<()> {
-        self.storage.remove(&format!("{}/{}", backend::SNAPSHOTS, snapshot.id()))
+        self.remove_file(&format!("{}/{}", backend::SNAPSHOTS, snapshot.id()))
+    }
+
+    /// Removes a file by its path.
+    pub(crate) fn remove_file(&self, path: &str) -> Result<()> {
+        self.storage.remove(path)
     }
 
     /// The repository once more, to load an index into.
-    fn again(&self) -> Result<(Repository<OpenStatus>, Arc<AtomicBool>, Failure)> {
-        let (repository, hold_snapshots, failure) = Self::connect(Arc::clone(&self.storage))?;
+    fn again(
+        &self,
+        deferred: Option<Arc<Deferred>>,
+    ) -> Result<(Repository<OpenStatus>, Arc<AtomicBool>, Failure)> {
+        let storage = Arc::clone(&self.storage);
+        let (repository, hold_snapshots, failure) = Self::connect(storage, deferred)?;
         let opened = repository
             .open(&rustic_core::Credentials::Masterkey(self.opened.key()))
             .map_err(|error| failed("open the repository", &error, &failure))?;
@@ -168,7 +183,11 @@ impl Engine {
 
     /// Loads the index.
     pub(crate) fn index(&self) -> Result<Indexed> {
-        let (opened, _, failure) = self.again()?;
+        self.index_beside(None)
+    }
+
+    fn index_beside(&self, deferred: Option<Arc<Deferred>>) -> Result<Indexed> {
+        let (opened, _, failure) = self.again(deferred)?;
         let indexed =
             opened.to_indexed().map_err(|error| failed("read the index", &error, &failure))?;
         Ok(Indexed { storage: Arc::clone(&self.storage), indexed, failure })
@@ -181,7 +200,7 @@ impl Engine {
         label: &Label,
         parent: Option<&Snapshot>,
     ) -> Result<Snapshot> {
-        let (opened, hold_snapshots, failure) = self.again()?;
+        let (opened, hold_snapshots, failure) = self.again(None)?;
         let cannot = |error: &RusticError| failed("store the volume", error, &failure);
         let indexed = opened.to_indexed_ids().map_err(|error| cannot(&error))?;
         let mut file = SnapshotFile::default();
@@ -253,22 +272,7 @@ impl Engine {
 
     /// The directories of all snapshots that cannot be read.
     fn unreadable_trees(&self) -> Result<Vec<String>> {
-        let indexed = self.index()?;
-        let mut queue: Vec<_> = self.snapshots()?.iter().map(Snapshot::tree).collect();
-        let (mut visited, mut unreadable) = (BTreeSet::new(), Vec::new());
-        while let Some(id) = queue.pop() {
-            if !visited.insert(id) {
-                continue;
-            }
-            match indexed.nodes(id) {
-                Ok(nodes) => queue.extend(nodes.into_iter().filter_map(|node| node.subtree)),
-                Err(error) if error.kind == Kind::Damaged => {
-                    unreadable.push(format!("Error: tree {id}: {}", error.what));
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(unreadable)
+        Ok(self.index()?.visit_trees(&self.snapshots()?, |_| ())?.1)
     }
 }
 
@@ -283,8 +287,38 @@ impl Indexed {
         Ok(tree.map_err(|error| failed("read a directory", &error, &self.failure))?.nodes)
     }
 
+    /// Visits all directories of snapshots, each once, and the nodes in them. Answers the directories, and what could not be
+    /// read.
+    fn visit_trees(
+        &self,
+        snapshots: &[Snapshot],
+        mut visit: impl FnMut(&Node),
+    ) -> Result<(BTreeSet<TreeId>, Vec<String>)> {
+        let mut queue: Vec<_> = snapshots.iter().map(Snapshot::tree).collect();
+        let (mut visited, mut unreadable) = (BTreeSet::new(), Vec::new());
+        while let Some(id) = queue.pop() {
+            if !visited.insert(id) {
+                continue;
+            }
+            match self.nodes(id) {
+                Ok(nodes) => {
+                    nodes.iter().for_each(&mut visit);
+                    if nodes.iter().any(|node| node.is_dir() && node.subtree.is_none()) {
+                        unreadable.push(format!("Error: tree {id}: a directory without entries"));
+                    }
+                    queue.extend(nodes.into_iter().filter_map(|node| node.subtree));
+                }
+                Err(error) if error.kind == Kind::Damaged => {
+                    unreadable.push(format!("Error: tree {id}: {}", error.what));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok((visited, unreadable))
+    }
+
     /// Where a blob lies; `None` where the index does not have it.
-    pub(crate) fn place(&self, id: &DataId) -> Option<BlobPlace> {
+    pub(crate) fn place<T: PackedId>(&self, id: &T) -> Option<BlobPlace> {
         let entry = self.indexed.get_index_entry(id).ok()?;
         Some(BlobPlace {
             pack: entry.pack.to_hex().to_string(),
