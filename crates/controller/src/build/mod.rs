@@ -13,7 +13,7 @@ pub use endpoint::{
 };
 pub use names::{
     CREATED_BY, MIGRATION, MIGRATION_UID, Names, PROVISIONED_BY, RESERVED_BY, Role, TARGETS, is_of,
-    labels, others, reservation, selector,
+    labels, reservation, selector, token,
 };
 pub use pods::{
     Defaults, bind, destination_pod, keeps_extraneous, permits_deletion, source_pod, sync_container,

@@ -64,6 +64,17 @@ impl Names {
         Self { owners: identities.cloned(), ..self }
     }
 
+    /// The run and the number of the transfer of `migration` whose pod has this name.
+    #[must_use]
+    pub fn transfer_of(migration: &DirectVolumeMigration, pod: &str) -> Option<(i64, i64)> {
+        let (base, role) = pod.rsplit_once('-')?;
+        let mut numbers = base.rsplitn(3, '-');
+        let (number, run) = (numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?);
+        let names = Self::new(migration, run, number, "");
+        let is_of = |of: &Role| of.word() == role && names.of(*of) == pod;
+        [Role::Source, Role::Destination].iter().any(is_of).then_some((run, number))
+    }
+
     /// Of what the transfers of a run share.
     #[must_use]
     pub fn of_run(migration: &DirectVolumeMigration, run: i64) -> Self {
@@ -172,14 +183,50 @@ pub fn selector(uid: &str) -> String {
     format!("{MIGRATION_UID}={uid}")
 }
 
+/// The token of the transfer that an object says it is of.
+#[must_use]
+pub fn token(object: &impl kube::ResourceExt) -> Option<&String> {
+    object.labels().get(TOKEN)
+}
+
 /// Whether an object belongs to the migration.
 #[must_use]
 pub fn is_of(object: &impl kube::ResourceExt, uid: &str) -> bool {
     object.labels().get(MIGRATION_UID).is_some_and(|of| of == uid)
 }
 
-/// Selects everything that is not of a migration.
-#[must_use]
-pub fn others(uid: &str) -> String {
-    format!("{MIGRATION_UID}!={uid}")
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_name_leads_to_the_run_and_transfer_that_it_was_made_of_and_no_other_name_does() {
+        let mut migration: DirectVolumeMigration = serde_json::from_value(serde_json::json!({
+            "metadata": { "name": "my-shop.1", "uid": "0a1b2c3d-4e" },
+            "spec": {
+                "source": { "namespace": "a" }, "destination": { "namespace": "b" },
+                "volumes": [{ "name": "data" }],
+            },
+        }))
+        .unwrap();
+        for role in [Role::Source, Role::Destination] {
+            let name = Names::new(&migration, 3, 12, "t").of(role);
+            assert_eq!(Names::transfer_of(&migration, &name), Some((3, 12)), "{name}");
+        }
+        let name = Names::new(&migration, 3, 12, "t").of(Role::Source);
+        for wrong in [
+            name.replace("-source", ""),
+            name.replace("-source", "-tunnel"),
+            name.replace("-12-", "-+12-"),
+            name.replace("-12-", "-012-"),
+            format!("x{name}"),
+            format!("{name}-source"),
+            "-".into(),
+            String::new(),
+        ] {
+            assert_eq!(Names::transfer_of(&migration, &wrong), None, "{wrong}");
+        }
+        migration.metadata.uid = Some("9a1b2c3d-4e".into());
+        assert_eq!(Names::transfer_of(&migration, &name), None);
+    }
 }

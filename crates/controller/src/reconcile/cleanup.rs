@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     api::{DirectVolumeMigration, EndpointKind, Phase, VolumePhase, VolumeStatus},
-    build::{self, Role},
+    build::{self, Names, Role},
     cluster::{Cluster, Kind},
     error::Result,
     informers::Name,
@@ -172,7 +172,11 @@ async fn clean_end(
     for namespace in &namespaces {
         // A pod whose node is lost goes when that comes back, or is removed.
         let lost = |pod: &Pod| observe::is_lost(pod, now);
-        let pod = remove_all::<Pod>(cluster, namespace, &uid, lost).await?;
+        let pods: Vec<Pod> = cluster.list(Some(namespace), &selector).await?;
+        // Anybody can give a pod a label.
+        let own = |pod: &Pod| Names::transfer_of(migration, &pod.name_any()).is_some();
+        let pods = pods.into_iter().filter(own).collect();
+        let pod = remove(cluster, pods, &uid, lost).await?;
         if pod.is_some() {
             // What it needs goes after it, and is not asked for again and again until then.
             left = left.or(pod);
@@ -211,9 +215,20 @@ async fn remove_all<K: Kind>(
     uid: &str,
     given_up: impl Fn(&K) -> bool,
 ) -> Result<Option<String>> {
+    let all = cluster.list::<K>(Some(namespace), &build::selector(uid)).await?;
+    remove(cluster, all, uid, given_up).await
+}
+
+/// As [`remove_all`], of these objects.
+async fn remove<K: Kind>(
+    cluster: &Cluster,
+    all: Vec<K>,
+    uid: &str,
+    given_up: impl Fn(&K) -> bool,
+) -> Result<Option<String>> {
     let mut left = None;
-    for object in cluster.list::<K>(Some(namespace), &build::selector(uid)).await? {
-        let name = object.name_any();
+    for object in all {
+        let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
         if cluster.delete(&object, uid).await?.is_some_and(|there| !given_up(&there)) {
             left = Some(format!("{} {namespace}/{name}", K::kind(&())));
         }

@@ -17,6 +17,7 @@ mod conditions;
 mod in_use;
 mod latest;
 mod objects;
+mod own_pods;
 mod ownership;
 mod patience;
 mod pod_watch;

@@ -17,13 +17,8 @@ use kube::{
 use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 
-use crate::{
-    api::PodWatch,
-    build::{self, Role},
-    cluster::Cluster,
-    informers::mounted,
-    plan::Claim,
-};
+use super::{in_use::describe, own_pods::Candidate};
+use crate::{api::PodWatch, build::Role, cluster::Cluster, informers::mounted, plan::Claim};
 
 /// Seconds that one call of a watch lasts. The server ends it with a bookmark, so that the version stays young where no pod changes.
 const CALL: u32 = 25;
@@ -35,10 +30,19 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub(super) struct Seen {
     /// Every change up to this version was seen.
     pub(super) version: String,
-    /// Claims, each with a pod that was made with it, in the order of the watch.
-    pub(super) users: Vec<(Claim, String)>,
+    /// Claims with the pods that were made with them, in the order of the watch.
+    pub(super) users: Vec<User>,
     /// Why changes may have been missed.
     pub(super) gap: Option<String>,
+}
+
+/// A claim and a pod that was made with it.
+#[derive(Debug, Clone)]
+pub(super) struct User {
+    pub(super) claim: Claim,
+    pub(super) pod: String,
+    /// The pod bears the uid of the migration: its next step knows whether it is a transfer pod.
+    pub(super) candidate: Option<Candidate>,
 }
 
 impl Seen {
@@ -156,11 +160,13 @@ fn record(
         WatchEvent::Error(status) => return Err(kube::Error::Api(status.clone())),
     };
     let mut seen = seen.lock();
-    if let WatchEvent::Added(pod) = change
-        && !build::is_of(pod, uid)
-    {
-        let claim = |name: String| Claim { namespace: namespace.to_owned(), name };
-        seen.users.extend(mounted(pod).map(|name| (claim(name), super::in_use::describe(pod))));
+    if let WatchEvent::Added(pod) = change {
+        let user = |name: String| User {
+            claim: Claim { namespace: namespace.to_owned(), name },
+            pod: describe(pod),
+            candidate: Candidate::of(pod, uid),
+        };
+        seen.users.extend(mounted(pod).map(user));
     }
     seen.version = version;
     Ok(())

@@ -14,7 +14,7 @@ use kube::{Api, ResourceExt as _, api::PostParams, runtime::controller::Action};
 use super::{Step, conditions, target_use::Invalid};
 use crate::{
     api::{Mode, Phase, VolumePhase},
-    build::{self, MANAGER, bytes, capacity, target_claim},
+    build::{MANAGER, bytes, capacity, target_claim},
     cluster::Cluster,
     error::{Error, Result},
     informers::{Key, is_trimmed},
@@ -346,8 +346,7 @@ impl Step<'_> {
 
     /// Whether a pod has not ended and is not of this migration.
     pub(super) fn is_user(&self, pod: &Pod) -> bool {
-        let uid = self.migration.uid().unwrap_or_default();
-        !observe::is_over(pod) && !build::is_of(pod, &uid)
+        !observe::is_over(pod) && !self.is_own(pod)
     }
 
     /// As [`Self::users`], from the server, with the version of the list.
@@ -356,8 +355,7 @@ impl Step<'_> {
         cluster: &Cluster,
         namespace: &str,
     ) -> Result<(Vec<Pod>, String)> {
-        let others = build::others(&self.migration.uid().unwrap_or_default());
-        let (pods, version) = cluster.list_with_version::<Pod>(Some(namespace), &others).await?;
-        Ok((pods.into_iter().filter(|pod| !observe::is_over(pod)).collect(), version))
+        let (pods, version) = cluster.list_with_version::<Pod>(Some(namespace), "").await?;
+        Ok((pods.into_iter().filter(|pod| self.is_user(pod)).collect(), version))
     }
 }

@@ -10,7 +10,7 @@ use kube::ResourceExt as _;
 
 use super::{
     Step,
-    pod_watch::Seen,
+    pod_watch::{Seen, User},
     reached::{ReachedClaims, end},
     target_use::UsedTargets,
 };
@@ -34,7 +34,11 @@ impl Step<'_> {
     fn seen(&self, role: Role, watch: &PodWatch) -> Seen {
         let uid = self.migration.metadata.uid.clone().unwrap_or_default();
         let cluster = self.watched_cluster(role);
-        self.context.watches.look(cluster, &uid, self.status.run, role, watch)
+        let mut seen = self.context.watches.look(cluster, &uid, self.status.run, role, watch);
+        let is_own =
+            |user: &User| user.candidate.as_ref().is_some_and(|c| self.is_own_candidate(c));
+        seen.users.retain(|user| !is_own(user));
+        seen
     }
 
     /// Watches the pods that can reach the targets of volumes that begin, from a list in which none does.
@@ -77,7 +81,7 @@ impl Step<'_> {
             let own = |volume: &Planned| end(role, volume).clone();
             let own: BTreeSet<_> = self.volumes.iter().map(own).collect();
             let others =
-                seen.iter().flat_map(|seen| &seen.users).any(|(used, _)| !own.contains(used));
+                seen.iter().flat_map(|seen| &seen.users).any(|user| !own.contains(&user.claim));
             // A claim of others can be on the same storage.
             let reached = if others {
                 self.reached(role, &self.volumes).await?
@@ -87,7 +91,7 @@ impl Step<'_> {
             for (watch, seen) in watches.iter_mut().zip(seen) {
                 complete &=
                     watch.until.is_empty() || seen.gap.is_some() || seen.reaches(&watch.until);
-                for (claim, pod) in &seen.users {
+                for User { claim, pod, .. } in &seen.users {
                     for reached in reached.by(claim) {
                         self.enter_user(role, reached.index, &reached.describe(pod));
                     }

@@ -205,3 +205,54 @@ async fn a_created_claim_that_a_pod_used_before_its_first_transfer_keeps_its_con
     assert_eq!(status.volumes[0].reason, "TargetNotEmpty", "{status:#?}");
     assert!(world.files("home", "shop-new", "data").contains_key("mine"));
 }
+
+/// A pod that mounts `NAMESPACE/data` and has these labels.
+fn labelled(world: &World, namespace: &str, labels: &Value) {
+    let volumes = json!([{ "name": "data", "persistentVolumeClaim": { "claimName": "data" } }]);
+    let pod = json!({
+        "metadata": { "name": "impostor", "labels": labels },
+        "spec": { "containers": [], "volumes": volumes },
+    });
+    add(&world.home, "pods", namespace, pod);
+}
+
+#[tokio::test]
+async fn a_pod_that_bears_the_uid_of_the_migration_and_is_none_of_its_pods_is_a_user_of_the_target()
+{
+    let mut world = World::new();
+    world.migrate(json!({ "limits": impatient() }));
+    let uid = world.migration("m").unwrap().metadata.uid.unwrap();
+    labelled(&world, "shop-new", &json!({ "pvferry.io/migration-uid": uid }));
+    world.step_of("another").await;
+    let status = world.ends(1).await;
+    assert_eq!(status.volumes[0].reason, "TargetInUse", "{status:#?}");
+    assert!(status.message.contains("pod impostor"), "{}", status.message);
+    assert!(world.exists("pods", "shop-new", "impostor"), "it is not ours to delete");
+}
+
+#[tokio::test]
+async fn a_pod_that_bears_the_uid_of_the_migration_is_a_user_of_the_source_of_a_cutover() {
+    let mut world = World::new();
+    world.migrate(json!({ "mode": "Cutover" }));
+    let uid = world.migration("m").unwrap().metadata.uid.unwrap();
+    labelled(&world, "shop", &json!({ "pvferry.io/migration-uid": uid }));
+    let status = world.ends(1).await;
+    assert_eq!(status.phase, Phase::Failed, "{status:#?}");
+    assert_eq!(world.condition("Succeeded"), ("False".into(), "ClaimInUse".into()));
+}
+
+#[tokio::test]
+async fn a_pod_with_copies_of_the_labels_of_a_transfer_pod_fails_a_cutover_at_either_end() {
+    for (role, namespace) in [("source", "shop"), ("destination", "shop-new")] {
+        let mut world = World::new();
+        world.kubelet.duration = 4;
+        world.migrate(json!({ "mode": "Cutover" }));
+        world.until("source pod", copies).await;
+        let mut labels = world.transfer_pods(role)[0]["metadata"]["labels"].clone();
+        labels.as_object_mut().unwrap().remove("pvferry.io/role");
+        labelled(&world, namespace, &labels);
+        let status = world.ends(1).await;
+        assert_eq!(status.phase, Phase::Failed, "{role} {status:#?}");
+        assert_eq!(status.volumes[0].reason, "UsedMeanwhile", "{role} {status:#?}");
+    }
+}
