@@ -15,6 +15,9 @@ pub enum Error {
         /// Why not.
         source: kube::Error,
     },
+    /// The status of a migration could not be written.
+    #[error("cannot write the status: {}", told(.0))]
+    StatusNotWritten(kube::Error),
     /// A cluster that is referred to cannot be talked to.
     #[error("{}", shown(.0))]
     Cluster(String),
@@ -40,8 +43,15 @@ impl Error {
     }
 
     fn status(&self) -> Option<&Status> {
+        match self.call()? {
+            kube::Error::Api(status) => Some(status),
+            _ => None,
+        }
+    }
+
+    fn call(&self) -> Option<&kube::Error> {
         match self {
-            Self::Api { source: kube::Error::Api(status), .. } => Some(status),
+            Self::Api { source, .. } | Self::StatusNotWritten(source) => Some(source),
             _ => None,
         }
     }
@@ -50,6 +60,10 @@ impl Error {
     #[must_use]
     pub fn code(&self) -> Option<u16> {
         self.status().map(|status| status.code)
+    }
+
+    fn is_transport(&self) -> bool {
+        matches!(self.call(), Some(kube::Error::Service(_) | kube::Error::HyperError(_)))
     }
 
     /// Somebody else wrote in between.
@@ -101,10 +115,10 @@ impl Error {
             Self::Cluster(_) => "ClusterUnreachable",
             Self::Identity(_) => "IdentityFailed",
             Self::SetUp(_) => "SetupFailed",
-            Self::Api { source: kube::Error::Service(_) | kube::Error::HyperError(_), .. } => {
+            Self::Api { .. } | Self::StatusNotWritten(_) if self.is_transport() => {
                 "ClusterUnreachable"
             }
-            Self::Api { .. } => match self.code() {
+            Self::Api { .. } | Self::StatusNotWritten(_) => match self.code() {
                 Some(403) => "Forbidden",
                 Some(404) => "NotFound",
                 Some(409) => "Conflict",
@@ -157,6 +171,7 @@ mod tests {
             forbidden(&text()),
             Error::api(text())(kube::Error::Api(Box::default())),
             Error::api("list")(kube::Error::Service(text().into())),
+            Error::StatusNotWritten(kube::Error::Service(text().into())),
             Error::Cluster(text()),
             Error::Identity(text()),
             Error::Invalid("Invalid", text()),

@@ -12,6 +12,12 @@ struct Ended {
     outcome: &'static str,
 }
 
+/// Why a status was not written.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct NotWritten {
+    reason: &'static str,
+}
+
 /// Counters of the process.
 pub struct Metrics {
     registry: Registry,
@@ -21,6 +27,7 @@ pub struct Metrics {
     volumes: Family<Ended, Counter>,
     bytes: Counter,
     leading: Gauge,
+    not_written: Family<NotWritten, Counter>,
 }
 
 impl Default for Metrics {
@@ -33,6 +40,7 @@ impl Default for Metrics {
             volumes: Family::default(),
             bytes: Counter::default(),
             leading: Gauge::default(),
+            not_written: Family::default(),
             registry: Registry::default(),
         };
         registry.register(
@@ -57,9 +65,17 @@ impl Default for Metrics {
         );
         registry.register("sent_bytes", "Bytes of file content sent", metrics.bytes.clone());
         registry.register("leader", "1 while this instance is the leader", metrics.leading.clone());
+        registry.register(
+            "status_write_failures",
+            "Statuses of migrations that were not written, or not completely",
+            metrics.not_written.clone(),
+        );
         // A rate needs the zero before the first one.
         for outcome in ["completed", "failed"] {
             let _ = metrics.volumes.get_or_create(&Ended { outcome });
+        }
+        for reason in ["Conflict", "Forbidden", "Invalid", "Pruned"] {
+            let _ = metrics.not_written.get_or_create(&NotWritten { reason });
         }
         Self { registry, ..metrics }
     }
@@ -89,6 +105,10 @@ impl Metrics {
     pub(crate) fn ended(&self, outcome: &'static str, bytes: u64) {
         self.volumes.get_or_create(&Ended { outcome }).inc();
         self.bytes.inc_by(bytes);
+    }
+
+    pub(crate) fn status_not_written(&self, reason: &'static str) {
+        self.not_written.get_or_create(&NotWritten { reason }).inc();
     }
 
     pub(crate) fn leading(&self, leading: bool) {

@@ -33,6 +33,7 @@ mod retry;
 mod rollback;
 mod same_volume;
 mod settle;
+mod status_write;
 mod target_use;
 mod throttle;
 mod transfer;
@@ -58,7 +59,7 @@ use k8s_openapi::{
 };
 use kube::{
     Api, ResourceExt as _,
-    api::{Patch, PatchParams, PostParams},
+    api::{Patch, PatchParams},
     runtime::controller::Action,
 };
 
@@ -77,6 +78,7 @@ use crate::{
     plan::{self, Planned},
     reconciler::Clock,
 };
+use status_write::write_status;
 
 /// Keeps a migration until its objects in all namespaces are gone.
 const FINALIZER: &str = "pvferry.io/cleanup";
@@ -85,8 +87,6 @@ const POLL: Duration = Duration::from_secs(5);
 const LONGEST_POLL: Duration = Duration::from_secs(60);
 /// How soon after a change of its own.
 const SOON: Duration = Duration::from_millis(200);
-/// Tries of a write that others come in between of, with changes of something else.
-const SAVES: usize = 8;
 /// After a call that failed: at first, and at last.
 const AGAIN: Duration = Duration::from_secs(3);
 const LONGEST_AGAIN: Duration = Duration::from_secs(300);
@@ -143,6 +143,9 @@ struct Step<'a> {
 /// Does what is next.
 pub(crate) async fn reconcile(cached: &DirectVolumeMigration, context: &Context) -> Result<Action> {
     let outcome = Box::pin(step(cached, context)).await;
+    if let Err(error) = &outcome {
+        context.report_unwritten(cached, error).await;
+    }
     context.metrics.stepped(outcome.is_ok());
     outcome
 }
@@ -150,8 +153,15 @@ pub(crate) async fn reconcile(cached: &DirectVolumeMigration, context: &Context)
 /// After a failed step.
 pub(crate) fn after_error(context: &Context, migration: &Name, error: &Error) -> Action {
     let name = format!("{}/{}", migration.0, migration.1);
-    tracing::warn!(migration = name, "{error}");
-    Action::requeue(context.patience.next(migration, AGAIN, LONGEST_AGAIN))
+    let longest = match error {
+        // It was reported, which is not repeated for each attempt.
+        Error::StatusNotWritten(_) => LONGEST_POLL,
+        _ => {
+            tracing::warn!(migration = name, "{error}");
+            LONGEST_AGAIN
+        }
+    };
+    Action::requeue(context.patience.next(migration, AGAIN, longest))
 }
 
 async fn step(cached: &DirectVolumeMigration, context: &Context) -> Result<Action> {
@@ -231,9 +241,6 @@ async fn step(cached: &DirectVolumeMigration, context: &Context) -> Result<Actio
         context.watches.forget(&step.migration.uid().unwrap_or_default());
     }
     step.summarise();
-    if step.status != known {
-        context.patience.reset(&step.name);
-    }
     if step.status != before {
         match step.unwritten().filter(|_| outcome.is_ok()) {
             Some(unwritten) => context.latest.keep(&step.migration, unwritten),
@@ -244,6 +251,10 @@ async fn step(cached: &DirectVolumeMigration, context: &Context) -> Result<Actio
                 step.save().await?;
             }
         }
+    }
+    // What cannot be written is tried less and less often.
+    if step.status != known {
+        context.patience.reset(&step.name);
     }
     outcome
 }
@@ -284,9 +295,9 @@ async fn unreachable(
         context.clock.now(),
     );
     if status != before {
-        context.patience.reset(name);
         context.events.warning(&migration, error.reason(), error.to_string()).await;
         write_status(context, &migration, &status).await?;
+        context.patience.reset(name);
     }
     // A Secret that is created or corrected is used soon, however long that took.
     Ok(Action::requeue(context.patience.next(name, AGAIN * 3, LONGEST_WITHOUT_SECRET)))
@@ -344,22 +355,6 @@ async fn set_finalizers(
 
 fn api(context: &Context, migration: &DirectVolumeMigration) -> Api<DirectVolumeMigration> {
     context.clusters.home().api(&migration.namespace().unwrap_or_default())
-}
-
-async fn write_status(
-    context: &Context,
-    migration: &DirectVolumeMigration,
-    status: &DirectVolumeMigrationStatus,
-) -> Result<()> {
-    // Until it is answered, nobody knows which version is the newest.
-    context.latest.forget(migration);
-    let mut written = migration.clone();
-    written.status = Some(status.clone());
-    written.metadata.managed_fields = None;
-    let api = api(context, migration);
-    let saved = api.replace_status(&migration.name_any(), &PostParams::default(), &written).await;
-    context.latest.learn(&saved.map_err(Error::api("write the status"))?);
-    Ok(())
 }
 
 impl Step<'_> {
@@ -542,26 +537,6 @@ impl Step<'_> {
         let generation = self.observed_generation();
         let conditions = &mut self.status.conditions;
         conditions::set(conditions, kind, is, reason, message, generation, self.now);
-    }
-
-    /// Writes the status, over that from which the step began and no other one.
-    async fn save(&mut self) -> Result<()> {
-        for _ in 0..SAVES {
-            match write_status(self.context, &self.migration, &self.status).await {
-                Err(error) if error.is_conflict() => {}
-                other => return other,
-            }
-            let (namespace, name) = (self.migration.namespace(), self.migration.name_any());
-            let home = self.context.clusters.home();
-            let fresh: Option<DirectVolumeMigration> =
-                home.get(&namespace.unwrap_or_default(), &name).await?;
-            match fresh {
-                Some(fresh) if fresh.status == self.migration.status => self.migration = fresh,
-                // Another instance was quicker, or the migration is gone: what this step saw does not count.
-                _ => return Ok(()),
-            }
-        }
-        Ok(())
     }
 
     fn is_cutover(&self) -> bool {

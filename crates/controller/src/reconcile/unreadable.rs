@@ -47,7 +47,10 @@ pub(crate) async fn report(context: &Context, metadata: &ObjectMeta, why: &str) 
     }
     context.events.warning(&about(&object), REASON, text).await;
     let saved = api.replace_status(&name, &PostParams::default(), &written).await;
-    saved.map_err(Error::api("write the status"))?;
+    if let Err(error) = saved.map_err(Error::StatusNotWritten) {
+        context.report_unwritten(&about(&object), &error).await;
+        return Err(error);
+    }
     Ok(Action::await_change())
 }
 

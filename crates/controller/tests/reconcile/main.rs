@@ -6,6 +6,7 @@ mod kubelet;
 mod selector;
 mod server;
 mod serving;
+mod status_writes;
 mod store;
 mod watch;
 mod world;

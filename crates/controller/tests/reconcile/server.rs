@@ -21,6 +21,19 @@ use super::{
     watch::Watch,
 };
 
+/// What becomes of the status of a migration that is written.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) enum StatusWrites {
+    #[default]
+    Accepted,
+    /// With this HTTP status.
+    Refused(u16),
+    /// Another client has always just written.
+    Raced,
+    /// The schema does not have the field `runSpec`.
+    Pruned,
+}
+
 /// A cluster: its objects behind an API server.
 #[derive(Clone)]
 pub(crate) struct Server {
@@ -34,6 +47,7 @@ pub(crate) struct Server {
     pub(crate) blackholed: Arc<Mutex<bool>>,
     /// Nobody may list and watch objects of all namespaces, but for migrations.
     pub(crate) forbidden: Arc<Mutex<bool>>,
+    pub(crate) status_writes: Arc<Mutex<StatusWrites>>,
 }
 
 impl Server {
@@ -46,6 +60,7 @@ impl Server {
             replaces: Arc::default(),
             blackholed: Arc::default(),
             forbidden: Arc::default(),
+            status_writes: Arc::default(),
         }
     }
 
@@ -176,6 +191,22 @@ impl Server {
             ("POST", ..) => {
                 let name = sent["metadata"]["name"].as_str().unwrap_or("").to_owned();
                 store.create((key.0.clone(), key.1.clone(), name), sent)
+            }
+            ("PUT", _, "status") if key.0 == "directvolumemigrations" => {
+                match *self.status_writes.lock() {
+                    StatusWrites::Accepted => {}
+                    StatusWrites::Refused(code) => {
+                        return Err(Refusal(code, "Refused", "as the test wants it".into()));
+                    }
+                    StatusWrites::Raced => {
+                        let text = format!("version {}", store.version());
+                        store.change(key, |object| object["status"]["message"] = json!(text));
+                    }
+                    StatusWrites::Pruned => {
+                        sent["status"].as_object_mut().unwrap().remove("runSpec");
+                    }
+                }
+                store.replace_status(key, &sent)
             }
             ("PUT", _, "status") => store.replace_status(key, &sent),
             ("PUT", ..) => store.replace(key, sent),

@@ -46,6 +46,7 @@ pub(crate) struct World {
     /// Volumes that the controller lets move at a time.
     parallel: Option<usize>,
     clock: Arc<Mutex<Timestamp>>,
+    pub(crate) metrics: Arc<Metrics>,
     reconciler: Reconciler,
     pub(crate) restarts: usize,
     /// The error of the last step.
@@ -59,7 +60,8 @@ impl World {
         let clock = Arc::new(Mutex::new("2026-01-01T00:00:00Z".parse().unwrap()));
         let home = Server::new("home", Arc::clone(&calls));
         let other = Server::new("other", Arc::clone(&calls));
-        let reconciler = reconciler(&home, &other, &clock, true, None);
+        let metrics = Arc::default();
+        let reconciler = reconciler(&home, &other, &clock, &metrics, true, None);
         let kubelet = Kubelet::new(2);
         let mut world = Self {
             calls,
@@ -70,6 +72,7 @@ impl World {
             leads_home: false,
             parallel: None,
             clock,
+            metrics,
             reconciler,
             restarts: 0,
             error: None,
@@ -275,7 +278,7 @@ impl World {
         self.restarts += 1;
         self.reconciler = {
             let other = if self.leads_home { &self.home } else { &self.other };
-            reconciler(&self.home, other, &self.clock, self.open, self.parallel)
+            reconciler(&self.home, other, &self.clock, &self.metrics, self.open, self.parallel)
         };
     }
 
@@ -415,13 +418,13 @@ fn reconciler(
     home: &Server,
     other: &Server,
     clock: &Arc<Mutex<Timestamp>>,
+    metrics: &Arc<Metrics>,
     open: bool,
     parallel: Option<usize>,
 ) -> Reconciler {
-    let metrics = Arc::new(Metrics::default());
     let (far, time) = (other.clone(), Arc::clone(clock));
     let clock = Clock::new(move || *time.lock());
-    let clusters = Clusters::new(Cluster::new(home.client(), Arc::clone(&metrics)));
+    let clusters = Clusters::new(Cluster::new(home.client(), Arc::clone(metrics)));
     let connect = move |_: kube::Config| Ok(far.client());
     Reconciler::new(Parts {
         clusters: clusters.connected_by(Arc::new(connect), DEADLINE, clock.clone()),
@@ -431,7 +434,7 @@ fn reconciler(
             allow_privileged_fields: open,
             ..Defaults::default()
         },
-        metrics,
+        metrics: Arc::clone(metrics),
         instance: "test".into(),
         parallel,
         clock,
