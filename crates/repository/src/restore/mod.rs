@@ -6,6 +6,7 @@
 
 mod content;
 mod device;
+mod links;
 mod proof;
 mod target;
 
@@ -33,12 +34,13 @@ use wire::{Entry, FileKind, Metadata, Name};
 use crate::{
     Error, Repository, Result, Snapshot,
     backup::PARTIAL_TAG,
-    engine::{Indexed, LinkId, StoredEntry, TreeId},
+    engine::{Indexed, StoredEntry, TreeId},
     error::Kind,
     problems::Found,
     stored::{self, Step, StoredWalk},
 };
 use content::Job;
+use links::LinkKey;
 use target::{OpenDir, Target};
 
 /// Threads that fetch and write files: most of their time they wait for the storage.
@@ -188,12 +190,12 @@ fn write(indexed: &Indexed, start: &Start, target: &Target<'_>) -> Result<()> {
 }
 
 /// The first name of each inode with several.
-type Links = HashMap<LinkId, (Arc<OpenDir>, Name)>;
+type Links = HashMap<LinkKey, (Arc<OpenDir>, Name)>;
 
 struct Further {
     dir: Arc<OpenDir>,
     entry: Entry,
-    link: LinkId,
+    link: LinkKey,
 }
 
 struct Walk<'a> {
@@ -236,7 +238,7 @@ impl Walk<'_> {
     fn place(&mut self, stored: StoredEntry) -> Option<Arc<OpenDir>> {
         let parent = Arc::clone(self.stack.last()?);
         let (entry, target) = (&stored.entry, self.target);
-        if let Some(link) = stored.link {
+        if let Some(link) = LinkKey::of(&stored) {
             if self.links.contains_key(&link) {
                 let entry = stored.entry;
                 self.further.push(Further { dir: parent, entry, link });

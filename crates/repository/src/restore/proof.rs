@@ -10,10 +10,10 @@ use volume::{
 };
 use wire::{Entry, FileKind, Metadata, Name};
 
-use super::{Start, target::Target};
+use super::{Start, links::LinkKey, target::Target};
 use crate::{
     Error, Result,
-    engine::{self, Indexed, LinkId, StoredEntry},
+    engine::{self, Indexed, StoredEntry},
     error::Kind,
     manifest::Manifest,
     stored::{Step, StoredWalk},
@@ -78,7 +78,7 @@ struct Prover<'a> {
     verify: bool,
     dirs: Vec<Dir>,
     /// Inodes of the volume by those of the snapshot.
-    links: HashMap<LinkId, (u64, u64)>,
+    links: HashMap<LinkKey, (u64, u64)>,
     proof: Proof,
 }
 
@@ -99,7 +99,7 @@ impl Prover<'_> {
         if have.target != stored.entry.target {
             self.differs(&shown, "has another link target than stored");
         }
-        if let Some(link) = stored.link {
+        if let Some(link) = LinkKey::of(stored) {
             let id = (inode.dev, inode.ino);
             if *self.links.entry(link).or_insert(id) != id {
                 self.differs(&shown, "is not the hard link that is stored");
