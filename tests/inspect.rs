@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, path::Path};
 
 use serde_json::Value;
-use testkit::{Aspects, Kind, Process, Snapshot, TempTree, differences};
+use testkit::{Aspects, Kind, Process, Snapshot, TempTree, differences, skip};
 
 use crate::support::{copy, pvferry, report};
 
@@ -185,4 +185,50 @@ fn what_is_not_a_tree_or_a_device_is_refused_by_digest_and_verify_with_a_sentenc
             assert!(finished.expect(3).stderr.contains(says), "{words:?}: {}", finished.stderr);
         }
     }
+}
+
+/// What each line says of the entry is said of the side that it is about.
+#[test]
+fn verify_says_which_side_has_an_attribute_a_link_and_an_acl_and_that_times_are_utc() {
+    if !skip::commands(&["setfacl"]) {
+        return;
+    }
+    let trees = [TempTree::new(), TempTree::new()];
+    for tree in &trees {
+        for name in ["acl", "first", "note", "time"] {
+            tree.file(name, "1").mtime(name, 1, 0);
+        }
+    }
+    let [left, right] = &trees;
+    for tree in &trees {
+        tree.file("second", "1");
+    }
+    left.remove("second").hard_link("first", "second");
+    right.file("only", "1").xattr("note", "user.z", b"1");
+    right.acl("acl", "u:1234:r");
+    for tree in &trees {
+        for (name, at) in [("acl", 1), ("first", 1), ("second", 1), ("note", 1), ("", 1)] {
+            tree.mtime(name, at, 0);
+        }
+    }
+    right.mtime("time", 2, 0);
+    let mut command = pvferry(["verify"]);
+    command.args([left.path(), right.path()]);
+    let finished = Process::run(command);
+    finished.expect(23);
+    let (a, b) = (left.path().display(), right.path().display());
+    for line in [
+        format!("acl: ACL only in {b}"),
+        format!("second: hard link to another name in {a}, not in {b}"),
+        format!("note: extended attribute user.z only in {b}"),
+        format!("time: mtime 1970-01-01 00:00:01.000Z in {a}, 1970-01-01 00:00:02.000Z in {b}"),
+        format!("only: only in {b}"),
+    ] {
+        assert!(finished.stdout.lines().any(|found| found == line), "{line}: {}", finished.stdout);
+    }
+    assert!(
+        finished.stderr.contains("use copy --verify with the same filters"),
+        "{}",
+        finished.stderr
+    );
 }

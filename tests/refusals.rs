@@ -1,7 +1,12 @@
 //! Input that cannot work: each has an exit code of its own and one clear sentence, and leaves the
 //! destination as it was.
 
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
 
 use testkit::{
     Content, Finished, Mount, Process, Snapshot, TempTree, assert_same, net, pki::Pki, skip,
@@ -166,6 +171,34 @@ fn nobody_listens() {
     let _tunnel = pod.tunnel_to(target, &identity, &[]);
     let finished = Process::run(pod.sync(tree.path(), "a", &["--wait", "1"]));
     refused(&finished, 35, &["refused"]);
+}
+
+#[test]
+fn server_that_does_not_come_back_after_a_lost_connection_is_reported_with_what_was_copied() {
+    let (pod, tree, destination) = (Pod::new(), TempTree::new(), TempTree::new());
+    tree.file("large", Content::random(1, 8 << 20));
+    let serve = pod.serve(&[("a", destination.path())], &[]);
+    let options = ["--bwlimit", "1M", "--wait", "1"];
+    let sync = Process::start(pod.direct(pod.server, &pod.pki.source(), tree.path(), &options));
+    // Content arrives: the source is listed.
+    let in_staging = |dir: fs::DirEntry| {
+        let files = fs::read_dir(dir.path());
+        files.is_ok_and(|files| files.flatten().any(|file| file.file_name() != "crash-marker"))
+    };
+    let arrives = || fs::read_dir(destination.path()).unwrap().flatten().any(in_staging);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !arrives() && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(10));
+    }
+    drop(serve);
+    let finished = sync.wait();
+    let words = [
+        "the connection was lost with ",
+        " of 8.00 MiB copied",
+        "and the server did not come back: not ready after 1 s (--wait): cannot connect to ",
+        "; run the same command to continue",
+    ];
+    refused(&finished, 35, &words);
 }
 
 #[test]

@@ -503,6 +503,15 @@ fn interrupted_run_says_how_far_it_came_and_continues() {
     let reason = interrupted["reason"].as_str().unwrap();
     assert!(reason.starts_with("interrupted (SIGTERM) with "), "{reason}");
     assert!(reason.ends_with(" copied; run the same command to continue"), "{reason}");
+    // What waited to be sent does not count.
+    let copied = reason.split(" with ").nth(1).and_then(|rest| rest.split(" of ").next()).unwrap();
+    let sent = interrupted["wire_sent"].as_u64().unwrap() as f64 / f64::from(1 << 20);
+    let shown: f64 = match copied.split_once(' ').unwrap() {
+        (number, "MiB") => number.parse().unwrap(),
+        _ => 0.0,
+    };
+    assert!(shown <= sent + 0.01, "{reason}: {sent} MiB were sent");
+    assert!(finished.stderr.contains("SIGTERM: stopping"), "{}", finished.stderr);
     assert_explains(&finished, &[reason]);
     copy_again(source.path(), destination.path());
 }

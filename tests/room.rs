@@ -107,6 +107,12 @@ fn files_that_are_larger_than_what_is_free_are_announced_and_copied_where_they_f
     let ended = copy(source.path(), destination.path(), &["--progress", "none"]);
     ended.expect(0);
     assert_eq!(ended.stderr.matches(warning).count(), 1, "{}", ended.stderr);
+    let sizes = "24.0 MiB are to be written, 2";
+    assert!(
+        ended.stderr.contains(sizes) || ended.stderr.contains("36.0 MiB are"),
+        "{}",
+        ended.stderr
+    );
     let again = copy(source.path(), destination.path(), &["--progress", "none"]);
     assert!(!again.expect(0).stderr.contains(warning), "{}", again.stderr);
 

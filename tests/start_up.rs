@@ -71,6 +71,29 @@ fn identity_of_the_other_role_is_refused_at_start_up() {
 }
 
 #[test]
+fn directory_of_an_authority_given_as_identity_is_answered_with_the_identity_in_it() {
+    let work = TempTree::new();
+    let init = || {
+        let mut command = pvferry(["pki", "init", "--migration", "m"]);
+        command.arg(work.at("pki"));
+        Process::run(command)
+    };
+    let made = init();
+    for (role, commands) in [("source", "sync or tunnel"), ("destination", "serve")] {
+        let line = format!("{}: identity for {commands}", work.at("pki").join(role).display());
+        assert!(made.expect(0).stdout.contains(&line), "{}", made.stdout);
+    }
+    let again = init();
+    assert!(again.expect(5).stderr.contains("use `pvferry pki issue`"), "{}", again.stderr);
+
+    let mut serve = pvferry(["serve", "--listen", "127.0.0.1:0", "--volume", "a=/tmp"]);
+    serve.arg("--identity").arg(work.at("pki"));
+    let finished = Process::run(serve);
+    let hint = format!("did you mean {}?", work.at("pki/destination").display());
+    assert!(finished.expect(5).stderr.contains(&hint), "{}", finished.stderr);
+}
+
+#[test]
 fn sync_refuses_an_identity_of_another_volume_at_start_up() {
     let (pod, tree) = (Pod::new(), TempTree::new());
     let other = tunnel::pki::LeafRequest::new(tunnel::Role::Source).volume("b");

@@ -151,7 +151,8 @@ fn completed(volume: &str, summary: &Summary) -> Report {
         // An error of the whole volume belongs to no entry.
         (1, first) if first.starts_with(".: ") => first[3..].to_owned(),
         (1, first) => format!("1 entry failed or incomplete: {first}"),
-        (count, first) => format!("{count} entries failed or incomplete; first: {first}"),
+        // An entry may have several.
+        (count, first) => format!("{count} errors; first: {first}"),
     };
     let mut report = Report::new(volume, code, reason);
     report.dry_run = summary.dry_run;

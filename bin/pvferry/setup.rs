@@ -109,7 +109,16 @@ pub(crate) fn serve_metrics(
 
 /// The identity in `directory`, which must be for `role`: with another one every connection would fail.
 pub(crate) fn identity(directory: &Path, role: Role) -> Result<IdentitySource, Failure> {
-    let identity = IdentitySource::new(directory)?;
+    let identity = IdentitySource::new(directory).map_err(|error| {
+        let failure = Failure::from(error);
+        // The directory of an authority holds one identity for each role.
+        let meant = directory.join(role.as_str());
+        if meant.join("tls.crt").exists() && !directory.join("tls.crt").exists() {
+            let what = format!("{}; did you mean {}?", failure.what, meant.display());
+            return Failure { what, ..failure };
+        }
+        failure
+    })?;
     identity.require(role)?;
     Ok(identity)
 }

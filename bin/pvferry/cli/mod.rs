@@ -53,12 +53,12 @@ Exit codes follow rsync where rsync defines one:
    3  source or destination not usable
    5  cannot start
   10  socket error
-  11  file I/O error
+  11  file I/O error, or the destination is full or read-only
   12  connection lost
   20  interrupted by a signal
   22  out of memory
   23  partial: entries that failed are listed
-  24  only entries that changed or vanished at the source are missing
+  24  only entries that changed or vanished at the source are missing: run again, or ignore it
   25  stopped by --max-delete
   30  timeout during the transfer
   35  timeout while connecting";
@@ -297,6 +297,7 @@ pub(crate) struct DigestArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Exits 0 if both sides are identical, and 23 if they differ.")]
 pub(crate) struct VerifyArgs {
     /// Source directory or block device
     #[arg(value_name = "SRC")]

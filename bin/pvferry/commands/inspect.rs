@@ -7,7 +7,7 @@ use serde_json::json;
 use telemetry::{Console, human};
 use volume::{
     capability::Preflight,
-    compare,
+    compare::{self, What},
     digest::{self, DigestOptions, TreeDigest},
     filter::FilterRules,
     stat::ReadOptions,
@@ -122,7 +122,9 @@ fn list_differences(args: &VerifyArgs, console: &Console) -> Result<ExitCode, Fa
     let (source, destination) = (shown(&args.source), shown(&args.destination));
     let mut listed = Vec::new();
     let options = ReadOptions::default();
+    let mut one_sided = false;
     let counts = compare::compare(&args.source, &args.destination, &options, &mut |difference| {
+        one_sided |= matches!(difference.what, What::OnlyInA | What::OnlyInB);
         if !args.json {
             console.print(&difference.between(&source, &destination).to_string());
         } else if listed.len() < MAX_LISTED {
@@ -146,7 +148,13 @@ fn list_differences(args: &VerifyArgs, console: &Console) -> Result<ExitCode, Fa
         0 => format!("{source} and {destination} changed while they were compared: run it again"),
         count => {
             let differences = human::counted(count, "difference", "differences");
-            format!("{differences} between {source} and {destination}")
+            // The most frequent reason for entries that one side lacks.
+            let hint = if one_sided {
+                "; verify compares whole trees: after a copy with filters, use copy --verify with the same filters"
+            } else {
+                ""
+            };
+            format!("{differences} between {source} and {destination}{hint}")
         }
     };
     console.message(tracing::Level::ERROR, &format!("pvferry: {said}"));

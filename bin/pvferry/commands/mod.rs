@@ -79,7 +79,7 @@ fn tool(command: &Command, surroundings: &Surroundings) -> Result<ExitCode, Fail
             policy::enter(&policy::verify(args))?;
             inspect::verify(args, surroundings)
         }
-        Command::Pki(command) => pki::run(command),
+        Command::Pki(command) => pki::run(command, &surroundings.console),
         Command::Completions { shell } => manual::completions(*shell, &surroundings.console),
         Command::Man => manual::man(&surroundings.console),
         Command::Copy(_) | Command::Sync(_) | Command::Tunnel(_) | Command::Serve(_) => {

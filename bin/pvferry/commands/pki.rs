@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use pod::ExitCode;
+use telemetry::Console;
 use tunnel::{Role, pki};
 
 use crate::{
@@ -10,7 +11,7 @@ use crate::{
     outcome::Failure,
 };
 
-pub(super) fn run(command: &PkiCommand) -> Result<ExitCode, Failure> {
+pub(super) fn run(command: &PkiCommand, console: &Console) -> Result<ExitCode, Failure> {
     let hours = |hours: u32| Duration::from_secs(u64::from(hours) * 3600);
     let done = match command {
         PkiCommand::Init { directory, migration, hours: validity } => {
@@ -26,5 +27,13 @@ pub(super) fn run(command: &PkiCommand) -> Result<ExitCode, Failure> {
         }
     };
     done.map_err(|error| Failure::new(ExitCode::StartUp, error.to_string()))?;
+    if let PkiCommand::Init { directory, .. } = command {
+        let directory = directory.display();
+        console.print(&format!(
+            "{directory}/source: identity for sync or tunnel\n\
+             {directory}/destination: identity for serve\n\
+             {directory}/ca.key: keep it secret, it can issue further identities"
+        ));
+    }
     Ok(ExitCode::Ok)
 }

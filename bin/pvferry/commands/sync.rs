@@ -144,6 +144,7 @@ async fn attempts(
     let run = Run::new(args.volume.as_str(), source, args.transfer, filters, surroundings)?;
     let mut backoff = Backoff::default();
     let mut attempt = 1;
+    let mut lost = None;
     loop {
         let ready = tokio::select! {
             ready = ready(&run, &route, marker_dir.as_deref(), wait) => ready,
@@ -154,7 +155,13 @@ async fn attempts(
                 surroundings.readiness.set(true);
                 run.send(streams, agreed, matches!(route, Route::Via(_))).await?
             }
-            Err(failure) => return Ok(run.end(&Session::failed(failure), attempt)),
+            Err(failure) => {
+                let session = match lost {
+                    Some(session) => not_back(session, failure),
+                    None => Session::failed(failure),
+                };
+                return Ok(run.end(&session, attempt));
+            }
         };
         match &session.outcome {
             Err(failure) if failure.retryable && attempt < limit && !run.cancel.is_cancelled() => {
@@ -167,10 +174,25 @@ async fn attempts(
                 );
                 tokio::time::sleep(pause).await;
                 attempt += 1;
+                lost = Some(session);
             }
             _ => return Ok(run.end(&session, attempt)),
         }
     }
+}
+
+/// A session whose connection was lost, after which the server could not be reached again because of `failure`.
+fn not_back(lost: Session, failure: Failure) -> Session {
+    let what = if failure.code == ExitCode::Signal {
+        failure.what
+    } else {
+        let far = transfer::copied(&lost.progress.snapshot());
+        let why = failure.what;
+        format!(
+            "the connection was lost{far}, and the server did not come back: {why}; run the same command to continue"
+        )
+    };
+    Session { outcome: Err(Failure { what, ..failure }), ..lost }
 }
 
 /// How the server is reached.

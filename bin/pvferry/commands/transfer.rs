@@ -264,16 +264,22 @@ pub(super) fn interrupted_by(signal: Option<&str>) -> String {
 
 /// What a run says that a signal ended: how far it came, and that the next one goes on from there.
 fn interrupted(signal: Option<&str>, progress: &Snapshot) -> String {
-    let so_far = if progress.listing_complete { "" } else { " so far" };
-    let copied = match progress.bytes_total {
-        0 => String::new(),
-        total => {
-            let (done, total) = (human::bytes(progress.bytes_done), human::bytes(total));
-            format!(" with {done} of {total} copied{so_far}")
-        }
-    };
+    let copied = copied(progress);
     let interrupted = interrupted_by(signal);
     format!("{interrupted}{copied}; run the same command to continue")
+}
+
+/// How far a session came. What still waited to be sent when it ended does not count.
+pub(super) fn copied(progress: &Snapshot) -> String {
+    let so_far = if progress.listing_complete { "" } else { " so far" };
+    match progress.bytes_total {
+        0 => String::new(),
+        total => {
+            let done = progress.bytes_done.saturating_sub(progress.bytes_unsent());
+            let (done, total) = (human::bytes(done), human::bytes(total));
+            format!(" with {done} of {total} copied{so_far}")
+        }
+    }
 }
 
 /// Where the termination message goes: where told, else where Kubernetes looks, if it does. The file is opened once, so

@@ -180,7 +180,7 @@ async fn reason_to_leave(
             }
             if markers.len() >= count as usize {
                 for (volume, report) in markers {
-                    tracing::info!(%volume, outcome = ?report.outcome, "sync container finished");
+                    tracing::info!(%volume, outcome = ?report.outcome, "sync finished");
                 }
                 return Ok(());
             }
@@ -242,8 +242,23 @@ impl Socket {
                 self.watch.lock().ended(*id, now());
                 match error {
                     None => tracing::info!(volume, id, sent, received, "connection closed"),
+                    Some(tunnel::Error::Local { source, .. }) => {
+                        tracing::warn!(
+                            volume,
+                            id,
+                            sent,
+                            received,
+                            "sync closed the connection: {source}"
+                        );
+                    }
                     Some(error) => {
-                        tracing::warn!(volume, id, sent, received, "connection lost: {error}");
+                        tracing::warn!(
+                            volume,
+                            id,
+                            sent,
+                            received,
+                            "connection to the server lost: {error}"
+                        );
                     }
                 }
             }

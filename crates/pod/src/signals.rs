@@ -48,7 +48,7 @@ impl Shutdown {
                     Some(()) = int.recv() => "SIGINT",
                     else => return,
                 };
-                tracing::info!("{name}: stopping");
+                tracing::warn!("{name}: stopping");
                 listener.request_by(Some(name));
             }
         });

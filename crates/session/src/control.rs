@@ -13,7 +13,7 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::{Notify, mpsc};
 use wire::OutFrame;
 
-use crate::Error;
+use crate::{Error, Progress};
 
 /// A request from outside to end a session early. Clones share it.
 #[derive(Clone, Default)]
@@ -208,17 +208,20 @@ impl Credit {
 #[derive(Clone)]
 pub(crate) struct Outbox {
     queues: Arc<[mpsc::Sender<OutFrame>]>,
+    progress: Arc<Progress>,
 }
 
 impl Outbox {
-    pub(crate) fn new(queues: Vec<mpsc::Sender<OutFrame>>) -> Self {
-        Self { queues: queues.into() }
+    pub(crate) fn new(queues: Vec<mpsc::Sender<OutFrame>>, progress: Arc<Progress>) -> Self {
+        Self { queues: queues.into(), progress }
     }
 
     /// Queues `frame` on a stream chosen by `lane`, waiting while the queue is full. Frames of one
     /// lane keep their order. Must not be called from a task.
     pub(crate) fn send_on(&self, lane: u64, frame: OutFrame) -> Result<(), Stopped> {
         let index = (lane % self.queues.len() as u64) as usize;
+        let len = frame.wire_len() as u64;
+        self.progress.wire_queued.fetch_add(len, Ordering::Relaxed);
         self.queues[index].blocking_send(frame).map_err(|_| Stopped)
     }
 

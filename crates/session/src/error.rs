@@ -74,7 +74,9 @@ fn volume_failure(error: &volume::Error) -> String {
         Errno::ROFS => "read-only",
         _ => return error.to_string(),
     };
-    format!("{DESTINATION} {state}: {}: {reason}", error.name)
+    // The kernel has one answer for both.
+    let which = if error.errno == Errno::NOSPC { " or inode: see df and df -i" } else { "" };
+    format!("{DESTINATION} {state}: {}: {reason}{which}", error.name)
 }
 
 const DESTINATION: &str = "destination is";

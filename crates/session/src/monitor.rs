@@ -55,6 +55,8 @@ counters! {
     bytes_matched,
     /// Bytes that are holes.
     bytes_hole,
+    /// Bytes handed to the connections, framing included: the rest of them waits to be sent.
+    wire_queued,
     /// Bytes sent, framing included.
     wire_sent,
     /// Bytes received, framing included.
@@ -63,6 +65,17 @@ counters! {
     errors,
     /// Entries of the source that are left out by design, each reported once.
     skipped,
+}
+
+impl Snapshot {
+    /// Bytes of content that wait to be sent, by the share of content in all that was handed to the connections.
+    #[must_use]
+    pub fn bytes_unsent(&self) -> u64 {
+        let (queued, literal) = (u128::from(self.wire_queued), u128::from(self.bytes_literal));
+        let waiting = queued.saturating_sub(u128::from(self.wire_sent));
+        let unsent = (waiting * literal).checked_div(queued).unwrap_or(0);
+        u64::try_from(unsent).unwrap_or(u64::MAX)
+    }
 }
 
 /// The phases of a session, in order.
@@ -94,3 +107,20 @@ pub trait Monitor: Send + Sync {
 
 /// Watches nothing.
 impl Monitor for () {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn share_of_content_that_waits_is_that_of_what_was_queued() {
+        let at = |wire_queued, wire_sent, bytes_literal| {
+            Snapshot { wire_queued, wire_sent, bytes_literal, ..Snapshot::default() }.bytes_unsent()
+        };
+        assert_eq!((at(0, 0, 0), at(0, 9, 5)), (0, 0));
+        assert_eq!(at(100, 40, 100), 60);
+        assert_eq!(at(100, 40, 1000), 600, "compressed");
+        assert_eq!(at(100, 120, 100), 0, "pings are not queued");
+        assert_eq!(at(u64::MAX, 0, u64::MAX), u64::MAX);
+    }
+}

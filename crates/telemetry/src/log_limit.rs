@@ -31,7 +31,9 @@ impl LogLimit {
         for (class, count) in std::mem::take(&mut *self.0.lock()) {
             if count > LINES {
                 let (more, seconds) = (count - LINES, PERIOD.as_secs());
-                tracing::warn!(class, "{more} more like this in the last {seconds} s");
+                tracing::warn!(
+                    "{more} more connections failed in this way in the last {seconds} s: {class}"
+                );
             }
         }
     }
@@ -66,8 +68,10 @@ mod tests {
         });
         let text = err.text();
         assert_eq!(text.lines().count(), 1, "{text}");
-        assert!(text.contains("7 more like this in the last 10 s"), "{text}");
-        assert!(text.contains("frequent"), "{text}");
+        assert!(
+            text.contains("7 more connections failed in this way in the last 10 s: frequent"),
+            "{text}"
+        );
         assert!(limit.admits("frequent"));
     }
 }

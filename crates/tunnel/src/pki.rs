@@ -51,7 +51,7 @@ const AUTHORITY_PREFIX: &str = "spiffe://pvferry/migration/";
 #[non_exhaustive]
 pub enum PkiError {
     /// There is an authority already; a second one would leave the first one's certificates without a use.
-    #[error("{} already exists", .0.display())]
+    #[error("{} already exists: to issue another identity use `pvferry pki issue`; for a new CA use an empty directory", .0.display())]
     Exists(PathBuf),
     /// A file cannot be read or written.
     #[error("{}: {source}", path.display())]

@@ -4,6 +4,8 @@ use wire::Metadata;
 
 /// The attribute of the ACL that decides about access.
 pub(crate) const ACCESS: &[u8] = b"system.posix_acl_access";
+/// The attribute with the ACL that entries of a directory are created with.
+pub(crate) const DEFAULT: &[u8] = b"system.posix_acl_default";
 
 const VERSION: usize = 4;
 const USER: u16 = 0x02;

@@ -6,7 +6,7 @@ use wire::Timestamp;
 
 const DAY: i64 = 86_400;
 
-/// `2026-11-26 14:14:42.781`, with as many digits of the second as are needed to tell it from another one.
+/// `2026-11-26 14:14:42.781Z`, with as many digits of the second as are needed to tell it from another one.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Shown {
     time: Timestamp,
@@ -35,9 +35,9 @@ impl fmt::Display for Shown {
         let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
         write!(f, "{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}")?;
         if self.nanoseconds {
-            write!(f, ".{nanos:09}")
+            write!(f, ".{nanos:09}Z")
         } else {
-            write!(f, ".{:03}", nanos / 1_000_000)
+            write!(f, ".{:03}Z", nanos / 1_000_000)
         }
     }
 }
@@ -69,12 +69,12 @@ mod tests {
     #[test]
     fn seconds_since_1970_become_date_and_time() {
         for (secs, shown) in [
-            (0, "1970-01-01 00:00:00.000000000"),
-            (-1, "1969-12-31 23:59:59.000000000"),
-            (951_782_400, "2000-02-29 00:00:00.000000000"),
-            (1_795_702_482, "2026-11-26 14:14:42.000000000"),
-            (4_107_542_400, "2100-03-01 00:00:00.000000000"),
-            (-62_135_596_800, "0001-01-01 00:00:00.000000000"),
+            (0, "1970-01-01 00:00:00.000000000Z"),
+            (-1, "1969-12-31 23:59:59.000000000Z"),
+            (951_782_400, "2000-02-29 00:00:00.000000000Z"),
+            (1_795_702_482, "2026-11-26 14:14:42.000000000Z"),
+            (4_107_542_400, "2100-03-01 00:00:00.000000000Z"),
+            (-62_135_596_800, "0001-01-01 00:00:00.000000000Z"),
         ] {
             assert_eq!(Shown::exact(at(secs, 0)).to_string(), shown);
         }
@@ -87,9 +87,9 @@ mod tests {
     fn times_that_differ_look_different() {
         let shown = |a, b| Shown::pair(a, b).map(|time| time.to_string());
         let [a, b] = shown(at(1, 1_999_999), at(1, 2_000_000));
-        assert_eq!((&*a, &*b), ("1970-01-01 00:00:01.001", "1970-01-01 00:00:01.002"));
+        assert_eq!((&*a, &*b), ("1970-01-01 00:00:01.001Z", "1970-01-01 00:00:01.002Z"));
         let [a, b] = shown(at(1, 1_000_001), at(1, 1_000_002));
         let ends = |text: &str, end| text.ends_with(end);
-        assert!(ends(&a, ".001000001") && ends(&b, ".001000002"), "{a} {b}");
+        assert!(ends(&a, ".001000001Z") && ends(&b, ".001000002Z"), "{a} {b}");
     }
 }

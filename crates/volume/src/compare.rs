@@ -270,11 +270,17 @@ impl<'a> Comparison<'a> {
             let missing = x.xattrs.iter().filter(|xattr| y.xattrs.binary_search(xattr).is_err());
             missing.map(|xattr| xattr.name.clone()).collect()
         };
-        let mut names = [lacks(a, b), lacks(b, a)].concat();
+        let (of_a, of_b) = (lacks(a, b), lacks(b, a));
+        let mut names = [&of_a[..], &of_b[..]].concat();
         names.sort_unstable();
         names.dedup();
         for name in names {
-            self.differ(shown(), What::Xattr(name));
+            let only = match (of_a.contains(&name), of_b.contains(&name)) {
+                (true, false) => Some(Side::A),
+                (false, true) => Some(Side::B),
+                _ => None,
+            };
+            self.differ(shown(), What::Xattr(name, only));
         }
     }
 
@@ -290,7 +296,12 @@ impl<'a> Comparison<'a> {
         };
         let (first_a, first_b) = (first(&mut self.inodes_a, a), first(&mut self.inodes_b, b));
         if first_a != first_b {
-            self.differ(shown(), What::HardLinks);
+            let only = match (first_a == this, first_b == this) {
+                (false, true) => Some(Side::A),
+                (true, false) => Some(Side::B),
+                _ => None,
+            };
+            self.differ(shown(), What::HardLinks(only));
         }
         first_a != first_b || first_a == this
     }

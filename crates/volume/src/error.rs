@@ -22,8 +22,11 @@ pub(crate) const UNKNOWN_RIGHTS: &str =
     "its owner or group may not be mapped here: set-id bits and file capabilities are not kept";
 pub(crate) const UNKNOWN_ACL: &str = "its ACL names users or groups that are not mapped here";
 
+/// That of directories that are to be deleted and on which something is mounted.
+pub(crate) const MOUNTED: &str = "not deleted: a file system is mounted there";
+
 /// Operations whose text is the whole message. Their error number only classifies them: the kernel did not report it.
-const SENTENCES: [&str; 7] = [
+const SENTENCES: [&str; 8] = [
     CHANGED,
     CHANGED_LISTING,
     LESS_CONTENT,
@@ -31,6 +34,7 @@ const SENTENCES: [&str; 7] = [
     UNKNOWN_OWNER,
     UNKNOWN_RIGHTS,
     UNKNOWN_ACL,
+    MOUNTED,
 ];
 
 /// A failed operation on one entry of a volume.

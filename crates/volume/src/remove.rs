@@ -18,8 +18,8 @@ use std::os::fd::AsFd as _;
 use wire::{Attributes, FileKind, Metadata, Name};
 
 use crate::{
-    Dir, Error, Result, held::Held, list::NameList, read_only::is_read_only, stat, unlock,
-    unlock::unlocking,
+    Dir, Error, Result, error::MOUNTED, held::Held, list::NameList, read_only::is_read_only, stat,
+    unlock, unlock::unlocking,
 };
 
 /// Whether anything is removed at all.
@@ -180,7 +180,7 @@ impl Walk<'_> {
             Some(seen) if is_dir => {
                 // What is mounted here belongs to another volume.
                 if seen.inode.mount_root {
-                    return Err(dir.error("remove a mount point", name, Errno::BUSY));
+                    return Err(dir.error(MOUNTED, name, Errno::BUSY));
                 }
                 let child = match self.mode {
                     Mode::Remove => unlock::open_dir(dir, name)?,
@@ -196,7 +196,7 @@ impl Walk<'_> {
                 Frame::open(child, place, Ok(Access::from(&seen.meta))).map(Visit::Descend)
             }
             Some(seen) if self.mode == Mode::Pretend && seen.inode.mount_root => {
-                Err(dir.error("remove", name, Errno::BUSY))
+                Err(dir.error(MOUNTED, name, Errno::BUSY))
             }
             _ => self.unlink(dir, name, false).map(Visit::Leaf),
         }

@@ -89,7 +89,8 @@ where
     context.monitor.phase(Phase::Transfer);
     let (queue, outgoing) = mpsc::channel(QUEUE);
     let weak_queue = queue.downgrade();
-    let shared = match Shared::new(agreed, context, Outbox::new(vec![queue]), target) {
+    let outbox = Outbox::new(vec![queue], Arc::clone(&context.progress));
+    let shared = match Shared::new(agreed, context, outbox, target) {
         Ok(shared) => shared,
         Err(error) => {
             if let Some((code, why)) = error.abort_text() {

@@ -84,8 +84,14 @@ impl Forecast {
 pub(super) fn expect(shared: &Shared, bytes: u64) -> Result<(), Stopped> {
     let Some((expected, free)) = shared.forecast.add(bytes) else { return Ok(()) };
     shared.note(&format!(
-        "the destination may be too small: {expected} bytes are to be written so far, {free} bytes were free at the start"
+        "the destination may be too small: {:.1} MiB are to be written, {:.1} MiB were free at the start",
+        mebibytes(expected),
+        mebibytes(free),
     ))
+}
+
+fn mebibytes(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
 }
 
 /// What entries take, or what is free when they are removed.

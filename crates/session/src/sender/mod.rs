@@ -77,7 +77,8 @@ where
     let (queues, receivers): (Vec<_>, Vec<_>) =
         streams.iter().map(|_| mpsc::channel(QUEUE)).unzip();
     let weak_queue = queues.first().map(mpsc::Sender::downgrade);
-    let shared = Shared::new(agreed, context, Outbox::new(queues), source);
+    let outbox = Outbox::new(queues, Arc::clone(&context.progress));
+    let shared = Shared::new(agreed, context, outbox, source);
     if let Source::Device(device) = &shared.source {
         walk::expect_device(&shared, device);
     }

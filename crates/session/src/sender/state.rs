@@ -11,6 +11,7 @@ use std::{
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use delta::Layout;
 use parking_lot::{Condvar, Mutex};
+use rustix::io::Errno;
 use volume::{
     Dir, digest,
     stat::ReadOptions,
@@ -308,7 +309,13 @@ impl Shared {
                 SOURCE_CHANGED,
             );
         }
-        self.problem(&error.name, &error.what(), 23);
+        let what = match error.errno {
+            Errno::ACCESS | Errno::PERM => {
+                format!("cannot be read at the source: {}", volume::reason(error.errno))
+            }
+            _ => error.what(),
+        };
+        self.problem(&error.name, &what, 23);
     }
 
     /// Takes credit of the receiver, waiting until there is enough. The receiver is told that it is

@@ -54,7 +54,8 @@ impl Bar {
         self.bar.set_message(details(moment, width().saturating_sub(taken)));
         self.bar.tick();
         if moment.finished {
-            self.bar.abandon();
+            // A last line as wide as the terminal would run into the summary, which says all that it does.
+            self.bar.finish_and_clear();
             console.take_bar();
             if !console.is_terminal() {
                 let line = format!("{label}{GAP}{}", details(moment, usize::MAX));

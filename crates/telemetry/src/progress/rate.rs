@@ -31,6 +31,9 @@ impl Speed {
         }
         let bytes = snapshot.bytes_total.saturating_sub(snapshot.bytes_done);
         let entries = snapshot.entries_total.saturating_sub(snapshot.entries);
+        if (bytes, entries) == (0, 0) {
+            return None;
+        }
         let seconds = time_for(bytes, self.bytes_per_second)?
             .max(time_for(entries, self.entries_per_second)?);
         Duration::try_from_secs_f64(seconds).ok()
@@ -116,7 +119,7 @@ mod tests {
         let speed = Speed { bytes_per_second: 100.0, entries_per_second: 1.0 };
         assert_eq!(speed.eta(&at(9000, 99)), Some(seconds(10)));
         assert_eq!(speed.eta(&at(9900, 70)), Some(seconds(30)));
-        assert_eq!(speed.eta(&at(10_000, 100)), Some(seconds(0)));
+        assert_eq!(speed.eta(&at(10_000, 100)), None, "nothing is left");
         assert_eq!(Speed::default().eta(&at(1, 1)), None);
         let growing = Snapshot { listing_complete: false, ..at(9000, 99) };
         assert_eq!(speed.eta(&growing), None, "the totals still grow");

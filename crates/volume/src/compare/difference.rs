@@ -4,7 +4,7 @@ use std::fmt;
 
 use wire::{FileKind, Timestamp, name::escape};
 
-use crate::{Error, calendar::Shown};
+use crate::{Error, acl, calendar::Shown};
 
 /// One way in which an entry differs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,14 +37,15 @@ pub enum What {
     Content(u64),
     /// Immutable or append-only flag.
     Attributes,
-    /// The extended attribute of this name: its value, or that it exists.
-    Xattr(Box<[u8]>),
+    /// The value of the extended attribute of this name; with a side where it exists in that tree only.
+    Xattr(Box<[u8]>, Option<Side>),
     /// Where a symbolic link points.
     Target(Box<[u8]>, Box<[u8]>),
     /// Device number of a device node.
     Device((u32, u32), (u32, u32)),
-    /// Which earlier names, of those that both trees have, lead to the same inode.
-    HardLinks,
+    /// Which earlier names, of those that both trees have, lead to the same inode; with a side where there are some in that
+    /// tree only.
+    HardLinks(Option<Side>),
     /// Not compared, because reading it failed in this tree.
     Unreadable(Side, Error),
 }
@@ -96,12 +97,31 @@ impl What {
             Self::Size(a, b) => pair("size", a, b),
             Self::Content(offset) => write!(f, "content differs from byte {offset}"),
             Self::Attributes => write!(f, "immutable or append-only flag differs"),
-            Self::Xattr(name) => write!(f, "extended attribute {} differs", escape(name)),
+            Self::Xattr(name, only) => {
+                match &**name {
+                    acl::ACCESS => f.write_str("ACL")?,
+                    acl::DEFAULT => f.write_str("default ACL")?,
+                    name => write!(f, "extended attribute {}", escape(name))?,
+                }
+                match only {
+                    None => f.write_str(" differs"),
+                    Some(Side::A) => write!(f, " only in {in_a}"),
+                    Some(Side::B) => write!(f, " only in {in_b}"),
+                }
+            }
             Self::Target(a, b) => pair("link target", &escape(a), &escape(b)),
             Self::Device(a, b) => {
                 pair("device", &format_args!("{}:{}", a.0, a.1), &format_args!("{}:{}", b.0, b.1))
             }
-            Self::HardLinks => write!(f, "hard links differ"),
+            Self::HardLinks(None) => {
+                write!(f, "hard links to different files in {in_a} and {in_b}")
+            }
+            Self::HardLinks(Some(Side::A)) => {
+                write!(f, "hard link to another name in {in_a}, not in {in_b}")
+            }
+            Self::HardLinks(Some(Side::B)) => {
+                write!(f, "hard link to another name in {in_b}, not in {in_a}")
+            }
             Self::Unreadable(side, error) => {
                 let side = if *side == Side::A { in_a } else { in_b };
                 write!(f, "not compared, {side}: {}", error.what())

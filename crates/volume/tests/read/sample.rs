@@ -13,7 +13,7 @@ use std::{
 
 use rustix::fs::{AtFlags, CWD, FileType, Timespec, Timestamps, utimensat};
 use tempfile::TempDir;
-use volume::compare::What;
+use volume::compare::{Side, What};
 use walkdir::WalkDir;
 use wire::FileKind;
 
@@ -189,16 +189,24 @@ pub(crate) fn spoils() -> Vec<Spoil> {
         spoil("content of three names", vec![("dir/second", What::Content(0))], |at| {
             write(&at.join("first"), b"LINKED");
         }),
-        spoil("attribute's value", vec![("file", What::Xattr(bytes("user.note")))], |at| {
+        spoil("attribute's value", vec![("file", What::Xattr(bytes("user.note"), None))], |at| {
             run("setfattr", &["-n", "user.note", "-v", "TEXT"], &at.join("file"));
         }),
-        spoil("attribute less", vec![("dir", What::Xattr(bytes("trusted.note")))], |at| {
-            run("setfattr", &["-x", "trusted.note"], &at.join("dir"));
-        }),
-        spoil("attribute more", vec![("link", What::Xattr(bytes("trusted.more")))], |at| {
-            run("setfattr", &["-h", "-n", "trusted.more"], &at.join("link"));
-        }),
-        spoil("ACL", vec![("file", What::Xattr(bytes("system.posix_acl_access")))], |at| {
+        spoil(
+            "attribute less",
+            vec![("dir", What::Xattr(bytes("trusted.note"), Some(Side::A)))],
+            |at| {
+                run("setfattr", &["-x", "trusted.note"], &at.join("dir"));
+            },
+        ),
+        spoil(
+            "attribute more",
+            vec![("link", What::Xattr(bytes("trusted.more"), Some(Side::B)))],
+            |at| {
+                run("setfattr", &["-h", "-n", "trusted.more"], &at.join("link"));
+            },
+        ),
+        spoil("ACL", vec![("file", What::Xattr(bytes("system.posix_acl_access"), None))], |at| {
             run("setfacl", &["-m", "u:1235:r"], &at.join("file"));
         }),
         spoil("target", vec![("link", What::Target(bytes("../to nowhere"), bytes("x")))], |at| {
@@ -207,10 +215,10 @@ pub(crate) fn spoils() -> Vec<Spoil> {
         spoil("device", vec![("device", What::Device((1, 3), (1, 5)))], |at| {
             replace(at.join("device"), |path| node(path, FileType::CharacterDevice, (1, 5)));
         }),
-        spoil("a link that is a copy", vec![("third", What::HardLinks)], |at| {
+        spoil("a link that is a copy", vec![("third", What::HardLinks(Some(Side::A)))], |at| {
             replace(at.join("third"), |path| write(path, b"linked"));
         }),
-        spoil("a copy that is a link", vec![("other", What::HardLinks)], |at| {
+        spoil("a copy that is a link", vec![("other", What::HardLinks(Some(Side::B)))], |at| {
             replace(at.join("other"), |path| fs::hard_link(at.join("first"), path).unwrap());
         }),
     ]
