@@ -165,11 +165,18 @@ pub(super) async fn tell_of_stopped(
     migration: &DirectVolumeMigration,
     cluster: &Cluster,
 ) -> Result<()> {
-    if migration.spec.quiesce == Quiesce::None {
+    let status = migration.status.as_ref();
+    let stopped = status.map(|status| &*status.stopped).unwrap_or_default();
+    // The specification can have changed since the cutover.
+    let of_run = status.and_then(|status| status.run_spec.as_ref()).map(|spec| spec.quiesce);
+    let never = |quiesce: Quiesce| quiesce == Quiesce::None;
+    if stopped.is_empty() && never(migration.spec.quiesce) && of_run.is_none_or(never) {
         return Ok(());
     }
     let volumes = plan::volumes(&migration.spec);
-    let namespaces: BTreeSet<_> = volumes.iter().map(|volume| &volume.claim.namespace).collect();
+    let mut namespaces: BTreeSet<_> =
+        volumes.iter().map(|volume| &volume.claim.namespace).collect();
+    namespaces.extend(stopped.iter().map(|stopped| &stopped.namespace));
     for namespace in namespaces {
         tell_of_kind::<Deployment>(context, migration, cluster, namespace).await?;
         tell_of_kind::<StatefulSet>(context, migration, cluster, namespace).await?;

@@ -180,3 +180,26 @@ async fn a_cutover_after_a_rollback_of_the_same_run_does_not_meet_its_pods() {
     world.completes(1).await;
     assert_eq!(world.condition("CleanedUp").0, "True");
 }
+
+/// What a cutover stopped is in the status, whatever the specification says by then.
+#[tokio::test]
+async fn a_migration_whose_quiesce_is_changed_right_before_its_deletion_lists_what_it_stopped() {
+    for changed in [false, true] {
+        let mut world = World::new();
+        world.workload("deployments", "web");
+        world.migrate(json!({ "mode": "Cutover", "quiesce": "ScaleToZero" }));
+        world.completes(1).await;
+        if changed {
+            world.change(&json!({ "quiesce": "None" }));
+        }
+        world.delete_migration("m");
+        for _ in 0..10 {
+            world.step_of("m").await;
+        }
+        assert!(world.migration("m").is_none());
+        let listed = |event: &String| {
+            event.starts_with("WorkloadLeftScaledDown") && event.contains("shop/web")
+        };
+        assert!(world.events().iter().any(listed), "{changed} {:#?}", world.events());
+    }
+}
