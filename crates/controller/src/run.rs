@@ -54,7 +54,7 @@ pub struct Settings {
     pub instance: String,
     /// Migrations of this namespace only.
     pub namespace: Option<String>,
-    /// Volumes that are moved at a time, over all migrations.
+    /// Maximum volumes transferred at once across all migrations.
     pub parallel: Option<usize>,
 }
 

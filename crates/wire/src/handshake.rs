@@ -48,13 +48,13 @@ pub struct FilterRule {
 /// What the sender asks of the session.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Options {
-    /// Remove what the source does not have.
+    /// Delete entries at the destination that are not in the source.
     pub delete: bool,
     /// Remove no more than so many entries.
     pub max_delete: Option<u64>,
     /// Compare content, not size and time.
     pub checksum: bool,
-    /// Build every file beside and rename it.
+    /// Write each changed file to a temporary file and rename it.
     pub atomic: bool,
     /// Change nothing.
     pub dry_run: bool,
@@ -62,7 +62,7 @@ pub struct Options {
     pub itemize: bool,
     /// Compare the tree digests of both ends at the end.
     pub verify: bool,
-    /// An empty source is meant.
+    /// An empty source is allowed.
     pub allow_empty: bool,
     /// Owner and group are not wanted.
     pub no_owner: bool,

@@ -62,7 +62,7 @@ impl Step<'_> {
         Ok(())
     }
 
-    /// What a pod wrote to a volume during a cutover may not have arrived: that is no success. Nor is it one where nobody can say
+    /// What a pod wrote to a volume during a cutover may not have arrived, so the cutover fails. It also fails if nobody can say
     /// whether a pod did.
     pub(super) async fn fail_used(&mut self) -> Result<()> {
         for volume in self.volumes.clone() {
