@@ -149,7 +149,14 @@ impl Line {
         assert!(!finished.stderr.contains("panicked"), "{case}");
         wait_until_free(self.lanes[lane].path());
         if code == 0 {
-            assert_eq!(self.differences(lane), [""; 0], "a false success: {case}");
+            let mut found = self.differences(lane);
+            if self.place == Place::InThePod && found.iter().all(|line| is_crash_marker(line)) {
+                // Of a flipped goodbye the receiver hears doubts that the sender does not have. The next run has none.
+                let (again, _) = self.run(lane, (Faults::default(), Faults::default()));
+                assert_eq!(again.code(), 0, "{}\nafter {case}", again.stderr);
+                found = self.differences(lane);
+            }
+            assert_eq!(found, [""; 0], "a false success: {case}");
             return 0;
         }
         self.judge(lane, &before, &finished, &case);
@@ -209,6 +216,13 @@ impl Line {
     }
 }
 
+/// Whether a difference is the staging directory with the crash marker, which the destination has.
+fn is_crash_marker(line: &str) -> bool {
+    let name =
+        line.strip_prefix(".pvferry-").and_then(|rest| rest.strip_suffix(": only on the right"));
+    name.is_some_and(|name| !name.contains('/') || name.ends_with("/crash-marker"))
+}
+
 /// One fault at every `step`-th position of both directions.
 fn grid(
     (there, back): (u64, u64),
@@ -226,7 +240,9 @@ fn try_grid(place: Place, what: &str, share: u32, fault: impl Fn(u64) -> Faults)
     let line = Line::new(place);
     let lengths = line.lengths();
     let step = ((lengths.0 + lengths.1) as usize / counts::points(share) as usize).max(1);
-    let faults = grid(lengths, step, fault);
+    let mut faults = grid(lengths, step, &fault);
+    // The goodbye ends what the source sends.
+    faults.extend((1..=4).map(|back| (fault(lengths.0.saturating_sub(back)), Faults::default())));
     let codes = line.try_all(&faults);
     line.end();
     let (there, back) = lengths;
