@@ -167,8 +167,11 @@ fn a_directory_that_is_replaced_or_closed_after_it_was_listed_is_named_and_not_r
         });
         let finished = copy(source, destination.path(), &["--delete"]);
         assert_eq!(finished.code(), 24, "{replaced}: {}", finished.stderr);
-        let why =
-            if replaced { "was replaced during the transfer" } else { "mode or owner changed" };
+        let why = if replaced {
+            "was replaced during the transfer"
+        } else {
+            "mode, owner or attributes changed"
+        };
         assert!(finished.stderr.contains(why), "{replaced}: {}", finished.stderr);
         assert_eq!(fs::read(destination.at("z/f")).unwrap(), b"public", "{replaced}");
     }

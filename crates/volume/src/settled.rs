@@ -31,8 +31,8 @@ const TICK_CHECK: Duration = Duration::from_micros(250);
 pub struct Moment {
     /// When that began.
     pub since: Since,
-    /// The modification time that belongs to the names. `None` where they are not complete.
-    pub mtime: Option<Timestamp>,
+    /// The times that belong to the names. `None` where they are not complete.
+    pub times: Option<Times>,
 }
 
 impl NameList {
@@ -47,15 +47,15 @@ impl NameList {
             let since = Since::now(dir)?;
             let names = Self::read(dir)?;
             if !names.complete() {
-                return Ok((names, Moment { since, mtime: None }));
+                return Ok((names, Moment { since, times: None }));
             }
             let times = since.times(dir)?;
             if since.at_rest_by(times) {
-                return Ok((names, Moment { since, mtime: Some(times.modified) }));
+                return Ok((names, Moment { since, times: Some(times) }));
             }
             if tries == TRIES {
                 let error = dir.own_error(CHANGED_LISTING, Errno::AGAIN);
-                return Ok((names.failed(error), Moment { since, mtime: None }));
+                return Ok((names.failed(error), Moment { since, times: None }));
             }
             std::thread::sleep(pause);
             (tries, pause) = (tries + 1, pause * 2);
@@ -328,10 +328,12 @@ fn is_overlay(dir: &Dir) -> bool {
 }
 
 /// Times of a directory.
-#[derive(Clone, Copy)]
-struct Times {
-    changed: Timestamp,
-    modified: Timestamp,
+#[derive(Debug, Clone, Copy)]
+pub struct Times {
+    /// Of its last change of names or metadata.
+    pub changed: Timestamp,
+    /// Of its last change of names, or what was set as that.
+    pub modified: Timestamp,
 }
 
 impl Times {

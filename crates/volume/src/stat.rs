@@ -4,7 +4,12 @@
 //! are never opened. [`Inode`] is what a walk needs to know and what never travels: hard links,
 //! mount points and change detection go by it.
 
-use std::{mem::MaybeUninit, os::fd::AsFd, sync::atomic::Ordering};
+use std::{
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    mem::MaybeUninit,
+    os::fd::AsFd,
+    sync::atomic::Ordering,
+};
 
 use rustix::{
     fs::{self, AtFlags, FileType, Statx, StatxAttributes, StatxFlags, StatxTimestamp},
@@ -82,6 +87,10 @@ pub struct DirectoryState {
     inode: (u64, u64),
     since: Lifetime,
     access: (u16, u32, u32),
+    /// Its time of change.
+    changed: Timestamp,
+    /// A hash of its flags and extended attributes, which hold its ACLs.
+    attributes: u64,
 }
 
 /// How a directory differs from what was listed under its name.
@@ -89,7 +98,7 @@ pub struct DirectoryState {
 pub enum DirectoryChange {
     /// It is another directory, perhaps of another file system that was mounted there.
     Replaced,
-    /// Its mode or owner is another.
+    /// Its mode, owner, ACL or another attribute is another.
     Access,
 }
 
@@ -98,9 +107,33 @@ impl DirectoryState {
     /// [`Inode::subvolume_stub`].
     #[must_use]
     pub fn of(meta: &Metadata, inode: &Inode) -> Option<Self> {
-        let access = (meta.mode, meta.uid, meta.gid);
-        let state = Self { inode: (inode.dev, inode.ino), since: inode.since, access };
+        let state = Self {
+            inode: (inode.dev, inode.ino),
+            since: inode.since,
+            access: (meta.mode, meta.uid, meta.gid),
+            changed: inode.ctime,
+            attributes: attributes_hash(meta),
+        };
         (!inode.subvolume_stub).then_some(state)
+    }
+
+    /// True where `dir`, whose names were read when it had `changed` as its time of change, still has the mode, owner and
+    /// attributes of its entry. It is read again only where that time is another.
+    ///
+    /// # Errors
+    /// As [`root_entry`].
+    pub fn has_its_metadata(
+        &self,
+        dir: &Dir,
+        changed: Timestamp,
+        options: &ReadOptions,
+    ) -> Result<bool> {
+        if changed == self.changed {
+            return Ok(true);
+        }
+        let now = root_entry(dir, options)?;
+        let access = (now.mode, now.uid, now.gid);
+        Ok((access, attributes_hash(&now)) == (self.access, self.attributes))
     }
 
     /// How `dir`, which was opened by that name, differs.
@@ -127,6 +160,16 @@ impl DirectoryState {
             .map_err(|errno| dir.own_error("stat", errno))?;
         Ok(Lifetime::of(&stat) == self.since)
     }
+}
+
+/// A hash of flags and extended attributes.
+fn attributes_hash(meta: &Metadata) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (meta.attributes.immutable, meta.attributes.append_only).hash(&mut hasher);
+    for xattr in &meta.xattrs {
+        (&xattr.name, &xattr.value).hash(&mut hasher);
+    }
+    hasher.finish()
 }
 
 /// What is asked of an inode.

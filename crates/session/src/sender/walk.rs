@@ -69,8 +69,8 @@ impl Pending {
 /// Lists the whole tree and says when that is done.
 pub(super) fn walk(shared: &Arc<Shared>, root: &Dir) -> Result<(), Stopped> {
     let options = &shared.agreed.hello.options;
-    let root_meta = match stat::root_entry(root, &shared.read_options) {
-        Ok(meta) => meta,
+    let (root_meta, root_changed) = match stat::root(root, &shared.read_options) {
+        Ok((meta, inode)) => (meta, inode.ctime),
         Err(error) => return fail(shared, error),
     };
     if root_meta.check().is_err() {
@@ -96,7 +96,7 @@ pub(super) fn walk(shared: &Arc<Shared>, root: &Dir) -> Result<(), Stopped> {
         began: None,
         restless: false,
         memory: shared.reserve(0),
-        root_mtime: meta.mtime,
+        root: (meta.clone(), root_changed),
         next_id: 1,
         stack: vec![Pending {
             parent: None,
@@ -116,7 +116,7 @@ pub(super) fn walk(shared: &Arc<Shared>, root: &Dir) -> Result<(), Stopped> {
         walker.enter(root, pending)?;
     }
     walker.look_again(root)?;
-    meta.mtime = walker.root_mtime;
+    let meta = walker.root.0;
     // The content of listings goes out from other threads; the end must not overtake it.
     shared.all_inline_sent()?;
     shared.manifest.add(&crate::manifest::Record {
@@ -204,8 +204,8 @@ struct Walker<'a> {
     restless: bool,
     /// Of `links`, `stack`, `second_look` and the names of the directory that is listed.
     memory: MemoryReservation,
-    /// The modification time that belongs to the listing of the root.
-    root_mtime: Timestamp,
+    /// The metadata of the root that belong to its listing, and the time of change that it had at first.
+    root: (Metadata, Timestamp),
     next_id: u64,
     stack: Vec<Pending>,
 }
@@ -249,6 +249,17 @@ impl Walker<'_> {
         let listed = opened.and_then(|dir| Ok((NameList::read_settled(&dir)?, dir)));
         match listed {
             Ok(((names, moment), dir)) => {
+                // What was made in it may be meant for the new mode or owner only.
+                match self.has_its_metadata(&dir, &pending, moment) {
+                    Ok(true) => {}
+                    Ok(false) => {
+                        return self.changed_directory(&dir, &pending, DirectoryChange::Access);
+                    }
+                    Err(error) => {
+                        self.shared.volume_problem(&error);
+                        return self.send_empty(&pending);
+                    }
+                }
                 self.memory.grow(&self.shared.control, names.memory());
                 self.restless |= names.failure().is_some_and(volume::Error::is_changed);
                 self.list(&dir, (&names, moment), &pending, new)?;
@@ -288,7 +299,7 @@ impl Walker<'_> {
                 self.restless = true;
                 "was replaced during the transfer"
             }
-            DirectoryChange::Access => "its mode or owner changed after it was listed",
+            DirectoryChange::Access => "its mode, owner or attributes changed after it was listed",
         };
         self.shared.source_changed(&dir.display(), what);
         self.send_empty(pending)
@@ -326,14 +337,43 @@ impl Walker<'_> {
         self.send_rest(pending.id, Some(ListingEnd { complete: false, mtime: None }))
     }
 
+    /// True where a directory whose names were read has the metadata of its entry. The metadata of the root go out at the end of
+    /// the listing: they are those that it has now.
+    fn has_its_metadata(
+        &mut self,
+        dir: &Dir,
+        pending: &Pending,
+        moment: Moment,
+    ) -> volume::Result<bool> {
+        let (Some(times), options) = (moment.times, &self.shared.read_options) else {
+            return Ok(true);
+        };
+        if pending.id != EntryId::ROOT {
+            let state = pending.state.as_ref();
+            return state
+                .map_or(Ok(true), |state| state.has_its_metadata(dir, times.changed, options));
+        }
+        if times.changed != self.root.1 {
+            let mut now = stat::root_entry(dir, options)?;
+            (now.size, now.mtime) = (0, self.root.0.mtime);
+            // What is not known of it was reported.
+            let _ = self.shared.keep(dir, None, &mut now);
+            if now.check().is_ok() {
+                self.root.0 = now;
+            }
+        }
+        Ok(true)
+    }
+
     /// The time that belongs to the names of a directory, and what the receiver is to be told of it. A stub has a time of
     /// its own each time it is opened, and the root's comes with the end of the listing.
     fn time(&mut self, pending: &Pending, moment: Moment) -> (Timestamp, Option<Timestamp>) {
         let is_root = pending.id == EntryId::ROOT;
-        let at_rest = moment.mtime.filter(|_| is_root || pending.state.is_some());
+        let modified = moment.times.map(|times| times.modified);
+        let at_rest = modified.filter(|_| is_root || pending.state.is_some());
         let mtime = at_rest.unwrap_or(pending.mtime);
         if is_root {
-            self.root_mtime = mtime;
+            self.root.0.mtime = mtime;
             return (mtime, None);
         }
         (mtime, (mtime != pending.mtime).then_some(mtime))
