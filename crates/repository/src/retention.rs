@@ -111,7 +111,7 @@ impl Rule {
 }
 
 impl Policy {
-    /// True where there is no rule, which would keep nothing.
+    /// True for a policy without rules. It would keep nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.tags.is_empty() && self.rules().iter().all(|rule| rule.left == Keep::Newest(0))

@@ -64,7 +64,7 @@ pub enum Error {
     /// What arrived is not what was sent: something on the way has changed it, or adds to it.
     #[error("TLS record corrupted: {0}")]
     Damaged(#[source] rustls::Error),
-    /// The other end does not speak TLS at all.
+    /// The peer does not use TLS.
     #[error(
         "{peer} does not speak TLS: --connect takes the address of serve, and --via that of a tunnel"
     )]
@@ -251,7 +251,7 @@ impl Error {
         }
     }
 
-    /// The same of a handshake, with who was at the other end and where our authorities stand.
+    /// Adds to an error of a handshake who the peer is, and which CA file its certificate was checked against.
     pub(crate) fn of_handshake_with(self, whose: &Whose) -> Self {
         use rustls::InvalidMessage as M;
         match self {
@@ -427,7 +427,7 @@ impl fmt::Display for PeerError {
 }
 
 impl PeerError {
-    /// The same of the certificate of `whose`.
+    /// The message, with the owner of the certificate and the CA file.
     fn of(&self, whose: &Whose) -> impl fmt::Display {
         fmt::from_fn(move |f| {
             let certificate = format!("the certificate of {}", whose.peer);
@@ -474,7 +474,7 @@ impl PeerError {
         }
     }
 
-    /// This of a peer of which only the role is known.
+    /// The error of a peer of which only the role is known.
     pub(crate) fn by(self, peer: Role) -> Error {
         Error::Peer { whose: Whose::role(peer), error: self }
     }

@@ -290,7 +290,8 @@ impl VolumeStatus {
         self.foreign_content = true;
     }
 
-    /// A run has made the destination claim equal to the source. Without `overwrite` that is no permission to delete what other pods write there.
+    /// A run has made the destination claim equal to the source. Later runs may delete there, unless other pods have written to the claim and the run
+    /// did not have `overwrite`.
     pub(crate) fn own(&mut self, overwrite: bool) {
         if overwrite || !self.foreign_content {
             self.owned = true;

@@ -186,7 +186,7 @@ async fn a_volume_whose_target_stays_in_use_during_a_run_fails_alone() {
     world.assert_clean();
 }
 
-/// The annotation of a claim that this migration created is no proof of what pods have written there since.
+/// A claim has the annotation of the migration that created it, whatever pods have written there since.
 #[tokio::test]
 async fn a_created_claim_that_a_pod_used_before_its_first_transfer_keeps_its_content_in_the_next_run()
  {

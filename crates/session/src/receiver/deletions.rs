@@ -168,7 +168,9 @@ fn keep(shared: &Shared, dir: &DirState, names: Vec<Name>) {
 /// Leaves out of a verification what is in a directory that is a mount point at the source: it is neither compared nor deleted.
 pub(super) fn leave_out_content(shared: &Shared, dir: &DirState) {
     if shared.options().verify {
-        shared.deletions.kept.lock().close(dir.components());
+        let names = dir.components();
+        let memory = shared.reserve(memory_budget::of_names(&names));
+        shared.deletions.kept.lock().close(names, memory);
     }
     let is_empty =
         |dir| NameList::read(dir).is_ok_and(|names| names.complete() && names.is_empty());

@@ -26,8 +26,9 @@ impl Kept {
     }
 
     /// Adds all that is in the directory that these names lead to. The source says why it lists nothing of it.
-    pub(super) fn close(&mut self, dir: Vec<Name>) {
+    pub(super) fn close(&mut self, dir: Vec<Name>, memory: MemoryReservation) {
         self.closed.insert(dir);
+        self._memory.push(memory);
     }
 
     /// Entries that make the trees differ.

@@ -33,6 +33,7 @@ mod place;
 mod place_file;
 mod rebuild;
 mod renames;
+mod reports;
 mod room;
 mod signature;
 mod state;

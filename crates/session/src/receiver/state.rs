@@ -2,7 +2,6 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    fmt::Display,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -12,11 +11,7 @@ use std::{
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use parking_lot::{Condvar, Mutex};
 use volume::{
-    Dir, create,
-    filter::FilterRules,
-    metadata::{Applied, ApplyOptions},
-    staging::Staging,
-    stat::ReadOptions,
+    Dir, create, filter::FilterRules, metadata::ApplyOptions, staging::Staging, stat::ReadOptions,
 };
 use wire::{Commit, EntryId, Goodbye, Metadata, Name, OutFrame, ToReceiver, ToSender, Want};
 
@@ -27,7 +22,7 @@ use super::{
     dirs::DirState,
     file::FileState,
     merge::LinkGroup,
-    room::{self, Forecast, Room},
+    room::{Forecast, Room},
     target::{Target, TargetKind},
     window::Window,
 };
@@ -539,60 +534,6 @@ impl Shared {
     pub(super) fn record_link(&self, dir: EntryId, id: EntryId, name: &Name, first: EntryId) {
         self.manifest.add_link(dir, id, name, first);
         self.context.progress.entries.fetch_add(1, Relaxed);
-    }
-
-    /// Names everything about an entry that could not be set.
-    pub(super) fn report(
-        &self,
-        name: &(impl Display + ?Sized),
-        applied: &Applied,
-    ) -> Result<(), Stopped> {
-        for problem in &applied.problems {
-            self.problem(name, &problem.to_string(), 23)?;
-        }
-        Ok(())
-    }
-
-    /// A failed operation: one that shows the volume itself to be unusable ends the session, any
-    /// other is named and the run goes on.
-    pub(super) fn failed(&self, error: &volume::Error) -> Result<(), Stopped> {
-        if room::put_off(self, error) {
-            let what = format!("{} before anything was deleted", error.what());
-            return self.problem(&error.name, &what, 11);
-        }
-        if error.is_volume_failure() {
-            self.control.fail(Error::Volume(error.clone()));
-            return Err(Stopped);
-        }
-        let code = if error.errno == rustix::io::Errno::FBIG { 11 } else { 23 };
-        self.problem(&error.name, &error.what(), code)
-    }
-
-    /// The same for an entry: the error is reported under its name, and not under that of the file that it is built in.
-    pub(super) fn failed_on(
-        &self,
-        entry: &(impl Display + ?Sized),
-        error: &volume::Error,
-    ) -> Result<(), Stopped> {
-        self.failed(&volume::Error { name: entry.to_string(), ..error.clone() })
-    }
-
-    /// A line for people: what was done, or would be.
-    pub(super) fn action(&self, what: &str, name: &(impl Display + ?Sized)) -> Result<(), Stopped> {
-        if !self.dry_run() && !self.options().itemize {
-            return Ok(());
-        }
-        if self.dry_run() && self.target.would_fail.read_only {
-            let error = volume::Error::new("write", name.to_string(), rustix::io::Errno::ROFS);
-            return self.failed(&error);
-        }
-        self.send(&ToSender::Action(format!("{what} {name}").into()))
-    }
-
-    /// Tells both ends something that is no failure.
-    pub(super) fn note(&self, what: &str) -> Result<(), Stopped> {
-        self.context.monitor.action(what);
-        self.send(&ToSender::Action(what.into()))
     }
 
     pub(super) fn count_written(&self) {

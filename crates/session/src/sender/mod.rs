@@ -1,6 +1,6 @@
 //! The sender: walks the source, sends listings, and content as it is asked for.
 //!
-//! * [`walk`]: one thread that lists and stats; [`entry_reader`]: what takes part.
+//! * [`walk`]: one thread that lists and stats; [`entry_reader`]: what takes part; [`links`]: names of one file.
 //! * [`inline`]: threads that complete listings of new directories with the content of small files.
 //! * [`files`]: threads that send the files that were asked for: [`small`] ones in batches, large ones
 //!   in ranges.
@@ -14,6 +14,7 @@ mod entry;
 mod entry_reader;
 mod files;
 mod inline;
+mod links;
 mod moved;
 mod search;
 mod second_look;

@@ -1,10 +1,7 @@
 //! The walk: lists each directory, sorted by name, depth first, and goes on without waiting for what
 //! the receiver makes of it, as far as its budget reaches.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, atomic::Ordering::Relaxed},
-};
+use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use rustix::io::Errno;
 use volume::{
@@ -14,7 +11,7 @@ use volume::{
     in_place::is_in_place,
     list::NameList,
     settled::{self, Moment, Since},
-    stat::{self, DirectoryChange, DirectoryState, Inode, Lifetime},
+    stat::{self, DirectoryChange, DirectoryState, Inode},
 };
 use wire::{
     Entry, EntryId, FileKind, FilterAction, ListingBuilder, Metadata, Name, Timestamp, ToReceiver,
@@ -25,6 +22,7 @@ use super::{
     entry::{Chunk, Done, FileRef, Held, Item, ListingEnd, Location, MOVED_AWAY},
     entry_reader::{EntryReader, Found},
     inline::InlineJob,
+    links::Links,
     second_look::{Listed, SecondLook, Seen},
     small::SMALL,
     state::Shared,
@@ -40,9 +38,8 @@ const CHUNK_ENTRIES: usize = 512;
 /// Bytes of one listing frame, with the content in it, before the next is begun.
 const CHUNK_BYTES: u64 = 512 << 10;
 
-/// What a directory that is still to be listed takes beside its name, and an inode of which further names may come, in bytes.
-const DIRECTORY: u64 = 260;
-const LINK: u64 = 80;
+/// What a directory that is still to be listed takes beside its name, in bytes.
+const DIRECTORY: u64 = 320;
 
 /// A directory that is still to be listed.
 struct Pending {
@@ -88,12 +85,13 @@ pub(super) fn walk(shared: &Arc<Shared>, root: &Dir) -> Result<(), Stopped> {
     }
     // The receiver closes its own root to all whom this one is closed to, before it takes in anything.
     shared.outbox()?.send(ToReceiver::Root(Box::new(meta.clone())).encode())?;
+    settled::wait_for_tick();
+    let began = Since::now(root).ok();
     let mut walker = Walker {
         shared,
         filter,
-        links: HashMap::new(),
+        links: Links::new(shared, began),
         second_look: SecondLook::default(),
-        began: None,
         restless: false,
         memory: shared.reserve(0),
         root: (meta.clone(), root_changed),
@@ -108,8 +106,6 @@ pub(super) fn walk(shared: &Arc<Shared>, root: &Dir) -> Result<(), Stopped> {
             mtime: meta.mtime,
         }],
     };
-    settled::wait_for_tick();
-    walker.began = Since::now(root).ok();
     while let Some(pending) = walker.stack.pop() {
         shared.control.check()?;
         walker.memory.shrink(pending.memory());
@@ -196,27 +192,16 @@ fn fail(shared: &Shared, error: volume::Error) -> Result<(), Stopped> {
 struct Walker<'a> {
     shared: &'a Arc<Shared>,
     filter: FilterRules,
-    /// First name of every inode that has several, until all its names were seen.
-    links: HashMap<(u64, u64, FileKind), Names>,
+    links: Links<'a>,
     second_look: SecondLook,
-    began: Option<Since>,
     /// A directory never held still while it was listed.
     restless: bool,
-    /// Of `links`, `stack`, `second_look` and the names of the directory that is listed.
+    /// Of `stack`, `second_look` and the names of the directory that is listed.
     memory: MemoryReservation,
     /// The metadata of the root that belong to its listing, and the time of change that it had at first.
     root: (Metadata, Timestamp),
     next_id: u64,
     stack: Vec<Pending>,
-}
-
-/// The names of an inode that were listed.
-struct Names {
-    first: EntryId,
-    since: Lifetime,
-    count: u32,
-    /// As many as it had each time, of which none came, went or changed since the run began.
-    all: Option<u32>,
 }
 
 /// A listing frame that grows.
@@ -465,40 +450,6 @@ impl Walker<'_> {
         Ok(())
     }
 
-    /// The first name of the inode that `entry` leads to, which may be this one, and whether all its names are listed now. The
-    /// number of an inode that is gone may be given to another, also to one of the same kind.
-    fn first_name(
-        &mut self,
-        id: EntryId,
-        entry: &Entry,
-        inode: &Inode,
-        shown: impl Fn() -> String,
-    ) -> (EntryId, bool) {
-        // A name that comes or goes changes the time of change.
-        let unchanged = self.began.is_some_and(|began| began.is_surely_after(inode.ctime));
-        let names = unchanged.then_some(inode.nlink);
-        let inode_id = (inode.dev, inode.ino, entry.meta.kind);
-        let seen = self.links.entry(inode_id).or_insert_with(|| {
-            self.memory.grow(&self.shared.control, LINK);
-            Names { first: id, since: inode.since, count: 0, all: names }
-        });
-        if seen.since != inode.since {
-            if matches!(inode.since, Lifetime::Changed(_)) {
-                let what = "changed after another hard link of the same file was listed";
-                self.shared.source_changed(&shown(), what);
-            }
-            *seen = Names { first: id, since: inode.since, count: 0, all: names };
-        }
-        seen.count += 1;
-        seen.all = seen.all.filter(|_| seen.all == names);
-        let first = (seen.first, seen.all == Some(seen.count));
-        if seen.count >= inode.nlink {
-            self.links.remove(&inode_id);
-            self.memory.shrink(LINK);
-        }
-        first
-    }
-
     /// Adds an entry to the frame. True for a file of which all names are listed now.
     fn add(
         &mut self,
@@ -510,12 +461,12 @@ impl Walker<'_> {
     ) -> bool {
         let id = EntryId(self.next_id + batch.items.len() as u64);
         let is_dir = entry.meta.kind == FileKind::Directory;
-        let directory = DirectoryState::of(&entry.meta, inode).filter(|_| is_dir);
+        let directory = is_dir.then(|| DirectoryState::of(&entry.meta, inode)).flatten();
         if let Some(unknown) = self.shared.keep(dir, Some(&entry.name), &mut entry.meta) {
             self.shared.problem(&dir.display_entry(&entry.name), unknown.reason(), 23);
         }
         let first = (!is_dir && inode.nlink > 1)
-            .then(|| self.first_name(id, &entry, inode, || dir.display_entry(&entry.name)));
+            .then(|| self.links.first_name(id, &entry, inode, || dir.display_entry(&entry.name)));
         let link = first.map(|(first, _)| first);
         let has_all_names = first.map_or(!is_dir, |(_, all)| all);
         let progress = &self.shared.context.progress;
